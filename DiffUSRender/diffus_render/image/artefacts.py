@@ -1,0 +1,95 @@
+"""The paper's optional artefacts on polar images: multiplicative speckle and lateral blur that grow with depth.
+
+They decorate an image rather than simulate scatterers and beams (that is `physics`): use them to reproduce the paper's
+pictures, or to augment training data. Source: DiffUS (arXiv 2508.06768), artefacts; depths and widths here in mm.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+KERNEL_SIGMAS = 4.0  # half width of the blur kernel: what is cut off is 6e-5 of its area
+
+
+def multiplicative_speckle(
+    image: Float[Tensor, "batch rays samples"],
+    *,
+    radial_std: float | Tensor = 0.1,
+    radial_power: float | Tensor = 2.0,
+    local_std: float | Tensor = 0.02,
+    local_power: float | Tensor = 1.5,
+    seed: int = 0,
+) -> Float[Tensor, "batch rays samples"]:
+    """Multiplies an image (B, rays, samples) by seeded noise around 1 that grows with depth.
+
+    With z from 0 at the face to 1 at full depth, the radial noise, the same for all rays and so an arc in the scan, has
+    the standard deviation radial_std (1 + z**radial_power); the grain of each pixel, local_std (1 + z**local_power).
+    Negative factors become 0. Differentiable in the image and in the four parameters (numbers or 0-d tensors).
+    """
+    _require_polar(image)
+    parameters = {
+        "radial_std": radial_std,
+        "radial_power": radial_power,
+        "local_std": local_std,
+        "local_power": local_power,
+    }
+    for name, value in parameters.items():
+        if not value >= 0:  # also refuses NaN
+            raise InputError(f"{name} must be 0 or more, but it is {value}.")
+    batch, rays, samples = image.shape
+    generator = torch.Generator().manual_seed(seed)
+    # Drawn on the CPU in one precision, so that a seed means the same noise on every device.
+    radial = torch.randn(batch, 1, samples, generator=generator).to(image)
+    local = torch.randn(batch, rays, samples, generator=generator).to(image)
+    z = torch.linspace(0.0, 1.0, samples, dtype=image.dtype, device=image.device)
+    noise = radial_std * (1 + z**radial_power) * radial + local_std * (1 + z**local_power) * local
+    return image * (1 + noise).clamp(min=0.0)
+
+
+def lateral_blur(
+    image: Float[Tensor, "batch rays samples"],
+    depths_mm: Float[Tensor, " samples"],
+    lateral_spacing_mm: Float[Tensor, " samples"],
+    *,
+    sigma_mm: float | Tensor = 0.3,
+    growth: float | Tensor = 0.01,
+) -> Float[Tensor, "batch rays samples"]:
+    """Gaussian blur across the rays of an image (B, rays, samples), sigma = sigma_mm + growth * depth, in mm.
+
+    `depths_mm` and `lateral_spacing_mm`, (samples,) each, are the probe's; equal widths in mm cover fewer rays where
+    the rays diverge. At the sides the kernel is normalised over the rays there are, so a constant image stays as it
+    is. A kernel reaches over a quarter of the rays at most: wider ones occur only where the rays run together, at a
+    phased array's apex. Differentiable in the image, sigma_mm and growth (numbers or 0-d tensors).
+    """
+    _require_polar(image)
+    rays, samples = image.shape[1:]
+    if depths_mm.shape != (samples,) or lateral_spacing_mm.shape != (samples,):
+        raise InputError(f"depths_mm and lateral_spacing_mm need one number for each of the {samples} samples.")
+    spacing = lateral_spacing_mm.to(image)
+    sigma = sigma_mm + growth * depths_mm.to(image)
+    if not (sigma > 0).all():
+        raise InputError("The lateral blur's sigma must be positive at every depth; raise sigma_mm or growth.")
+    widest = (sigma / spacing.clamp(min=1e-6)).detach().max().item()
+    reach = min(math.ceil(KERNEL_SIGMAS * widest), max(rays // 4, 1))
+
+    # A row of ones goes through the same kernel: dividing by it normalises at the sides.
+    padded = functional.pad(torch.cat([image, torch.ones_like(image[:1])]), (0, 0, reach, reach))
+    blurred = sum(
+        torch.exp(-0.5 * ((k - reach) * spacing / sigma) ** 2) * padded[:, k : k + rays] for k in range(2 * reach + 1)
+    )
+    return blurred[:-1] / blurred[-1:]
+
+
+def _require_polar(image: Tensor) -> None:
+    if image.ndim != 3 or not image.is_floating_point():
+        raise InputError(f"A polar image must be floating point (batch, rays, samples), not {tuple(image.shape)}.")

@@ -1,0 +1,1 @@
+"""What sound does along the rays: echoes, scatterers, and the beam that blurs them."""

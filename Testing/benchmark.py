@@ -1,0 +1,30 @@
+"""`make bench`: every benchmark, or those named; tables on the screen and as CSV in a folder."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    *(str(Path(__file__).parents[1] / m) for m in ("DiffUSRender", "DiffUSRegister")),
+]
+
+BENCHMARKS = ("render_speed",)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("names", nargs=-1, type=click.Choice(BENCHMARKS))
+def main(folder: Path, names: tuple[str, ...]) -> None:
+    """Runs the benchmarks NAMES (default: all) and writes their tables into FOLDER."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names or BENCHMARKS:
+        importlib.import_module(f"Benchmarks.{name}").run(folder)
+
+
+if __name__ == "__main__":
+    main()
