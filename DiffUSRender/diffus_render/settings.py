@@ -61,7 +61,7 @@ class RenderSettings:
     attenuation: bool = True
     speckle: bool = True
     psf: bool = True
-    reflection_db: float | Tensor = 56.0
+    reflection_db: float | Tensor = 57.0
     specular_exponent: float | Tensor = 0.0
     noise_db: float | None = -65.0
     tgc_db_per_cm: float | Tensor | None = None

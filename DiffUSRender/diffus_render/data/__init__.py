@@ -1,0 +1,1 @@
+"""Tables and small trained weights, read with `importlib.resources`."""

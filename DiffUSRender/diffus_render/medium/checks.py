@@ -1,0 +1,95 @@
+"""Volumes, masks and matrices as the medium takes them, checked once and in plain words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+
+def as_volume(values: np.ndarray | Tensor, name: str) -> Float[Tensor, "k j i"]:
+    """A scalar volume, (K, J, I), as a finite floating tensor.
+
+    A floating tensor keeps its dtype, device and gradient; numpy arrays and integers become float32.
+    Raises InputError for anything that is not a 3-D scalar volume of finite numbers with at least two voxels an axis.
+    """
+    shape = tuple(np.shape(values))
+    if 0 in shape:
+        raise InputError(f"The {name} is empty (shape {shape}); load a volume with voxels.")
+    if len(shape) == 4:
+        raise InputError(f"The {name} has several components per voxel (shape {shape}); choose a scalar volume.")
+    if len(shape) != 3 or min(shape) < 2:
+        raise InputError(f"The {name} must be a 3-D volume of at least 2x2x2 voxels, but its shape is {shape}.")
+    if isinstance(values, Tensor):
+        if values.is_complex():
+            raise InputError(f"The {name} holds complex numbers; choose a real scalar volume.")
+        volume = values if values.dtype in (torch.float32, torch.float64) else values.float()
+    else:
+        try:
+            volume = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The {name} does not hold numbers; choose a scalar volume.") from error
+    if not torch.isfinite(volume).all():
+        raise InputError(f"The {name} holds NaN or infinite voxels; replace them before rendering.")
+    return volume
+
+
+def require_contrast(volume: Tensor, name: str) -> None:
+    """Raises InputError if all voxels are equal."""
+    low, high = torch.aminmax(volume.detach())
+    if low == high:
+        raise InputError(f"The {name} is constant (every voxel is {low.item():g}); choose a volume that shows anatomy.")
+
+
+def as_mask(mask: np.ndarray | Tensor, like: Tensor) -> Bool[Tensor, "k j i"]:
+    """A mask on the grid of `like`, true where it is not zero. Raises InputError if shapes differ or it is empty."""
+    if tuple(np.shape(mask)) != tuple(like.shape):
+        raise InputError(
+            f"The mask has shape {tuple(np.shape(mask))} and the volume {tuple(like.shape)}; "
+            "resample the mask onto the volume's grid."
+        )
+    inside = torch.as_tensor(np.asarray(mask) != 0 if not isinstance(mask, Tensor) else mask != 0, device=like.device)
+    if not inside.any():
+        raise InputError("The mask is empty; choose one that covers the patient.")
+    return inside
+
+
+def as_memberships(memberships: np.ndarray | Tensor) -> Float[Tensor, "c k j i"]:
+    """Soft memberships, (C, K, J, I), as a floating tensor. Raises InputError unless they are shares of every voxel."""
+    shape = tuple(np.shape(memberships))
+    if len(shape) != 4 or min(shape) < 1 or min(shape[1:]) < 2:
+        raise InputError(f"Memberships must have shape (tissues, K, J, I), but theirs is {shape}.")
+    if not isinstance(memberships, Tensor):
+        memberships = torch.from_numpy(np.ascontiguousarray(memberships, dtype=np.float32))
+    shares = memberships if memberships.dtype in (torch.float32, torch.float64) else memberships.float()
+    values = shares.detach()
+    if not torch.isfinite(values).all():
+        raise InputError("The memberships hold NaN or infinite numbers; replace them.")
+    if values.min() < -1e-3 or values.sum(0).max() > 1 + 1e-2:
+        raise InputError("Memberships must not be negative and must add up to 1 at most; scale them to shares of 1.")
+    return shares
+
+
+def as_ijk_to_ras(matrix: np.ndarray | Tensor) -> Float[Tensor, "4 4"]:
+    """A voxel-to-world matrix, float64 on the CPU, without gradient. Raises InputError unless it can be inverted."""
+    if isinstance(matrix, Tensor):
+        m = matrix.detach().to("cpu", torch.float64)
+    else:
+        m = torch.as_tensor(np.array(matrix, dtype=np.float64))
+    if m.shape != (4, 4):
+        raise InputError(f"ijk_to_ras must be a 4x4 matrix, but its shape is {tuple(m.shape)}.")
+    if not torch.isfinite(m).all():
+        raise InputError("ijk_to_ras holds NaN or infinite numbers; check the volume's geometry.")
+    if not torch.allclose(m[3], m.new_tensor([0.0, 0.0, 0.0, 1.0]), atol=1e-9):
+        raise InputError("ijk_to_ras is not an affine transform: its last row must be 0 0 0 1.")
+    steps = m[:3, :3].norm(dim=0)
+    if (steps < 1e-9).any() or torch.linalg.det(m[:3, :3] / steps).abs() < 1e-6:
+        raise InputError("ijk_to_ras is singular (voxels without volume); check the volume's spacing and directions.")
+    return m

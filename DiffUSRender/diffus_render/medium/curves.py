@@ -1,0 +1,36 @@
+"""Curves through given points, applied to whole volumes and differentiable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Float
+
+
+def piecewise_linear(
+    x: Float[Tensor, "*shape"], knots: Sequence[float], values: Sequence[float]
+) -> Float[Tensor, "*shape"]:
+    """The broken line through (knots, values), knots ascending, at x; continued at both ends; differentiable to x."""
+    if len(set(values)) == 1:
+        return torch.full_like(x, values[0])
+    k, v = x.new_tensor(knots), x.new_tensor(values)
+    slopes = (v[1:] - v[:-1]) / (k[1:] - k[:-1])
+    piece = torch.bucketize(x.detach(), k[1:-1], out_int32=True).flatten()
+    offsets = (v[:-1] - slopes * k[:-1]).index_select(0, piece).view_as(x)
+    return offsets + slopes.index_select(0, piece).view_as(x) * x
+
+
+def lookup(x: Float[Tensor, "*shape"], low: float, high: float, values: Float[Tensor, "n"]) -> Float[Tensor, "*shape"]:
+    """The curve tabulated at n even steps from low to high, at x; level beyond; differentiable to x and to values."""
+    position = (x.clamp(low, high) - low) * ((len(values) - 1) / (high - low))
+    index = position.detach().floor().clamp(max=len(values) - 2)
+    fraction = position - index
+    index = index.to(torch.int32).flatten()
+    start = values.index_select(0, index).view_as(x)
+    return start + (values[1:] - values[:-1]).index_select(0, index).view_as(x) * fraction
