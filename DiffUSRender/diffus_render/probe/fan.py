@@ -6,6 +6,7 @@ The image is taken as given: x right is the marked side, y down is depth, the fa
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ WIDEST_HALF_ANGLE = math.radians(87.0)
 PHASED_RADIUS_MM = 3.0  # no curved array is this small
 INLIER_PX = 1.25  # of an edge point to its line or arc: pixels are drawn to half a pixel, video blurs by one
 LEAST_PIXELS = 32
+LEAST_SHARE = 0.03  # of the image that the fan fills
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def estimate_fan(
 
     Raises InputError where no fan can be seen.
     """
-    if not (isinstance(mm_per_pixel, (int, float)) and 0.005 <= mm_per_pixel <= 10.0):
+    if not (isinstance(mm_per_pixel, numbers.Real) and 0.005 <= mm_per_pixel <= 10.0):
         raise InputError(f"mm_per_pixel is {mm_per_pixel!r}; give the size of a pixel, 0.005 to 10 mm.")
     visible = fan_mask(image).numpy()
     points = _edge_points(visible)
@@ -127,10 +129,10 @@ def fan_mask(images: Num[np.ndarray, "h w"] | Num[np.ndarray, "n h w"]) -> Bool[
     threshold = _background_level(mean, low, high)
     margin = 8  # so that the image's border itself neither erodes nor closes anything
     filled = ndimage.binary_closing(np.pad(mean > threshold, margin, mode="edge"), iterations=3)
-    labels, count = ndimage.label(ndimage.binary_opening(filled, iterations=2))
-    if not count:
+    labels, _ = ndimage.label(ndimage.binary_opening(filled, iterations=2))
+    largest = labels == np.argmax(np.bincount(labels.ravel(), minlength=2)[1:]) + 1
+    if largest.sum() < LEAST_SHARE * mean.size:
         raise InputError(NOT_FOUND + "its bright pixels are scattered; check that this is a B-mode image.")
-    largest = labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
     # Opening rounds the corners off: give back what it took right beside the region.
     whole = ndimage.binary_dilation(largest, iterations=3) & filled
     inner = slice(margin, -margin)
