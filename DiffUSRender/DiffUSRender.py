@@ -1,0 +1,76 @@
+"""The module DiffUSRender as Slicer loads it: everything it does stands in DiffUSRenderLib and diffus_render."""
+
+import numpy as np
+import slicer
+import slicer.util
+from DiffUSRenderLib.i18n import _, translate
+from DiffUSRenderLib.logic import RenderLogic
+from DiffUSRenderLib.parameter_node import RenderParameterNode
+from DiffUSRenderLib.widget import RenderWidget, runSoon
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+)
+
+
+class DiffUSRender(ScriptedLoadableModule):
+    """Name, category and help of the module."""
+
+    def __init__(self, parent) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("DiffUS Render")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Ultrasound")]
+        parent.dependencies = []
+        parent.contributors = ["DiffUS contributors"]
+        parent.helpText = _(
+            "Shows the ultrasound image that a probe at its present pose would show of a loaded MRI, CT or "
+            "segmentation. Choose the volume and the probe's transform (or create a probe and place it on the skin), "
+            "then Apply, or tick Live to follow the probe. For research; not for clinical decisions."
+        )
+        parent.acknowledgementText = _(
+            "Simulation after the DiffUS publication on differentiable ultrasound rendering from MRI and CT."
+        )
+
+
+class DiffUSRenderWidget(RenderWidget):
+    """The panel."""
+
+    def createLogic(self):
+        return DiffUSRenderLogic()
+
+
+class DiffUSRenderLogic(ScriptedLoadableModuleLogic, RenderLogic):
+    """The scene layer with Slicer's event loop: usable from a script, without the panel."""
+
+    def __init__(self, parent=None) -> None:
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        RenderLogic.__init__(self, schedule=runSoon)
+
+
+class DiffUSRenderTest(ScriptedLoadableModuleTest):
+    """What Slicer's self-test of the module runs: one slice of a ball of tissue, from nodes to pixels."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        self.setUp()
+        self.test_render()
+
+    def test_render(self) -> None:
+        self.delayDisplay(_("Rendering a slice"))
+        k, j, i = np.indices((60, 60, 60)) - 30
+        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
+        slicer.util.updateVolumeFromArray(volume, np.where(i * i + j * j + k * k < 25**2, 40, -1000).astype(np.int16))
+        volume.SetOrigin(-30, -30, -30)
+        logic = DiffUSRenderLogic()
+        parameters = RenderParameterNode(logic.getParameterNode())
+        parameters.inputVolume = volume
+        logic.createProbe(parameters)
+        logic.placeOnSkin(parameters, np.array([0.0, 25.0, 0.0]))
+        pixels = slicer.util.arrayFromVolume(logic.render(parameters))
+        self.assertEqual(pixels.dtype, np.uint8)
+        self.assertGreater(float(pixels.std()), 5.0)
+        logic.forgetScene()
+        self.delayDisplay(_("Test passed"))

@@ -1,0 +1,53 @@
+"""The simulated slice: a scalar volume of one plane that hangs under the probe transform."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+import slicer.util
+
+from .geometry import ijkToRas, toVtk
+from .i18n import _
+
+WINDOW, LEVEL = 255.0, 127.5
+SLICE_ATTRIBUTE = "DiffUSRender.SimulatedSlice"
+
+
+def createSliceNode(scene, name: str | None = None):
+    """A new, empty slice node in `scene`, shown in grey with a window that maps 0-255 to black-white."""
+    node = scene.AddNewNodeByClass(
+        "vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name or _("Simulated ultrasound"))
+    )
+    _markAndDisplay(node)
+    return node
+
+
+def mayBeOverwritten(node) -> bool:
+    """Whether a volume node is a simulated slice, or empty: no other image is ever written over."""
+    return node.GetAttribute(SLICE_ATTRIBUTE) is not None or node.GetImageData() is None
+
+
+def _markAndDisplay(node) -> None:
+    scene = node.GetScene()
+    node.SetAttribute(SLICE_ATTRIBUTE, "1")
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    if scene.GetNodeByID("vtkMRMLColorTableNodeGrey"):
+        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    display.AutoWindowLevelOff()
+    display.SetWindowLevel(WINDOW, LEVEL)
+    display.SetInterpolate(1)
+
+
+def updateSliceNode(sliceNode, pixels: np.ndarray, pixelToProbe: np.ndarray, probeNode) -> None:
+    """Puts `pixels`, uint8 (rows, columns), into the node, with its geometry in mm, under the probe.
+
+    `pixelToProbe` (4, 4) maps (column, row, 0) to the probe's frame: it becomes the node's IJKToRAS.
+    """
+    if sliceNode.GetAttribute(SLICE_ATTRIBUTE) is None:  # an empty volume that the user has made for it
+        _markAndDisplay(sliceNode)
+    if not np.array_equal(ijkToRas(sliceNode), pixelToProbe):
+        sliceNode.SetIJKToRASMatrix(toVtk(pixelToProbe))
+    if sliceNode.GetTransformNodeID() != probeNode.GetID():
+        sliceNode.SetAndObserveTransformNodeID(probeNode.GetID())
+    slicer.util.updateVolumeFromArray(sliceNode, pixels[np.newaxis])

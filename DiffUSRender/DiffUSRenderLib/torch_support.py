@@ -1,0 +1,51 @@
+"""PyTorch at the point of use: Slicer does not bundle it, the PyTorch extension brings it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from .errors import RenderError
+from .i18n import _
+
+TORCH_REQUIREMENT = ">=2.2"
+
+
+def isTorchInstalled() -> bool:
+    """Whether torch can be found. Quick: torch itself, which takes seconds to load, is not imported."""
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def requireTorch() -> None:
+    """Makes torch importable, or raises RenderError that says what to install.
+
+    A torch that imports already is used as it is. Else the PyTorch extension asks the user and installs it.
+    """
+    try:
+        importlib.import_module("torch")
+        return
+    except ImportError:
+        pass
+    except OSError as error:
+        raise RenderError(
+            _("PyTorch is installed but cannot be loaded: reinstall it in the module 'PyTorch Utils'.")
+        ) from error
+    try:
+        pytorchUtils = importlib.import_module("PyTorchUtils")
+    except ImportError as error:
+        raise RenderError(
+            _(
+                "PyTorch is not installed: install the 'PyTorch' extension in the Extensions Manager, "
+                "restart Slicer and try again."
+            )
+        ) from error
+    torch = pytorchUtils.PyTorchUtilsLogic().installTorch(
+        askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT
+    )
+    if torch is None:
+        raise RenderError(
+            _("PyTorch was not installed: open the module 'PyTorch Utils', install version 2.2 or later and try again.")
+        )

@@ -1,0 +1,80 @@
+"""Slicer without its application: what slicer-core lacks, made small, so that the modules run under pytest.
+
+Inside Slicer itself `prepare` changes nothing, so the same tests run there too.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import slicer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def insideSlicer() -> bool:
+    """Whether this is the real application."""
+    return hasattr(slicer, "qMRMLWidget") and not hasattr(slicer, "_headless")
+
+
+def prepare() -> None:
+    """Puts the modules' folders onto the path and, outside of Slicer, the stand-ins into place. Harmless twice."""
+    if insideSlicer():
+        return
+    for folder in ("DiffUSRender", "DiffUSRegister"):
+        path = str(ROOT / folder)
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    if hasattr(slicer, "_headless"):
+        return
+    from . import parameter_node_wrapper, scripted_module
+
+    i18n = ModuleType("slicer.i18n")
+    i18n.tr = lambda text: text
+    i18n.translate = lambda context, text: text
+    for name, module in (
+        ("i18n", i18n),
+        ("parameterNodeWrapper", parameter_node_wrapper),
+        ("ScriptedLoadableModule", scripted_module),
+    ):
+        sys.modules[f"slicer.{name}"] = module
+        setattr(slicer, name, module)
+    slicer.app = SimpleNamespace(
+        setOverrideCursor=lambda cursor: None,
+        restoreOverrideCursor=lambda: None,
+        testingEnabled=lambda: True,
+    )
+    slicer._headless = True
+    slicer.mrmlScene = slicer.vtkMRMLScene()
+
+
+def newScene():
+    """An empty scene, which becomes `slicer.mrmlScene`; in Slicer, the application's scene, cleared."""
+    prepare()
+    if insideSlicer():
+        slicer.mrmlScene.Clear()
+    else:
+        slicer.mrmlScene = slicer.vtkMRMLScene()
+    return slicer.mrmlScene
+
+
+class EventLoop:
+    """Stands for the application's event loop: calls what was scheduled, when told to."""
+
+    def __init__(self) -> None:
+        self.pending: list = []
+
+    def schedule(self, call) -> None:
+        self.pending.append(call)
+
+    def run(self) -> int:
+        """Makes the calls that are due now, and returns how many they were."""
+        due, self.pending = self.pending, []
+        for call in due:
+            call()
+        return len(due)
+
+
+prepare()

@@ -1,0 +1,187 @@
+"""What a node becomes for sound: the kind is told, labels find their tissue, the geometry is right."""
+
+from __future__ import annotations
+
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from unittest import mock
+
+import headless
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+from DiffUSRenderLib.errors import RenderError
+from DiffUSRenderLib.logic import RenderLogic
+from DiffUSRenderLib.media import MediumCache, guessKind, readVoxels
+from DiffUSRenderLib.parameters import MediumKind
+from headless.fixtures import (
+    addHead,
+    addParameterNode,
+    addSegmentation,
+    addTransform,
+    addVolume,
+    rotation,
+    sliceArray,
+)
+
+OBLIQUE = rotation(20, -35, 60, (10, 20, -30)) @ np.diag([1.5, 2.0, 2.5, 1.0])
+
+
+def box(shape, low, high):
+    array = np.zeros(shape, np.uint8)
+    array[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = 1
+    return array
+
+
+class MediaTest(unittest.TestCase):
+    def setUp(self):
+        headless.newScene()
+        self.noise = np.random.default_rng(1).normal(300, 80, (16, 16, 16)).astype(np.float32)
+
+    def testTheKindIsTold(self):
+        shifted = self.noise.copy()
+        shifted[0] = -1000
+        for array, name, className, kind in (
+            (shifted, "Anything", "ScalarVolume", MediumKind.CT),
+            (self.noise, "Brain CT masked", "ScalarVolume", MediumKind.CT),
+            (self.noise, "CTChest", "ScalarVolume", MediumKind.MRI),
+            (self.noise, "MRBrainTumor1", "ScalarVolume", MediumKind.MRI),
+            (self.noise, "Sub1_T2w", "ScalarVolume", MediumKind.MRI_T2),
+            (self.noise, "t2_FLAIR", "ScalarVolume", MediumKind.MRI),
+            (self.noise.astype(np.int16), "Any", "LabelMapVolume", MediumKind.LABELS),
+        ):
+            with self.subTest(name=name):
+                self.assertIs(guessKind(addVolume(array, None, name, className)), kind)
+        self.assertIs(guessKind(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")), MediumKind.LABELS)
+        self.assertIs(guessKind(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")), MediumKind.MRI)
+
+    def testSegmentsBecomeTheirTissues(self):
+        shape = (20, 22, 24)
+        liver, bone = box(shape, (2, 2, 2), (18, 12, 20)), box(shape, (4, 13, 4), (16, 20, 18))
+        node = addSegmentation({"Liver": liver, "vertebrae_L3": bone}, OBLIQUE)
+        medium = MediumCache().medium(node, MediumKind.AUTO)
+        for array, low, high in ((liver, 1.6, 1.8), (bone, 3.0, 8.0)):
+            k, j, i = (int(index.mean()) for index in np.nonzero(array))
+            impedance = self.sample(medium, (OBLIQUE @ [i, j, k, 1.0])[:3])[0]
+            self.assertTrue(low < impedance < high, impedance)
+        outside = self.sample(medium, (OBLIQUE @ [0.0, 0.0, 0.0, 1.0])[:3])
+        self.assertAlmostEqual(outside[3], 0.0, places=5)
+
+    def testLaterSegmentsLieOnTop(self):
+        shape = (12, 12, 12)
+        whole, part = box(shape, (1, 1, 1), (11, 11, 11)), box(shape, (4, 4, 4), (8, 8, 8))
+        voxels = readVoxels(addSegmentation({"Liver": whole, "Spleen": part}, np.eye(4)), MediumKind.LABELS)
+        self.assertEqual(voxels.names, {1: "Liver", 2: "Spleen"})
+        self.assertEqual((voxels.array == 2).sum(), part.sum())
+
+    def testALabelMapThatStartsElsewhereLiesWhereItIs(self):
+        array, corner = box((10, 12, 14), (2, 3, 4), (7, 9, 11)), np.array([20, -5, 8])
+        voxels = readVoxels(addSegmentation({"Liver": array}, OBLIQUE, corner=corner), MediumKind.LABELS)
+        middle = np.argwhere(array).mean(0)[::-1] + corner
+        found = voxels.ijkToRas @ [*np.argwhere(voxels.array).mean(0)[::-1], 1.0]
+        self.assertLess(np.linalg.norm(found - OBLIQUE @ [*middle, 1.0]), 1e-6)
+
+    def testAnEditedSegmentIsNoticed(self):
+        node = addSegmentation({"Liver": box((12, 12, 12), (1, 1, 1), (11, 11, 11))}, np.eye(4))
+        cache = MediumCache()
+        first = cache.medium(node, MediumKind.AUTO)
+        self.assertIs(cache.medium(node, MediumKind.AUTO), first)
+        node.GetSegmentation().GetNthSegment(0).SetName("Spleen")
+        second = cache.medium(node, MediumKind.AUTO)
+        self.assertIsNot(second, first)
+        image = node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
+        image.SetScalarComponentFromDouble(5, 5, 5, 0, 0)
+        image.Modified()
+        self.assertIsNot(cache.medium(node, MediumKind.AUTO), second)
+
+    def testABadVolumeIsExaminedOnceUntilItChanges(self):
+        node = addVolume(np.full((16, 16, 16), 7, np.int16), None, "Constant")
+        cache = MediumCache()
+        with self.assertRaisesRegex(RenderError, "constant"):
+            cache.medium(node, MediumKind.CT)
+        with (
+            mock.patch("DiffUSRenderLib.media.readVoxels", side_effect=AssertionError),
+            self.assertRaisesRegex(RenderError, "constant"),
+        ):
+            cache.medium(node, MediumKind.CT)
+        slicer.util.updateVolumeFromArray(node, self.noise)
+        self.assertIsNotNone(cache.medium(node, MediumKind.CT))
+
+    def testReadingASegmentationLeavesItAsItIs(self):
+        node = addSegmentation({"Liver": box((12, 12, 12), (1, 1, 1), (11, 11, 11))}, OBLIQUE)
+        before = node.GetSegmentation().GetMTime()
+        readVoxels(node, MediumKind.LABELS)
+        self.assertEqual(node.GetSegmentation().GetMTime(), before)
+
+    def testSurfacesAreConvertedInACopy(self):
+        if not headless.insideSlicer():  # Slicer's Segmentations module does this when it starts
+            factory = slicer.vtkSegmentationConverterFactory.GetInstance()
+            factory.RegisterConverterRule(slicer.vtkClosedSurfaceToBinaryLabelmapConversionRule())
+        sphere = vtk.vtkSphereSource()
+        sphere.SetRadius(20)
+        sphere.SetCenter(5, -10, 15)
+        sphere.SetThetaResolution(32)
+        sphere.SetPhiResolution(32)
+        sphere.Update()
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Surfaces")
+        node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+        node.AddSegmentFromClosedSurfaceRepresentation(sphere.GetOutput(), "Liver", [1.0, 0.0, 0.0], "")
+        voxels = readVoxels(node, MediumKind.LABELS)
+        volume = voxels.array.astype(bool).sum() * abs(np.linalg.det(voxels.ijkToRas[:3, :3]))
+        self.assertAlmostEqual(volume / (4 / 3 * np.pi * 20**3), 1.0, delta=0.05)
+        centre = voxels.ijkToRas @ [*np.argwhere(voxels.array).mean(0)[::-1], 1.0]
+        self.assertLess(np.linalg.norm(centre[:3] - [5, -10, 15]), 0.5)
+        self.assertFalse(node.GetSegmentation().ContainsRepresentation("Binary labelmap"))
+
+    def testALabelMapTakesItsNamesFromItsColours(self):
+        labels = box((16, 16, 16), (2, 2, 2), (14, 14, 14)) * 3
+        node = addVolume(labels, OBLIQUE, "Labels", "LabelMapVolume")
+        node.CreateDefaultDisplayNodes()
+        colors = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "Names")
+        colors.SetTypeToUser()
+        colors.SetNumberOfColors(4)
+        colors.SetColor(3, "white matter", 1, 1, 1, 1)
+        node.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
+        cache = MediumCache()
+        medium = cache.medium(node, MediumKind.AUTO)
+        self.assertAlmostEqual(self.sample(medium, (OBLIQUE @ [8.0, 8.0, 8.0, 1.0])[:3])[3], 1.0, places=4)
+        colors.SetColor(3, "cerebrospinal fluid", 1, 1, 1, 1)
+        self.assertIsNot(cache.medium(node, MediumKind.AUTO), medium)
+
+    def testASegmentationRendersUnderATransform(self):
+        logic = RenderLogic()
+        shape = (30, 30, 30)
+        node = addSegmentation({"Liver": box(shape, (2, 2, 2), (28, 28, 28))}, np.diag([4.0, 4.0, 4.0, 1.0]))
+        node.SetAndObserveTransformNodeID(addTransform(rotation(0, 0, 20, (30, 0, 0))).GetID())
+        probe = addTransform(rotation(0, 0, 20, (30, 0, 0)) @ rotation(0, 0, 0, (60, 10, 60)), name="Probe")
+        parameters = addParameterNode(node, probe)
+        inside = sliceArray(logic.render(parameters))
+        self.assertGreater(inside.mean(), 20)
+        logic.forgetScene()
+
+    def testAHeadOfAnMriRendersByTheNetwork(self):
+        logic = RenderLogic()
+        head = addHead(name="T1")
+        array = slicer.util.arrayFromVolume(head)
+        array[:] = np.where(array > 50, 90, np.where(array > -500, 60, 1)) + np.random.default_rng(2).normal(
+            0, 2, array.shape
+        )
+        slicer.util.arrayFromVolumeModified(head)
+        parameters = addParameterNode(head, addTransform(rotation(180, 0, 0, (0, 58, 0)), name="Probe"))
+        self.assertIs(guessKind(head), MediumKind.MRI)
+        self.assertGreater(sliceArray(logic.render(parameters)).std(), 5)
+        logic.forgetScene()
+
+    def sample(self, medium, point):
+        import torch
+
+        return medium.sample(torch.as_tensor(point, dtype=torch.float32)[None])[:, 0].tolist()
+
+
+if __name__ == "__main__":
+    unittest.main()
