@@ -13,7 +13,7 @@ sys.path[:0] = [
     *(str(Path(__file__).parents[1] / m) for m in ("DiffUSRender", "DiffUSRegister")),
 ]
 
-BENCHMARKS = ("render_speed",)
+BENCHMARKS = ("render_speed", "scene_speed")
 
 
 @click.command()

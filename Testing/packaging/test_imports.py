@@ -1,0 +1,240 @@
+"""Who may import whom: the rules that keep the extension one-way, light, and loadable in Slicer."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = ("DiffUSRender", "DiffUSRegister")
+ENGINES = ("diffus_render", "diffus_learn", "diffus_register")
+LIBRARIES = ("DiffUSRenderLib", "DiffUSRegisterLib")
+# What Slicer bundles and its modules may use; torch comes through Slicer's PyTorch extension.
+BUNDLED = {"numpy", "scipy", "SimpleITK", "pydicom", "PIL", "torch"}
+SLICER = {"slicer", "slicer_core", "vtk", "vtkmodules", "vtkSegmentationCorePython"}
+GUI = {"qt", "ctk", "PythonQt", "PySide6"}
+OWN = {*MODULES, *ENGINES, *LIBRARIES}
+# What torch needs itself, where it is installed, and what vtk and torch's installers bring.
+TORCH_NEEDS = {"typing_extensions", "sympy", "mpmath", "filelock", "fsspec", "jinja2", "markupsafe", "networkx"}
+TORCH_NEEDS |= {"torchgen", "functorch", "packaging", "setuptools"}
+
+
+def python_files(name):
+    files = [file for module in MODULES for file in (ROOT / module / name).rglob("*.py")]
+    return [file for file in sorted(files) if "__pycache__" not in file.parts]
+
+
+def module_name(file):
+    """Dotted name and package of a file in one of the two modules' folders."""
+    parts = file.relative_to(ROOT).with_suffix("").parts[1:]
+    return (
+        (".".join(parts[:-1]), ".".join(parts[:-1]))
+        if parts[-1] == "__init__"
+        else (
+            ".".join(parts),
+            ".".join(parts[:-1]),
+        )
+    )
+
+
+class Imports(ast.NodeVisitor):
+    """Collects (absolute dotted name, whether at file scope), without what stands under `if TYPE_CHECKING`."""
+
+    def __init__(self, package):
+        self.package = package.split(".") if package else []
+        self.depth = 0
+        self.found = []
+
+    def visit_If(self, node):
+        if ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            node = ast.Module(body=node.orelse, type_ignores=[])
+        self.generic_visit(node)
+
+    def visit_FunctionDef(self, node):
+        self.depth += 1
+        self.generic_visit(node)
+        self.depth -= 1
+
+    visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef
+
+    def visit_Import(self, node):
+        self.found += [(alias.name, self.depth == 0) for alias in node.names]
+
+    def visit_ImportFrom(self, node):
+        base = self.package[: len(self.package) - node.level + 1] if node.level else []
+        name = ".".join([*base, *([node.module] if node.module else [])])
+        self.found += [(f"{name}.{alias.name}", self.depth == 0) for alias in node.names]
+
+
+def imports(file, *, source=None):
+    visitor = Imports(module_name(file)[1])
+    visitor.visit(ast.parse(source or file.read_text(encoding="utf-8")))
+    return visitor.found
+
+
+def foreign(file, allowed):
+    """The imports of a file that are neither the standard library's nor allowed."""
+    roots = {name.split(".")[0] for name, _ in imports(file)}
+    return sorted(roots - set(sys.stdlib_module_names) - allowed)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_import_only_what_slicer_bundles(engine):
+    for file in python_files(engine):
+        command_line = {"click", "rich"} if file.name == "__main__.py" else set()
+        below = set(ENGINES[: ENGINES.index(engine) + 1])
+        assert not foreign(file, BUNDLED | below | command_line), file
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_scene_layers_never_import_a_gui(library):
+    """But for widget.py, the panel, which only Module.py imports."""
+    own = {"DiffUSRenderLib", "diffus_render"} if library == "DiffUSRenderLib" else OWN - set(MODULES)
+    for file in python_files(library):
+        if file.name == "widget.py":
+            assert not foreign(file, SLICER | GUI | own), file
+        else:
+            assert not foreign(file, BUNDLED | SLICER | own), file
+            assert not [name for name, _ in imports(file) if name.startswith(f"{library}.widget")], file
+
+
+def test_rendering_does_not_know_registration():
+    for file in (ROOT / "DiffUSRender").rglob("*.py"):
+        roots = {name.split(".")[0] for name, _ in imports(file)}
+        assert not roots & {"DiffUSRegister", "DiffUSRegisterLib", "diffus_register"}, file
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_files_load_nothing_heavy(module):
+    """Slicer imports every Module.py at start: nothing there but what Slicer itself has imported by then."""
+    for file in (ROOT / module).glob("*.py"):
+        at_file_scope = {name.split(".")[0] for name, outer in imports(file) if outer}
+        allowed = set(sys.stdlib_module_names) | SLICER | GUI | {"numpy", f"{module}Lib"}
+        assert not at_file_scope - allowed, file
+        assert not foreign(file, BUNDLED | SLICER | GUI | OWN), file
+
+
+def test_command_lines_and_files_are_used_by_no_engine_code():
+    ends = {f"{engine}.{name}" for engine in ENGINES for name in ("files", "__main__")}
+    for engine in ENGINES:
+        for file in python_files(engine):
+            if file.name != "__main__.py":
+                names = {name for name, _ in imports(file)}
+                used = {end for end in ends for name in names if name == end or name.startswith(f"{end}.")}
+                assert not used, file
+
+
+def slicer_names(source):
+    """The names taken directly from the package slicer: `slicer.X` and `from slicer import X`."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "slicer":
+            names.add(node.attr)
+        elif isinstance(node, ast.ImportFrom) and node.module == "slicer" and not node.level:
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+IN_SLICER = {"mrmlScene", "app", "util", "modules", "packaging", "i18n", "ScriptedLoadableModule"}
+IN_SLICER |= {"parameterNodeWrapper", "testing"}
+
+
+def not_in_slicer(source):
+    return {name for name in slicer_names(source) - IN_SLICER if not name.startswith(("vtk", "qMRML", "qSlicer"))}
+
+
+def test_slicer_util_is_always_named():
+    """The PyPI wheel has slicer.util's functions at its top too; Slicer has not, so they would fail only there."""
+    for file in sorted(ROOT.glob("DiffUS*/**/*.py")) + sorted(ROOT.glob("Testing/**/*.py")):
+        if file != Path(__file__) and "headless" not in file.parts:  # the stand-ins add to the package slicer
+            assert not not_in_slicer(file.read_text(encoding="utf-8")), file
+
+
+def test_these_rules_catch_what_they_forbid():
+    file = ROOT / "DiffUSRender" / "diffus_render" / "medium" / "x.py"
+    text = "import os\nif TYPE_CHECKING:\n    import jaxtyping\ndef f():\n    import click\nfrom ..files import a\n"
+    assert imports(file, source=text) == [("os", True), ("click", False), ("diffus_render.files.a", True)]
+    assert not_in_slicer("slicer.getNode('a'); slicer.util.getNode('a'); slicer.vtkMRMLScene()") == {"getNode"}
+    assert not_in_slicer("from slicer import arrayFromVolume, util") == {"arrayFromVolume"}
+
+
+BLOCK = """
+import importlib.abc, sys
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        root = name.partition(".")[0]
+        if root not in ALLOWED and root not in sys.stdlib_module_names and not root.startswith("_"):
+            raise ModuleNotFoundError(f"No module named {name!r} in Slicer", name=root)
+
+sys.meta_path.insert(0, Block())
+"""
+
+
+def run_blocked(code, *, without=()):
+    """Runs `code` in a new Python where only what Slicer has can be imported."""
+    allowed = (BUNDLED | SLICER | OWN | TORCH_NEEDS | {"headless"}) - set(without)
+    paths = [str(ROOT / module) for module in MODULES] + [str(ROOT / "Testing")]
+    program = f"ALLOWED = {allowed!r}\n{BLOCK}\nsys.path[:0] = {paths!r}\n{code}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_block_blocks():
+    code = "try:\n    import click\nexcept ModuleNotFoundError as error:\n    print(error)\n"
+    assert "No module named 'click'" in run_blocked(code)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if (ROOT / name / f"{name}.py").exists()])
+def test_modules_load_without_torch(module):
+    """Slicer starts, and shows the module, where PyTorch is not installed."""
+    run_blocked(f"import headless; headless.prepare(); import {module}\n", without={"torch"})
+
+
+def test_the_scene_layer_needs_nothing_that_slicer_lacks():
+    out = run_blocked(
+        """
+import headless
+scene = headless.newScene()
+import numpy, slicer, slicer.util
+from DiffUSRenderLib.logic import RenderLogic
+from DiffUSRenderLib.parameter_node import RenderParameterNode
+
+volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
+slicer.util.updateVolumeFromArray(volume, numpy.random.default_rng(0).normal(40, 20, (60, 60, 60)).astype("float32"))
+node = RenderParameterNode(scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode"))
+node.inputVolume = volume
+logic = RenderLogic()
+logic.createProbe(node)
+logic.placeOnSkin(node, numpy.array([30.0, 30.0, 58.0]))
+print("rendered", slicer.util.arrayFromVolume(logic.render(node)).max())
+"""
+    )
+    assert int(out.split()[-1]) > 50
+
+
+def test_rendering_needs_nothing_that_slicer_lacks():
+    out = run_blocked(
+        """
+import numpy, torch
+torch.set_num_threads(1)
+from diffus_render.medium.medium import AcousticMedium
+from diffus_render.probe.presets import preset_names, probe_preset
+from diffus_render.renderer import UltrasoundRenderer
+import diffus_render.files, diffus_render.sweep
+
+hu = numpy.random.default_rng(0).normal(40, 20, (20, 24, 28))
+geometry = numpy.diag([3.0, 3.0, 3.0, 1.0])
+medium = AcousticMedium.from_ct(hu, geometry)
+pose = torch.eye(4, dtype=torch.float64)
+pose[:3, 3] = torch.tensor([40.0, 0.0, 30.0])
+for name in preset_names():
+    image = UltrasoundRenderer(probe_preset(name))(medium, pose)
+    assert torch.isfinite(image).all() and image.max() > 0, name
+print("rendered", len(preset_names()))
+"""
+    )
+    assert "rendered" in out

@@ -1,0 +1,123 @@
+"""What the extension's package holds: cmake and cpack with a stub of Slicer's own macros."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = [folder.parent for folder in sorted(ROOT.glob("DiffUS*/CMakeLists.txt"))]
+SHIPPED = {".py", ".ui", ".png", ".svg", ".json", ".csv", ".pt"}
+INSTALL_DIR = "lib/Slicer/qt-scripted-modules"
+
+
+def tool(name):
+    path = Path(sysconfig.get_path("scripts")) / name
+    found = str(path) if path.exists() else shutil.which(name)
+    assert found, f"{name} is missing; install the dev dependencies"
+    return found
+
+
+def run(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """The build folder, configured and packed."""
+    build = tmp_path_factory.mktemp("build")
+    stub = Path(__file__).parent / "stub"
+    # Nothing is compiled, so no compiler is asked for.
+    compilers = [f"-DCMAKE_{c}_COMPILER{x}" for c in ("C", "CXX") for x in (f"={shutil.which('true')}", "_WORKS=ON")]
+    run(tool("cmake"), "-S", ROOT, "-B", build, f"-DSlicer_DIR={stub}", "-DBUILD_TESTING=ON", *compilers)
+    run(tool("cpack"), "--config", build / "CPackConfig.cmake", "-B", build / "pack")
+    return build
+
+
+@pytest.fixture(scope="module")
+def package(build):
+    """The folder that the packed extension unpacks to."""
+    unpacked = build / "unpacked"
+    with tarfile.open(build / "pack" / "DiffUS.tar.gz") as archive:
+        archive.extractall(unpacked, **({"filter": "data"} if sys.version_info >= (3, 12) else {}))
+    return unpacked / INSTALL_DIR
+
+
+def test_the_package_holds_what_the_tree_has(package):
+    tree = {
+        file.relative_to(module).as_posix()
+        for module in MODULES
+        for file in module.rglob("*")
+        if file.suffix in SHIPPED and "__pycache__" not in file.parts
+    }
+    packed = {file.relative_to(package).as_posix() for file in package.rglob("*") if file.is_file()}
+    assert not tree - packed, "not listed in CMakeLists.txt:\n  " + "\n  ".join(sorted(tree - packed))
+    assert packed == tree
+
+
+def test_slicer_runs_every_scene_test(build):
+    listed = (build / "slicer_tests.txt").read_text().split()
+    scene = ROOT / "Testing" / "scene"
+    assert sorted(listed) == sorted(f"scene/{file.name}" for file in scene.glob("*Test.py"))
+
+
+def test_names_are_unique_where_all_modules_share_one_folder():
+    files = [file.relative_to(m).as_posix() for m in MODULES for file in m.rglob("*") if file.suffix in SHIPPED]
+    assert len(files) == len(set(files))
+    for module in MODULES:
+        assert [file.stem for file in module.glob("*.py")] == [module.name], "every .py here is loaded as a module"
+
+
+def test_the_engines_import_and_find_their_data_from_the_package(package, tmp_path):
+    code = (
+        "import diffus_render.renderer, diffus_render.files\n"
+        "from diffus_render.probe.presets import preset_names\n"
+        "from diffus_render.medium.tissue import TissueTable\n"
+        "assert preset_names()\n"
+        "print(diffus_render.renderer.__file__)\n"
+    )
+    origin = run(sys.executable, "-S", "-c", PATH_LINE + code, cwd=tmp_path, env=package_env(package))
+    assert str(package) in origin
+
+
+@pytest.mark.parametrize("module", [module.name for module in MODULES])
+def test_the_module_and_its_library_import_from_the_package(package, tmp_path, module):
+    files = [package / f"{module}.py", *sorted((package / f"{module}Lib").rglob("*.py"))]
+    names = [".".join(file.relative_to(package).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    code = f"""
+sys.path.append({str(ROOT / "Testing")!r})
+before = list(sys.path)
+import headless, importlib
+headless.prepare()
+sys.path[:] = before  # not the checkout: the package
+for name in {names!r}:
+    assert importlib.import_module(name).__file__.startswith({str(package)!r}), name
+"""
+    run(sys.executable, "-S", "-c", PATH_LINE + code, cwd=tmp_path, env=package_env(package))
+
+
+# The editable install of this checkout must not answer instead: -S skips its hook, then site-packages come by path.
+PATH_LINE = f"import sys; sys.path.append({sysconfig.get_path('purelib')!r})\n"
+
+
+def package_env(package):
+    return {**os.environ, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def test_the_index_can_read_the_metadata():
+    text = (ROOT / "CMakeLists.txt").read_text()
+    for field in ("HOMEPAGE", "CATEGORY", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
+        assert re.search(rf'^set\(EXTENSION_{field} "[^"]+"\)$', text, re.MULTILINE), field
+    for url in re.findall(r"raw\.githubusercontent\.com/[^/]+/[^/]+/[^/]+/([^\s\"]+)", text):
+        assert (ROOT / url).is_file(), f"{url} is named in CMakeLists.txt"
+    png = (ROOT / "Resources" / "DiffUS.png").read_bytes()
+    assert (int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")) == (128, 128)
+    assert "Apache License" in (ROOT / "LICENSE.txt").read_text()
