@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+CHECKPOINT_STEPS = 24
 NEPER_PER_DB = 0.11512925464970229  # ln(10) / 20, for amplitudes
 
 
@@ -104,17 +106,29 @@ def reverberation(
     below_even, above_even = passing[..., 2::2], passing[..., 1::2][..., :n_even]
     down = torch.nn.functional.pad(above_odd[..., :1], (0, n_odd - 1))
     up = torch.zeros_like(odd)
-    arrivals = []
-    for _ in range(samples - 1 if steps is None else steps):
-        back = (odd * down + (1 - odd) * up) * above_odd
-        forth = ((1 + odd) * down - odd * up) * below_odd
-        arrivals.append(back[..., 0])
-        down, up = forth[..., :n_even], torch.nn.functional.pad(back[..., 1:], (0, n_even - n_odd + 1))
-        back = (even * down + (1 - even) * up) * above_even
-        forth = ((1 + even) * down - even * up) * below_even
-        down = torch.nn.functional.pad(forth[..., : n_odd - 1], (1, 0))
-        up = torch.nn.functional.pad(back, (0, n_odd - n_even))
-    reflection = torch.nn.functional.pad(torch.stack(arrivals, -1), (1, 0))
+
+    def bounce(down: Tensor, up: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        arrivals = []
+        for _ in range(count):
+            back = (odd * down + (1 - odd) * up) * above_odd
+            forth = ((1 + odd) * down - odd * up) * below_odd
+            arrivals.append(back[..., 0])
+            down, up = forth[..., :n_even], torch.nn.functional.pad(back[..., 1:], (0, n_even - n_odd + 1))
+            back = (even * down + (1 - even) * up) * above_even
+            forth = ((1 + even) * down - even * up) * below_even
+            down = torch.nn.functional.pad(forth[..., : n_odd - 1], (1, 0))
+            up = torch.nn.functional.pad(back, (0, n_odd - n_even))
+        return torch.stack(arrivals, -1), down, up
+
+    remaining = samples - 1 if steps is None else steps
+    parts = []
+    while remaining > 0:
+        count = min(CHECKPOINT_STEPS, remaining)
+        # Only the waves between the stretches are kept for the gradient: O(N^2) of them would be 1 GB a frame.
+        part, down, up = checkpoint(bounce, down, up, count, use_reentrant=False)
+        parts.append(part)
+        remaining -= count
+    reflection = torch.nn.functional.pad(torch.cat(parts, -1), (1, 0))
     return Echo(reflection, transmission(impedance, attenuation_db_cm, spacing_mm).transmission)
 
 
