@@ -148,6 +148,8 @@ class RenderLogic:
 
     def createProbe(self, parameterNode, sliceViewNode=None):
         """A new probe, chosen in the parameter node, placed at a slice view if there are one and a volume."""
+        if isTorchInstalled():
+            requireTorch()  # one that is there but broken is told of before anything is made
         probe = createProbe(slicer.mrmlScene)
         parameterNode.probeTransform = probe
         if sliceViewNode is not None:
@@ -224,6 +226,7 @@ class RenderLogic:
         shape: ProbeSettings = readParameters(parameterNode).probe
         if model is not None and self._fanShape == (model.GetID(), probe.GetID(), shape):
             return
+        requireTorch()
         outline = engine.fanOutline(engine.buildProbe(shape))
         if model is None:
             model = createFanModel(probe.GetScene(), probe)
@@ -240,6 +243,7 @@ class RenderLogic:
         shape = readParameters(parameterNode).probe
         driven = (view.GetID(), probe.GetID(), output.GetID(), shape)
         if driven != self._driven:
+            requireTorch()
             corners = engine.fanOutline(engine.buildProbe(shape))
             low, high = corners.min(0), corners.max(0)
             self._driver.start(view, probe, output, high - low, np.append((low + high) / 2, 0.0))

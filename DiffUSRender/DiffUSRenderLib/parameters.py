@@ -139,7 +139,7 @@ class ImageSettings:
     speckle: bool = True
     noise: bool = True
     noiseDb: float = -65.0
-    reflectionDb: float = 56.0
+    reflectionDb: float = 57.0
     specularExponent: float = 0.0
     startDepthMm: float = 0.0
     seed: int = 0

@@ -44,6 +44,8 @@ def placeOnSkin(probeNode, point: np.ndarray, surface: BodySurface) -> None:
     requirePlaceable(probeNode)
     depth = surface.inwardDirection(np.asarray(point, dtype=float))
     contact = surface.snap(np.asarray(point, dtype=float), depth)
+    if contact is None:
+        raise RenderError(_("There is no skin near this point: click on the patient's surface."))
     depth = surface.inwardDirection(contact)
     setProbePose(probeNode, poseFromAxes(contact, depth, RIGHT))
 

@@ -52,13 +52,13 @@ class BodySurface:
         length = np.linalg.norm(direction)
         return direction / length if length > 1e-6 else np.array([0.0, 0.0, -1.0])
 
-    def snap(self, point: np.ndarray, inward: np.ndarray) -> np.ndarray:
-        """The nearest point on the line through `point` where the body begins, within `SNAP_MM`; else `point`."""
+    def snap(self, point: np.ndarray, inward: np.ndarray) -> np.ndarray | None:
+        """The nearest point on the line through `point` where the body begins, within `SNAP_MM`, or None."""
         steps = np.arange(-SNAP_MM, SNAP_MM + STEP_MM / 2, STEP_MM)
         inside = self.inside(point + steps[:, None] * inward)
         entries = np.flatnonzero(inside[1:] & ~inside[:-1])
         if not len(entries):
-            return point
+            return None
         boundary = (steps[entries] + steps[entries + 1]) / 2
         return point + boundary[np.argmin(np.abs(boundary))] * inward
 

@@ -12,6 +12,7 @@ from slicer.util import VTKObservationMixin
 from vtk import vtkCommand
 
 from .errors import RenderError
+from .gui import connectGui
 from .i18n import _
 from .logic import RenderLogic
 from .media import guessKind
@@ -41,7 +42,7 @@ class RenderWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._presetNumbers = None
 
     def createLogic(self) -> RenderLogic:
-        """The module's logic; the module's own class overrides this."""
+        """The module's logic; abstract here, the module's own class gives it."""
         raise NotImplementedError
 
     # --- lifecycle
@@ -67,8 +68,9 @@ class RenderWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self) -> None:
         self.setParameterNode(None)
         self.removeObservers()
-        self.logic.forgetScene()
-        self.logic.onStatus = lambda sentence: None
+        if self.logic is not None:
+            self.logic.forgetScene()
+            self.logic.onStatus = lambda sentence: None
 
     def enter(self) -> None:
         self.initializeParameterNode()
@@ -110,7 +112,7 @@ class RenderWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         # A preset that the scene brings stands with its own numbers: it is not applied again.
         self._preset, self._presetNumbers = node.preset, readParameters(node).probe
-        self._guiTag = node.connectGui(self.ui)
+        self._guiTag = connectGui(node, self.ui)
         self.addObserver(node.parameterNode, vtkCommand.ModifiedEvent, self.onParametersChanged)
         self.onParametersChanged()
 
@@ -150,8 +152,8 @@ class RenderWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # --- what follows from the parameters
 
     def onParametersChanged(self, caller=None, event=None) -> None:
-        if self._parameterNode is None or self._updating:
-            return
+        if self._parameterNode is None or self._updating or slicer.mrmlScene.IsImporting():
+            return  # what a scene brings is taken up whole when its import has ended
         self._updating = True
         try:
             self._updatePreset()

@@ -115,7 +115,7 @@ SETTINGS = (
     click.option("--reflection-db", type=float, help="Level of a full reflection above white-matter speckle."),
     click.option("--specular-exponent", type=float, help="Fall-off of boundaries met at an angle; 0 is none."),
     click.option("--noise-db", type=NumberOrNone(), help="Electronic noise below white-matter speckle, or none."),
-    click.option("--tgc-db-per-cm", type=float, help="Time gain compensation; else 0.5 dB/(cm MHz), two-way."),
+    click.option("--tgc-db-per-cm", type=float, help="Time gain compensation; else 0.6 dB/(cm MHz), two-way."),
     click.option("--gain-db", type=float, help="Of the display."),
     click.option("--dynamic-range-db", type=float, help="Of the display."),
     click.option("--compression", help="Of the display: log or linear."),
@@ -142,7 +142,9 @@ def render(
     files.require_writable(output, files.VOLUME_SUFFIXES)
     if png:
         files.require_writable(png, (".png",))
-    place = _device(device)
+    read = (volume_path, mask, pose, probe_name, given["weights"], given["labels_table"])
+    files.require_not_input((output, png), read)
+    place = torch_device(device)
     settings = {name: None if value == "none" else value for name, value in given.items() if value is not None}
     medium_options = {name: settings.pop(name) for name in KIND_OF if name in settings}
     renderer = UltrasoundRenderer(_probe(probe_name), **settings)
@@ -174,7 +176,8 @@ def _write(output: str, png: str | None, image: np.ndarray, pixel_to_ras: np.nda
     click.echo(f"{written}: {rows} x {columns} pixels of {np.linalg.norm(pixel_to_ras[:3, 0]):.3g} mm")
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """The device of this name; InputError if torch cannot compute on it here."""
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
@@ -200,18 +203,18 @@ def _medium(kind: str, volume: Volume, mask: np.ndarray | None, chosen: dict[str
     if kind == "labels":
         if mask is not None:
             raise InputError("--mask is for --kind mri or ct; in a label volume, label 0 is outside of the patient.")
-        return AcousticMedium.from_labels(volume.array, _label_table(volume, chosen), volume.ijk_to_ras)
+        return AcousticMedium.from_labels(volume.array, label_table(volume, **chosen), volume.ijk_to_ras)
     if kind == "ct":
         return AcousticMedium.from_ct(volume.array, volume.ijk_to_ras, mask=mask, **chosen)
     mapping = chosen.pop("weights", None)
     return AcousticMedium.from_mri(volume.array, volume.ijk_to_ras, mask, mapping=mapping, **chosen)
 
 
-def _label_table(volume: Volume, chosen: dict[str, str]) -> str | dict[int, str]:
-    table = chosen.get("labels_table")
-    if table is None:
+def label_table(volume: Volume, labels_table: str | None = None) -> str | dict[int, str]:
+    """A public table's name, or {value: name}: of the table or file named, else the volume's own, else the default."""
+    if labels_table is None:
         return volume.labels or LABEL_TABLES[0]
-    return table if table in LABEL_TABLES else files.read_label_names(table)
+    return labels_table if labels_table in LABEL_TABLES else files.read_label_names(labels_table)
 
 
 # --- train-impedance
@@ -225,6 +228,7 @@ def _label_table(volume: Volume, chosen: dict[str, str]) -> str | dict[int, str]
 def train_impedance(output: str, points: str | None, epochs: int, seed: int) -> None:
     """Trains the network from MRI intensity to impedance on tissue reference points."""
     files.require_writable(output, (".pt",))
+    files.require_not_input((output,), (points,))
     reference = None if points is None else files.read_number_pairs(points)
     with progress() as bar:
         task = bar.add_task("training", total=epochs)
@@ -265,6 +269,7 @@ def fan(image_path: str, mm_per_pixel: float | None, frequency_mhz: float, outpu
     """Finds the fan of a real ultrasound image (or sweep): its type, radius, angles, depth and apex."""
     if output:
         files.require_writable(output, (".json",))
+        files.require_not_input((output,), (image_path,))
     pixels, spacing = files.read_picture(image_path)
     if mm_per_pixel is None and spacing is None:
         raise InputError(f"{image_path} does not say how large its pixels are; give --mm-per-pixel.")

@@ -23,7 +23,7 @@ import SimpleITK as sitk
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
 TRANSFORM_SUFFIXES = (".tfm", ".h5", ".txt", ".mat")
@@ -156,6 +156,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_not_input(written: Iterable[str | Path | None], read: Iterable[str | Path | None]) -> None:
+    """Raises InputError if a file to be written is one that is read: its content would be lost."""
+    sources = {Path(path).resolve() for path in read if path}
+    for path in filter(None, written):
+        if Path(path).resolve() in sources:
+            raise InputError(f"{path} is read too and would be overwritten; choose another file to write.")
 
 
 def require_writable(path: str | os.PathLike, suffixes: tuple[str, ...]) -> Path:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .medium import AcousticMedium
     from .probe import Probe
 
-TGC_DB_CM_MHZ = 0.5  # one way; what scanners assume of soft tissue
+TGC_DB_CM_MHZ = 0.6  # one way; the mean of brain, and a little above other soft tissue
 OVERLAP_STRIDE = 8  # a fan that meets the volume does so at one of every so many samples
 
 
@@ -69,8 +69,13 @@ def plan_frame(
     device: torch.device | str = "cpu",
 ) -> FramePlan:
     """Everything that does not depend on medium or pose; differentiable to the probe's and settings' tensors."""
-    points, weights = (part.to(device, dtype) for part in probe.sample_points(settings.seed))
-    depth = probe.depths_mm().to(device, dtype)
+    if settings.start_depth_mm >= probe.depth_mm:
+        raise InputError(
+            f"The start depth of {settings.start_depth_mm:g} mm lies below the image, which is {probe.depth_mm:g} mm "
+            "deep; lower it."
+        )
+    points, weights = (part.to(dtype).to(device) for part in probe.sample_points(settings.seed))
+    depth = probe.depths_mm().to(dtype).to(device)
     spacing = probe.sample_spacing_mm
     sigma_axial = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=dtype, device=device)
     grain = settings.grain_mm or 0.5 * 2.355 * float(sigma_axial.detach())
@@ -103,7 +108,7 @@ def plan_frame(
         grain_mm=grain,
         noise=noise,
         gain_db=settings.gain_db + _tgc_db(probe, settings, depth),
-        grid=grid.to(device, dtype),
+        grid=grid.to(dtype).to(device),
         inside=inside.to(device),
     )
 
@@ -170,7 +175,9 @@ class UltrasoundRenderer(nn.Module):
         """The frame's constants for a dtype and device; made once, unless they carry a gradient."""
         plan = self._plans.get((dtype, device))
         if plan is None:
-            plan = plan_frame(self.probe, self.settings, dtype, device)
+            # A plan made under inference mode could never serve a gradient later.
+            with torch.inference_mode(False):
+                plan = plan_frame(self.probe, self.settings, dtype, device)
             tensors = (part for part in vars(plan).values() if isinstance(part, Tensor))
             if not any(part.requires_grad for part in tensors):
                 self._plans[dtype, device] = plan
@@ -193,10 +200,11 @@ class UltrasoundRenderer(nn.Module):
         return scan_convert(polar, plan.grid, plan.inside)
 
     def forward(self, medium: AcousticMedium, probe_to_ras: Tensor) -> Float[Tensor, "b rows columns"]:
-        pose = probe_to_ras.to(medium.device)
+        pose = require_rigid(probe_to_ras, "The probe's pose")
+        # Some devices (MPS) have no float64; elsewhere the pose keeps its precision until the points are made.
+        pose = pose.to(medium.device, torch.float32 if medium.device.type == "mps" else pose.dtype)
         if pose.ndim == 2:
             pose = pose[None]
-        require_rigid(pose, "The probe's pose")
         return self.scan_convert(self.polar(medium, self.points_ras(pose, medium.dtype)))
 
 

@@ -48,7 +48,7 @@ class RenderSettings:
     reflection_db: level of a sharp boundary with R = 1 above fully developed white-matter speckle.
     specular_exponent: m of the lobe |n.d|^m on boundaries met at an angle; 0 switches it off.
     noise_db: electronic noise below white-matter speckle at the face, None for none.
-    tgc_db_per_cm: time gain compensation, two-way; None compensates 0.5 dB/(cm MHz).
+    tgc_db_per_cm: time gain compensation, two-way; None compensates 0.6 dB/(cm MHz).
     gain_db, dynamic_range_db: of the display. compression: `log` or `linear`.
     start_depth_mm: everything nearer is coupling (skull that has been opened).
     grain_mm: of the scatterers; None takes half the pulse length.

@@ -95,6 +95,7 @@ class _Wrapper:
     def __init__(self, parameterNode, prefix=None) -> None:
         self.parameterNode = parameterNode
         self._guis: dict[int, list] = {}
+        self._tags = 0
         self._updatingGui = False
         for parameter in self.allParameters.values():
             if not parameter.isIn(parameterNode):
@@ -118,22 +119,29 @@ class _Wrapper:
     def setValue(self, name: str, value) -> None:
         setattr(self, name, value)
 
-    def connectGui(self, gui) -> int:
-        """Binds every widget below `gui` that has a SlicerParameterName; an unknown name is an error, as in Slicer."""
-        from .qt_widgets import childrenWithProperty, connectorFor
+    def connectGui(self, gui) -> None:
+        """Binds every widget of `gui` that has a SlicerParameterName; gives no tag back, as in Slicer 5.8."""
+        from .qt_widgets import childrenWithProperty
+
+        self.connectParametersToGui({name: widget for widget, name in childrenWithProperty(gui, PARAMETER_PROPERTY)})
+
+    def connectParametersToGui(self, mapping) -> int:
+        """Binds each widget to the parameter of its name; an unknown name is an error, as in Slicer."""
+        from .qt_widgets import connectorFor
 
         connectors = []
-        for widget, name in childrenWithProperty(gui, PARAMETER_PROPERTY):
+        for name, widget in mapping.items():
             connector = connectorFor(widget, self.allParameters[name])
             connector.write(self.getValue(name))
             connector.connect(lambda name=name, connector=connector: self._fromGui(name, connector))
             connectors.append((name, connector))
-        tag = len(self._guis)
+        self._tags += 1
+        tag = self._tags
         self._guis[tag] = connectors
         self._observer = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event: self._toGui())
         return tag
 
-    def disconnectGui(self, tag: int) -> None:
+    def disconnectGui(self, tag: int | None) -> None:
         for _name, connector in self._guis.pop(tag, []):
             connector.disconnect()
 

@@ -1,25 +1,43 @@
-"""`make demo`, shortened: what it writes is there, and says what the probe saw."""
+"""`make demo`, shortened: what it writes is there, says what the probe saw, and the registration finds its way back."""
 
+import dataclasses
+import json
+import re
 import zipfile
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from diffus_render.files import read_transform
+from diffus_render.sweep import read_sweep
 from PIL import Image
+from rich.console import Console
 
 FRAMES = 3
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def made(tmp_path_factory):
+    """The folder of a shortened demo, and what it printed."""
     import demo
+    import demo_register
 
     folder = tmp_path_factory.mktemp("demo") / "new"
+    search = dataclasses.replace(demo_register.SETTINGS.search, samples=6144, around=64, copies=6, starts=24)
+    console = Console(record=True, width=300)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "FRAMES", FRAMES)
+        patch.setattr(demo, "console", console)
+        patch.setattr(demo_register, "SWEEP", {"frames": 16, "size": 144, "mm_per_pixel": 0.6})
+        patch.setattr(demo_register, "SETTINGS", dataclasses.replace(demo_register.SETTINGS, search=search))
         patch.setattr("sys.argv", ["demo.py", str(folder)])
         demo.main()
-    return folder
+    return folder, console.export_text()
+
+
+@pytest.fixture(scope="module")
+def folder(made):
+    return made[0]
 
 
 def test_the_sweep_is_there_frame_by_frame(folder):
@@ -35,19 +53,44 @@ def test_the_scene_holds_what_slicer_needs(folder):
     with zipfile.ZipFile(folder / "diffus_demo.mrb") as archive:
         names = archive.namelist()
         scene = archive.read(next(name for name in names if name.endswith(".mrml"))).decode()
-    for suffix in ("MNI152 T1.nrrd", "simulated_slices.seq.nrrd", "probe_poses.seq.mha", ".vtk"):
+    wanted = (
+        "MNI152 T1.nrrd",
+        "simulated_slices.seq.nrrd",
+        "probe_poses.seq.mha",
+        ".vtk",
+        "tracked_sweep Image.seq.nrrd",
+    )
+    for suffix in (*wanted, "Registered MRI to ultrasound.h5", "Registration before and after.nrrd"):
         assert any(name.endswith(suffix) for name in names), suffix
     for tag in ("SequenceBrowser", "ScriptedModule", "SliceComposite", "LinearTransform"):
         assert f"<{tag}" in scene
-    assert 'ModuleName ="DiffUSRender"' in scene
+    for module in ("DiffUSRender", "DiffUSRegister"):
+        assert f'ModuleName ="{module}"' in scene
 
 
-def test_the_panel_is_a_picture(folder):
-    pixels = np.asarray(Image.open(folder / "panel.png").convert("RGB"), dtype=float)
+def test_the_registration_finds_its_way_back_and_says_so(made):
+    folder, printed = made
+    start, end = (
+        float(x) for x in re.search(r"Target error: ([\d.]+) mm at the start, ([\d.]+) mm after", printed).groups()
+    )
+    assert start > 11
+    assert end < 1.5
+    report = json.loads((folder / "registration.json").read_text())
+    assert f"Verdict: {report['verdict']} " in printed
+    assert report["verdict"] in ("trusted", "check")
+    np.testing.assert_allclose(read_transform(folder / "mri_to_reference.tfm"), report["mri_to_reference"], atol=1e-9)
+    assert np.linalg.norm((read_transform(folder / "first_guess.tfm") - report["mri_to_reference"])[:3, 3]) > 5
+    assert len(read_sweep(folder / "tracked_sweep.igs.mha")) == 16
+
+
+@pytest.mark.parametrize("name", ["panel.png", "registration.png"])
+def test_the_pictures_show_something(folder, name):
+    pixels = np.asarray(Image.open(folder / name).convert("RGB"), dtype=float)
     assert pixels.shape[1] >= 1200
     assert pixels.std() > 30
 
 
 def test_nothing_else_is_left_behind(folder):
-    names = {"diffus_demo.mrb", "panel.png", "probe_poses.seq.mha", "simulated_slices.seq.nrrd"}
+    names = {"diffus_demo.mrb", "panel.png", "probe_poses.seq.mha", "simulated_slices.seq.nrrd", "registration.png"}
+    names |= {"tracked_sweep.igs.mha", "first_guess.tfm", "mri_to_reference.tfm", "registration.json"}
     assert {file.name for file in folder.iterdir()} == names

@@ -130,6 +130,26 @@ def test_a_batch_of_poses_equals_one_by_one():
         torch.testing.assert_close(renderer(medium, pose)[0], image, atol=1e-3, rtol=0)
 
 
+def test_a_batch_with_the_papers_artefacts_equals_one_by_one():
+    renderer, medium = UltrasoundRenderer(probe_of("convex", rays=32, samples=80), preset="paper"), phantom()
+    poses = torch.stack([pose_from((0, 5, 0), (1, -12, 0)), pose_from((4, 0, 9), (0, -13, 2))])
+    torch.testing.assert_close(renderer(medium, poses)[1], renderer(medium, poses[1])[0], atol=1e-3, rtol=0)
+
+
+def test_a_preview_in_inference_mode_does_not_spoil_gradients():
+    renderer, medium = UltrasoundRenderer(probe_of(rays=16, samples=40)), phantom()
+    with torch.inference_mode():
+        renderer(medium, AT_FACE)
+    pose = AT_FACE.clone().requires_grad_()
+    renderer(medium, pose).mean().backward()
+    assert pose.grad.abs().sum() > 0
+
+
+def test_a_start_depth_below_the_image_is_refused():
+    with pytest.raises(InputError, match="below the image"):
+        UltrasoundRenderer(probe_of(rays=8, samples=16), start_depth_mm=60.0)(phantom(), AT_FACE)
+
+
 def test_the_same_seed_gives_the_same_image_and_another_one_other_speckle():
     medium, probe = phantom(), probe_of("convex", rays=32, samples=80)
     first, again, other = (UltrasoundRenderer(probe, seed=seed)(medium, AT_FACE) for seed in (4, 4, 5))

@@ -15,7 +15,8 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from DiffUSRenderLib.geometry import fromVtk, toVtk
+from DiffUSRenderLib.errors import RenderError
+from DiffUSRenderLib.geometry import fromVtk, nodeToWorld, toVtk
 from DiffUSRenderLib.logic import RenderLogic
 from DiffUSRenderLib.media import guessKind
 from DiffUSRenderLib.parameters import MediumKind, ProbeType
@@ -108,11 +109,12 @@ class PlacementTest(unittest.TestCase):
                 self.logic.placeOnSkin(self.parameters, np.array(point, float))
                 self.assertGreater(self.pose()[lateral, 0], 0.99)
 
-    def testFarFromTheSkinItLooksAtTheMiddle(self):
-        self.logic.createProbe(self.parameters)
-        point = np.array([0.0, 400.0, 300.0])
-        self.logic.placeOnSkin(self.parameters, point)
-        self.assertProbe(point, -point / 500)
+    def testFarFromTheSkinItStaysWhereItIs(self):
+        probe = self.logic.createProbe(self.parameters)
+        before = nodeToWorld(probe)
+        with self.assertRaisesRegex(RenderError, "no skin near this point"):
+            self.logic.placeOnSkin(self.parameters, np.array([0.0, 400.0, 300.0]))
+        np.testing.assert_array_equal(nodeToWorld(probe), before)
 
     def testSkinOfAnMriWithNoiseInTheAir(self):
         array = slicer.util.arrayFromVolume(self.head)

@@ -15,7 +15,7 @@ import vtk
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
 from DiffUSRenderLib.geometry import toVtk
-from DiffUSRenderLib.parameters import RANGES, MediumKind, ProbePreset, ProbeType
+from DiffUSRenderLib.parameters import RANGES, MediumKind, ProbePreset, ProbeType, readParameters
 from headless.fixtures import addHead, addTransform, addVolume, rotation, sliceArray
 from headless.qt_widgets import prepareQt, processEvents
 from PySide6 import QtWidgets
@@ -207,6 +207,30 @@ def test_every_preset_stays_what_it_is_although_the_sliders_round(panel):
         panel.widget.enter()
         assert panel.node.preset is preset
         assert panel.status == ""
+
+
+def test_another_module_and_back_changes_nothing(panel):
+    for combo, index in (("presetComboBox", list(ProbePreset).index(ProbePreset.LINEAR)), ("kindComboBox", 2)):
+        getattr(panel.ui, combo).setCurrentIndex(index)
+    panel.ui.depthSlider.setValue(44)
+    before = readParameters(panel.node), panel.node.preset, panel.node.kind
+    observers = len(panel.node._guis)
+    for _ in range(3):
+        panel.widget.exit()
+        panel.widget.enter()
+    assert (readParameters(panel.node), panel.node.preset, panel.node.kind) == before
+    assert len(panel.node._guis) == observers == 1
+
+
+def test_the_panel_starts_from_the_engines_defaults(panel):
+    from diffus_render import probe_preset
+    from diffus_render.settings import RenderSettings
+    from DiffUSRenderLib.engine import _imageSettings, buildProbe
+    from DiffUSRenderLib.parameters import ImageSettings, ProbeSettings
+
+    ours, theirs = _imageSettings(ImageSettings()), RenderSettings()
+    assert ours == {name: getattr(theirs, name) for name in ours}
+    assert buildProbe(ProbeSettings()) == probe_preset("craniotomy-convex")
 
 
 def test_a_saved_scene_comes_back_with_its_own_numbers(panel):

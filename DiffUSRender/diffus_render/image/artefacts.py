@@ -46,11 +46,12 @@ def multiplicative_speckle(
     for name, value in parameters.items():
         if not value >= 0:  # also refuses NaN
             raise InputError(f"{name} must be 0 or more, but it is {value}.")
-    batch, rays, samples = image.shape
+    rays, samples = image.shape[1:]
     generator = torch.Generator().manual_seed(seed)
     # Drawn on the CPU in one precision, so that a seed means the same noise on every device.
-    radial = torch.randn(batch, 1, samples, generator=generator).to(image)
-    local = torch.randn(batch, rays, samples, generator=generator).to(image)
+    # One draw for the whole batch: an image must not depend on its neighbours.
+    radial = torch.randn(1, samples, generator=generator).to(image)
+    local = torch.randn(rays, samples, generator=generator).to(image)
     z = torch.linspace(0.0, 1.0, samples, dtype=image.dtype, device=image.device)
     noise = radial_std * (1 + z**radial_power) * radial + local_std * (1 + z**local_power) * local
     return image * (1 + noise).clamp(min=0.0)
