@@ -5,8 +5,9 @@ import slicer
 import slicer.util
 from DiffUSRenderLib.i18n import _, translate
 from DiffUSRenderLib.logic import RenderLogic
+from DiffUSRenderLib.panel import runSoon
 from DiffUSRenderLib.parameter_node import RenderParameterNode
-from DiffUSRenderLib.widget import RenderWidget, runSoon
+from DiffUSRenderLib.widget import RenderWidget
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,

@@ -1,5 +1,7 @@
 """The headless case: a real MRI in a real MRML scene, a probe on the head, a simulated sweep, files for 3D Slicer.
 
+Then a tracked sweep of the same brain is registered to the MRI (demo_register.py).
+
 Usage: python Testing/demo.py [FOLDER] [--pictures]
     FOLDER      where the files go (default: demo)
     --pictures  also renews the project's own pictures in Resources/
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import demo_register
 import headless
 import numpy as np
 import slicer
@@ -64,6 +67,7 @@ def main() -> None:
     sweep(case)
     add_views(case)
     write_sequences(case, folder)
+    demo_register.run(case.scene, case.mri, folder, console)
     write_scene(case, folder / "diffus_demo.mrb")
     panel = folder / "panel.png"
     draw_panel(case, panel)
@@ -74,7 +78,8 @@ def main() -> None:
     console.print(
         f"{FRAMES} frames of {pixels} pixels, {case.milliseconds:.0f} ms each on one core; {seconds:.0f} s in all."
     )
-    console.print(f"Open {folder / 'diffus_demo.mrb'} in 3D Slicer, or look at {panel}.")
+    pictures = f"{panel} and {demo_register.NAMES[4]} beside it"
+    console.print(f"Open {folder / 'diffus_demo.mrb'} in 3D Slicer, or look at {pictures}.")
 
 
 # --- the case
@@ -318,12 +323,13 @@ def mri_in_probe_plane(case: Case) -> tuple[np.ndarray, tuple]:
 
 
 def renew_pictures(case: Case, panel: Path) -> None:
-    """Resources/Screenshots/render.png and the extension's icon."""
+    """The pictures in Resources/Screenshots and the extension's icon."""
     from PIL import Image
 
     screenshots = ROOT / "Resources" / "Screenshots"
     screenshots.mkdir(parents=True, exist_ok=True)
     shutil.copy(panel, screenshots / "render.png")
+    shutil.copy(panel.with_name(demo_register.NAMES[4]), screenshots / "register.png")
     pixels = slicer.util.arrayFromVolume(case.parameters.outputSlice)[0]
     renderer = engine.buildRenderer(readParameters(case.parameters))
     icon = Image.fromarray(draw_icon(pixels, renderer.probe)).resize((128, 128), Image.Resampling.LANCZOS)

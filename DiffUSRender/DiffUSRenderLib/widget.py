@@ -1,120 +1,52 @@
-"""The module's panel: thin, and the only file of the scene layer that knows Qt.
-
-State is read from the parameter node, never from a widget: what a getter looks like differs between Qt bindings.
-"""
+"""The module's panel: its buttons, and what it shows of the parameters."""
 
 from __future__ import annotations
 
 import slicer
-import slicer.util
-from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
-from slicer.util import VTKObservationMixin
-from vtk import vtkCommand
 
 from .errors import RenderError
-from .gui import connectGui
 from .i18n import _
-from .logic import RenderLogic
 from .media import guessKind
+from .panel import ModulePanel
 from .parameter_node import RenderParameterNode
 from .parameters import MediumKind, ProbePreset, ProbeType, missingInput, readParameters
 from .slice_node import SLICE_ATTRIBUTE
 
 
-def runSoon(call) -> None:
-    """Calls `call` once, when the event loop has nothing more urgent to do."""
-    import qt
+class RenderWidget(ModulePanel):
+    """Binds the .ui file to the parameter node and its buttons to the logic; the module's own class gives the logic."""
 
-    qt.QTimer.singleShot(0, call)
-
-
-class RenderWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Binds the .ui file to the parameter node and its buttons to the logic."""
+    uiFile = "DiffUSRender.ui"
 
     def __init__(self, parent=None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
-        self.logic: RenderLogic | None = None
-        self._parameterNode: RenderParameterNode | None = None
-        self._guiTag: int | None = None
-        self._updating = False
+        ModulePanel.__init__(self, parent)
         self._preset: ProbePreset | None = None
         self._presetNumbers = None
 
-    def createLogic(self) -> RenderLogic:
-        """The module's logic; abstract here, the module's own class gives it."""
-        raise NotImplementedError
-
-    # --- lifecycle
-
-    def setup(self) -> None:
-        ScriptedLoadableModuleWidget.setup(self)
-        self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/DiffUSRender.ui"))
-        self.layout.addWidget(self.uiWidget)
-        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
-        self.uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = self.createLogic()
+    def connectButtons(self) -> None:
         self.logic.onStatus = self.showStatus
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.ui.createProbeButton.clicked.connect(self.onCreateProbe)
         self.ui.placeAtSliceButton.clicked.connect(self.onPlaceAtSlice)
         self.ui.placeOnSkinButton.clicked.connect(self.onPlaceOnSkin)
         self.ui.applyButton.clicked.connect(self.onApply)
-        self.initializeParameterNode()
 
     def cleanup(self) -> None:
-        self.setParameterNode(None)
-        self.removeObservers()
+        ModulePanel.cleanup(self)
         if self.logic is not None:
-            self.logic.forgetScene()
             self.logic.onStatus = lambda sentence: None
 
-    def enter(self) -> None:
-        self.initializeParameterNode()
-
-    def exit(self) -> None:
-        """Another module is opened: the panel lets go of the scene, Live goes on in the logic."""
-        self.setParameterNode(None)
-
-    def onSceneStartClose(self, caller, event) -> None:
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller, event) -> None:
-        self.logic.forgetScene()
-        if self._isShown():
-            self.initializeParameterNode()
-
-    def onSceneEndImport(self, caller, event) -> None:
-        if self._isShown():
-            self.initializeParameterNode()
-
-    def _isShown(self) -> bool:
-        return bool(self.uiWidget.isVisible())
-
-    def initializeParameterNode(self) -> None:
-        """Takes up the scene's parameter node; offers the first volume and the red slice view where none is chosen."""
+    def newParameterNode(self) -> RenderParameterNode:
+        """The scene's parameter node; offers the first volume and the red slice view where none is chosen."""
         node = RenderParameterNode(self.logic.getParameterNode())
         if node.inputVolume is None:
             node.inputVolume = _firstVolume(slicer.mrmlScene)
         if node.sliceView is None:
             node.sliceView = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceNode")
-        self.setParameterNode(node)
+        return node
 
-    def setParameterNode(self, node: RenderParameterNode | None) -> None:
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
-            self.removeObserver(self._parameterNode.parameterNode, vtkCommand.ModifiedEvent, self.onParametersChanged)
-        self._parameterNode = node
-        if node is None:
-            return
+    def beforeConnecting(self, node: RenderParameterNode) -> None:
         # A preset that the scene brings stands with its own numbers: it is not applied again.
         self._preset, self._presetNumbers = node.preset, readParameters(node).probe
-        self._guiTag = connectGui(node, self.ui)
-        self.addObserver(node.parameterNode, vtkCommand.ModifiedEvent, self.onParametersChanged)
-        self.onParametersChanged()
 
     # --- buttons
 
@@ -139,29 +71,13 @@ class RenderWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.placeOnSkinButton.setEnabled(False)
             self.showStatus(_("Click a point on the skin in any view (Escape cancels)."))
 
-    def attempt(self, action) -> bool:
-        """Runs an action of the user; what cannot be done is said in a message and below the button."""
-        try:
-            with slicer.util.tryWithErrorDisplay(waitCursor=True):
-                action()
-        except RenderError as error:
-            self.showStatus(str(error))
-            return False
-        return True
-
     # --- what follows from the parameters
 
-    def onParametersChanged(self, caller=None, event=None) -> None:
-        if self._parameterNode is None or self._updating or slicer.mrmlScene.IsImporting():
-            return  # what a scene brings is taken up whole when its import has ended
-        self._updating = True
-        try:
-            self._updatePreset()
-            self._updateLive()
-            self._updateViews()
-            self._updatePanel()
-        finally:
-            self._updating = False
+    def updateAll(self) -> None:
+        self._updatePreset()
+        self._updateLive()
+        self._updateViews()
+        self._updatePanel()
 
     def _updatePreset(self) -> None:
         node = self._parameterNode

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("DiffUSRender", "DiffUSRegister")
 ENGINES = ("diffus_render", "diffus_learn", "diffus_register")
 LIBRARIES = ("DiffUSRenderLib", "DiffUSRegisterLib")
+PANELS = ("widget.py", "panel.py")
 # What Slicer bundles and its modules may use; torch comes through Slicer's PyTorch extension.
 BUNDLED = {"numpy", "scipy", "SimpleITK", "pydicom", "PIL", "torch"}
 SLICER = {"slicer", "slicer_core", "vtk", "vtkmodules", "vtkSegmentationCorePython"}
@@ -90,14 +91,15 @@ def test_engines_import_only_what_slicer_bundles(engine):
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_scene_layers_never_import_a_gui(library):
-    """But for widget.py, the panel, which only Module.py imports."""
+    """But for widget.py and what the panels share, panel.py, which nothing else in a library imports."""
     own = {"DiffUSRenderLib", "diffus_render"} if library == "DiffUSRenderLib" else OWN - set(MODULES)
     for file in python_files(library):
-        if file.name == "widget.py":
+        if file.name in PANELS:
             assert not foreign(file, SLICER | GUI | own), file
         else:
             assert not foreign(file, BUNDLED | SLICER | own), file
-            assert not [name for name, _ in imports(file) if name.startswith(f"{library}.widget")], file
+            panels = tuple(f"{lib}.{panel[:-3]}" for lib in LIBRARIES for panel in PANELS)
+            assert not [name for name, _ in imports(file) if name.startswith(panels)], file
 
 
 def test_rendering_does_not_know_registration():
@@ -111,7 +113,7 @@ def test_module_files_load_nothing_heavy(module):
     """Slicer imports every Module.py at start: nothing there but what Slicer itself has imported by then."""
     for file in (ROOT / module).glob("*.py"):
         at_file_scope = {name.split(".")[0] for name, outer in imports(file) if outer}
-        allowed = set(sys.stdlib_module_names) | SLICER | GUI | {"numpy", f"{module}Lib"}
+        allowed = set(sys.stdlib_module_names) | SLICER | GUI | {"numpy", f"{module}Lib", "DiffUSRenderLib"}
         assert not at_file_scope - allowed, file
         assert not foreign(file, BUNDLED | SLICER | GUI | OWN), file
 

@@ -1,0 +1,1 @@
+"""Registration of tracked ultrasound to MRI or CT, with a verdict."""

@@ -1,0 +1,126 @@
+"""Landmarks: read them, measure target registration error, register by least squares."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from diffus_render.errors import InputError
+from diffus_render.pose import transform_points
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Named points, (n, 3) mm RAS."""
+
+    names: tuple[str, ...]
+    points: Float[Tensor, "n 3"]
+
+
+def read_landmarks(path: str | Path) -> list[Landmarks]:
+    """Point lists in a file, RAS mm: one from `.mrk.json`, `.fcsv` or `.csv` (name,x,y,z), one or two from MNI `.tag`.
+
+    Markups in LPS are turned to RAS; `.tag` and `.csv` hold RAS.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no file {path}.")
+    try:
+        text = path.read_text()
+        if path.suffix == ".json":
+            lists = [_from_markups(json.loads(text))]
+        elif path.suffix == ".tag":
+            lists = _from_tag(text)
+        else:
+            lists = [_from_csv(text)]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise InputError(
+            f"{path.name} holds no list of points that can be read (.mrk.json, .fcsv, .csv, .tag)."
+        ) from error
+    if not lists or any(len(found.names) == 0 for found in lists):
+        raise InputError(f"{path.name} holds no points.")
+    return lists
+
+
+def _from_markups(document: dict) -> Landmarks:
+    markup = document["markups"][0]
+    system = markup.get("coordinateSystem", "LPS")
+    sign = [1.0, 1.0, 1.0] if str(system) in ("RAS", "0") else [-1.0, -1.0, 1.0]
+    defined = [p for p in markup["controlPoints"] if p.get("positionStatus", "defined") == "defined"]
+    points = np.array([p["position"] for p in defined], dtype=np.float64).reshape(-1, 3) * sign
+    return Landmarks(tuple(str(p.get("label", n)) for n, p in enumerate(defined)), torch.from_numpy(points))
+
+
+def _from_csv(text: str) -> Landmarks:
+    """`name,x,y,z` with or without a header; Slicer's .fcsv (id,x,y,z,...,label) with its CoordinateSystem line."""
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    slicer = any("columns" in line for line in header)
+    lps = slicer and not any(re.search(r"CoordinateSystem\s*=\s*(RAS|0)", line) for line in header)
+    names, rows = [], []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if line.startswith("#") or len(cells) < 4:
+            continue
+        try:
+            rows.append([float(cell) for cell in cells[1:4]])
+        except ValueError:
+            if rows:
+                raise
+            continue
+        names.append(cells[11] if slicer and len(cells) > 11 else cells[0])
+    points = np.array(rows, dtype=np.float64).reshape(-1, 3) * ([-1.0, -1.0, 1.0] if lps else [1.0, 1.0, 1.0])
+    return Landmarks(tuple(names), torch.from_numpy(points))
+
+
+def _from_tag(text: str) -> list[Landmarks]:
+    volumes = int(re.search(r"Volumes\s*=\s*(\d)", text)[1])
+    body = text[text.index("Points") :].split("=", 1)[1].rstrip().rstrip(";")
+    rows = [line.split() for line in body.strip().splitlines() if line.strip()]
+    values = np.array([[float(v) for v in row[: 3 * volumes]] for row in rows]).reshape(len(rows), volumes, 3)
+    names = tuple(row[-1].strip('"') if row[-1].startswith('"') else str(n + 1) for n, row in enumerate(rows))
+    return [Landmarks(names, torch.from_numpy(values[:, v].copy())) for v in range(volumes)]
+
+
+def match_landmarks(first: Landmarks, second: Landmarks) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """Points that both lists name, in the first list's order; without common names, in order if the counts agree."""
+    common = [name for name in first.names if name in second.names]
+    if len(set(common)) == len(common) and len(common) >= 1 and len(set(second.names)) == len(second.names):
+        rows = [first.names.index(n) for n in common], [second.names.index(n) for n in common]
+        return first.points[rows[0]], second.points[rows[1]]
+    if len(first.names) == len(second.names):
+        return first.points, second.points
+    raise InputError("The two landmark lists have no names in common and differ in length; give pairs the same names.")
+
+
+def target_errors(
+    a_to_b: Float[Tensor, "4 4"], points_a: Float[Tensor, "n 3"], points_b: Float[Tensor, "n 3"]
+) -> Float[Tensor, " n"]:
+    """Distance in mm of every mapped point of a from its partner in b (target registration error)."""
+    return (transform_points(a_to_b, points_a) - points_b).norm(dim=-1)
+
+
+def rigid_from_landmarks(points_a: Float[Tensor, "n 3"], points_b: Float[Tensor, "n 3"]) -> Float[Tensor, "4 4"]:
+    """a_to_b, the rigid map of least squares between three or more pairs (Arun 1987; no reflection: Umeyama 1991)."""
+    if points_a.shape != points_b.shape or len(points_a) < 3:
+        raise InputError("A landmark registration needs three or more pairs of points.")
+    a, b = points_a.double(), points_b.double()
+    centred = a - a.mean(0)
+    if torch.linalg.svdvals(centred)[1] < 1e-3 * torch.linalg.svdvals(centred)[0].clamp_min(1e-9):
+        raise InputError("The landmarks lie on one line; add a point beside it.")
+    u, _, vh = torch.linalg.svd(centred.T @ (b - b.mean(0)))
+    flip = torch.ones(3, dtype=torch.float64, device=a.device)
+    flip[2] = torch.sign(torch.linalg.det(u) * torch.linalg.det(vh))
+    rotation = (vh.T * flip) @ u.T
+    matrix = torch.eye(4, dtype=torch.float64, device=a.device)
+    matrix[:3, :3] = rotation
+    matrix[:3, 3] = b.mean(0) - rotation @ a.mean(0)
+    return matrix

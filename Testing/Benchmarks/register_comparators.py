@@ -1,0 +1,175 @@
+"""Other registration tools beside ours on the same cases in one run: accuracy, success, seconds.
+
+    python Testing/Benchmarks/register_comparators.py [--cases 9]
+
+SimpleITK and itk-elastix register by mutual information, convexAdam by MIND; all get the sweep compounded to 1 mm.
+itk-elastix and convexAdam are optional: `pip install itk-elastix convexAdam`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+
+import numpy as np
+import SimpleITK as sitk
+from register_cases import SHARED, good_cases
+from scipy import ndimage
+
+FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def compound(sweep, spacing: float = 1.0) -> sitk.Image:
+    """The frames splatted into a grid in the reference frame (LPS for ITK), small gaps filled by a Gaussian."""
+    rows, columns = np.nonzero(sweep.mask[0].numpy())
+    pixels = np.stack([columns, rows, 0 * rows, np.ones_like(rows)], 1)[::2]
+    points = np.concatenate([pixels @ (FLIP @ pose).T[:, :3] for pose in sweep.image_to_reference.numpy()])
+    values = np.concatenate([frame[rows[::2], columns[::2]] for frame in sweep.frames.numpy()])
+    low = points.min(0) - 2
+    size = np.ceil((points.max(0) + 2 - low) / spacing).astype(int)
+    i, j, k = np.rint((points - low) / spacing).astype(int).T
+    flat = (k * size[1] + j) * size[0] + i
+    total = np.bincount(flat, values, size.prod()).reshape(size[::-1])
+    count = np.bincount(flat, minlength=size.prod()).reshape(size[::-1]).astype(float)
+    total, count = (ndimage.gaussian_filter(a, 0.8) for a in (total, count))
+    image = sitk.GetImageFromArray(np.where(count > 0.02, total / np.maximum(count, 0.02), 0).astype(np.float32) * 255)
+    image.SetOrigin(low.tolist())
+    image.SetSpacing([spacing] * 3)
+    return image
+
+
+def moving_image(case) -> sitk.Image:
+    image = sitk.GetImageFromArray(case.volume)
+    lps = FLIP @ case.ijk_to_ras
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    return image
+
+
+def start_transform(case, fixed: sitk.Image) -> sitk.Euler3DTransform:
+    """reference_to_mri of the first guess, in LPS, about the middle of the compounded sweep."""
+    matrix = FLIP @ np.linalg.inv(case.initial) @ FLIP
+    middle = np.array(fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in fixed.GetSize()]))
+    transform = sitk.Euler3DTransform()
+    transform.SetCenter(middle.tolist())
+    transform.SetMatrix(matrix[:3, :3].ravel().tolist(), 1e-6)
+    transform.SetTranslation((matrix[:3, :3] @ middle + matrix[:3, 3] - middle).tolist())
+    return transform
+
+
+def to_matrix(transform) -> np.ndarray:
+    """mri_to_reference, RAS, from an ITK transform of reference to MRI points, LPS."""
+    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.stack([np.array(transform.TransformPoint(e)) - origin for e in np.eye(3).tolist()], 1)
+    matrix[:3, 3] = origin
+    return np.linalg.inv(FLIP @ matrix @ FLIP)
+
+
+def by_diffus(case, fixed, moving) -> np.ndarray:
+    from diffus_register.registration import register
+
+    return register(case.volume, case.ijk_to_ras, case.truth.sweep, initial=case.initial).mri_to_reference.numpy()
+
+
+def by_simpleitk(case, fixed, moving) -> np.ndarray:
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(32)
+    method.SetMetricFixedMask(sitk.Cast(fixed > 0, sitk.sitkUInt8))
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(0.2, 1)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, 200)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([4, 2, 1])
+    method.SetSmoothingSigmasPerLevel([3, 1.5, 0.5])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+    method.SetInitialTransform(start_transform(case, fixed), inPlace=False)
+    return to_matrix(method.Execute(fixed, moving))
+
+
+def by_elastix(case, fixed, moving) -> np.ndarray:
+    import itk
+
+    start = start_transform(case, fixed)
+    resampled = sitk.Resample(moving, fixed, start, sitk.sitkLinear, 0.0)
+    images = []
+    for image in (fixed, resampled):
+        converted = itk.image_from_array(sitk.GetArrayFromImage(image).astype(np.float32))
+        converted.SetOrigin(image.GetOrigin())
+        converted.SetSpacing(image.GetSpacing())
+        images.append(converted)
+    parameters = itk.ParameterObject.New()
+    parameters.AddParameterMap(parameters.GetDefaultParameterMap("rigid", 4))
+    _, result = itk.elastix_registration_method(*images, parameter_object=parameters, log_to_console=False)
+    found = result.GetParameterMap(0)
+    extra = sitk.Euler3DTransform()
+    extra.SetCenter([float(v) for v in found["CenterOfRotationPoint"]])
+    extra.SetParameters([float(v) for v in found["TransformParameters"]])
+    return to_matrix(sitk.CompositeTransform([start, extra]))
+
+
+def by_convexadam(case, fixed, moving) -> np.ndarray:
+    """convexAdam's displacement field, made rigid by least squares over the fan."""
+    from convexAdam.convex_adam_MIND import convex_adam_pt
+    from diffus_register.landmarks import rigid_from_landmarks
+    from torch import from_numpy
+
+    start = start_transform(case, fixed)
+    resampled = sitk.Resample(moving, fixed, start, sitk.sitkLinear, 0.0)
+    still, moved = (sitk.GetArrayFromImage(image).astype(np.float32) for image in (fixed, resampled))
+    field = np.asarray(convex_adam_pt(from_numpy(still), from_numpy(moved), verbose=False))
+    where = np.argwhere(still > 0)[::50]
+    shift = field[tuple(where.T)]
+    here = np.array(fixed.GetOrigin()) + where[:, ::-1] * fixed.GetSpacing()
+    there = here + shift[:, ::-1] * fixed.GetSpacing()
+    through = np.array([start.TransformPoint(p) for p in there.tolist()])
+    to_mri = rigid_from_landmarks(from_numpy(here), from_numpy(through)).numpy()
+    return np.linalg.inv(FLIP @ to_mri @ FLIP)
+
+
+TOOLS = {
+    "DiffUS": (by_diffus, "torch"),
+    "SimpleITK MI": (by_simpleitk, "SimpleITK"),
+    "itk-elastix MI": (by_elastix, "itk.elastix"),
+    "convexAdam MIND": (by_convexadam, "convexAdam"),
+}
+
+
+def installed(module: str) -> bool:
+    if module.startswith("itk."):
+        return all(importlib.util.find_spec(name) is not None for name in ("itk", "itk.itkElastixPython"))
+    return importlib.util.find_spec(module) is not None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=9, help="how many of the sweeps, one start each")
+    options = parser.parse_args()
+    if not SHARED.is_dir():
+        print(f"skipped: the shared test data is not present at {SHARED}")
+        return
+    tools = {name: run for name, (run, module) in TOOLS.items() if installed(module)}
+    for name in TOOLS.keys() - tools.keys():
+        print(f"skipped {name}: not installed")
+    rows: dict[str, list] = {name: [] for name in tools}
+    for case in list(good_cases(1))[: options.cases]:
+        fixed, moving = compound(case.truth.sweep), moving_image(case)
+        line = [f"{case.name:<16} start {case.error_mm(case.initial):5.1f} mm"]
+        for name, run in tools.items():
+            started = time.perf_counter()
+            error = case.error_mm(run(case, fixed, moving))
+            rows[name].append((error, time.perf_counter() - started))
+            line.append(f"{name} {error:.2f} mm {rows[name][-1][1]:.0f} s")
+        print("   ".join(line), flush=True)
+    print(f"\n{'tool':<18}{'median mm':>10}{'mean mm':>10}{'under 2 mm':>12}{'seconds':>10}")
+    for name, found in rows.items():
+        error, seconds = np.array(found).T
+        print(f"{name:<18}{np.median(error):10.2f}{error.mean():10.2f}{np.mean(error < 2):12.0%}{seconds.mean():10.1f}")
+
+
+if __name__ == "__main__":
+    main()

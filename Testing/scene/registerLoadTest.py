@@ -1,0 +1,117 @@
+"""Tracked sequence files as sequence nodes, without SlicerIGSIO."""
+
+from __future__ import annotations
+
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import headless
+
+headless.prepare()
+import tempfile
+
+import numpy as np
+import SimpleITK as sitk
+import slicer
+import slicer.util
+from diffus_render.sweep import TrackedSweep, write_sweep
+from DiffUSRegisterLib.sequences import loadSweep
+from DiffUSRegisterLib.ultrasound import readUltrasound
+from DiffUSRenderLib.errors import RenderError
+from headless.fixtures import addTransform, rotation
+from headless.register_fixtures import frameArray, newTrackedScene, pixelInWorld, registerParameters, snapshot
+
+POSES = np.stack([rotation(5 * k, 30, -10 * k, (10 * k, 5, -3 * k)) @ np.diag([0.2, 0.25, 0.2, 1]) for k in range(4)])
+
+
+class RegisterLoadTest(unittest.TestCase):
+    def setUp(self):
+        newTrackedScene()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "sweep.igs.mha"
+        frames = np.stack([frameArray(k) for k in range(4)])
+        write_sweep(TrackedSweep.from_arrays(frames, POSES, timestamps=[3.0, 3.1, 3.2, 3.3]), self.path)
+
+    def testThePlayedImageLiesWhereTheFileSaysAndShowsItsPixels(self):
+        browser = loadSweep(self.path)
+        volume = browser.GetProxyNode(browser.GetMasterSequenceNode())
+        self.assertEqual(browser.GetNumberOfItems(), 4)
+        for k in range(4):
+            browser.SetSelectedItemNumber(k)
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume)[0], frameArray(k))
+            for column, row in ((0, 0), (31, 5), (7, 23)):
+                wanted = (POSES[k] @ (column, row, 0, 1))[:3]
+                np.testing.assert_allclose(pixelInWorld(volume, column, row), wanted, atol=1e-6)
+
+    def testWhatIsLoadedCanBeRegistered(self):
+        ultrasound = readUltrasound(registerParameters(None, loadSweep(self.path)))
+        np.testing.assert_allclose(ultrasound.imageToReference, POSES, atol=1e-9)
+        np.testing.assert_array_equal(ultrasound.frames[2], frameArray(2))
+
+    def testALoadedSweepComesBackWithASavedScene(self):
+        browser = loadSweep(self.path)
+        scene, folder = slicer.mrmlScene, self.path.parent
+        for node in (browser.GetMasterSequenceNode(), browser.GetSequenceNode(_transformOf(browser))):
+            node.AddDefaultStorageNode()
+            node.GetStorageNode().SetFileName(str(folder / f"{node.GetName()}{_extension(node)}"))
+            self.assertTrue(node.GetStorageNode().WriteData(node))
+        scene.SetURL(str(folder / "scene.mrml"))
+        scene.SetRootDirectory(str(folder))
+        scene.Commit()
+        newTrackedScene()
+        slicer.mrmlScene.SetURL(str(folder / "scene.mrml"))
+        slicer.mrmlScene.Connect()
+        browser = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
+        ultrasound = readUltrasound(registerParameters(None, browser))
+        np.testing.assert_allclose(ultrasound.imageToReference, POSES, atol=1e-6)
+
+    def testLostFramesAreLeftOutAndCounted(self):
+        image = sitk.ReadImage(str(self.path))
+        image.SetMetaData("Seq_Frame0001_ImageToReferenceTransformStatus", "INVALID")
+        sitk.WriteImage(image, str(self.path))
+        browser = loadSweep(self.path)
+        self.assertEqual(browser.GetNumberOfItems(), 3)
+        self.assertIn("3 of 4", browser.GetDescription())
+        np.testing.assert_array_equal(readUltrasound(registerParameters(None, browser)).frames[1], frameArray(2))
+
+    def testAFileWithoutCalibrationTakesItFromANode(self):
+        image = sitk.GetImageFromArray(np.stack([frameArray(k) for k in range(2)]))
+        image.SetMetaData("UltrasoundImageOrientation", "MF")
+        for k in range(2):
+            numbers = " ".join(str(v) for v in rotation(0, 0, 90, (100 + k, 0, 0)).ravel())
+            image.SetMetaData(f"Seq_Frame{k:04d}_ProbeToReferenceTransform", numbers)
+            image.SetMetaData(f"Seq_Frame{k:04d}_ProbeToReferenceTransformStatus", "OK")
+        sitk.WriteImage(image, str(self.path))
+        with self.assertRaisesRegex(RenderError, "calibration"):
+            loadSweep(self.path)
+        browser = loadSweep(self.path, addTransform(np.diag([0.5, 0.25, 0.5, 1.0]), name="ImageToProbe"))
+        volume = browser.GetProxyNode(browser.GetMasterSequenceNode())
+        # Pixel (4, 8) is (2, 2, 0) for the probe, and the probe is turned by 90 degrees.
+        np.testing.assert_allclose(pixelInWorld(volume, 4, 8), (98, 2, 0), atol=1e-9)
+
+    def testABadFileAddsNothing(self):
+        before = snapshot()
+        plain = self.path.parent / "plain.mha"
+        sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 24, 32), np.uint8)), str(plain))
+        (self.path.parent / "text.mha").write_text("no image")
+        for name, words in (("plain.mha", "no tracking"), ("text.mha", "cannot be read"), ("none.mha", "no file")):
+            with self.assertRaises(RenderError) as caught:
+                loadSweep(self.path.parent / name)
+            self.assertIn(words, str(caught.exception))
+        self.assertEqual(snapshot(), before)
+
+
+def _transformOf(browser):
+    return browser.GetProxyNode(browser.GetMasterSequenceNode()).GetParentTransformNode()
+
+
+def _extension(sequence) -> str:
+    return ".seq.nrrd" if sequence.GetNthDataNode(0).IsA("vtkMRMLVolumeNode") else ".seq.mrb"
+
+
+if __name__ == "__main__":
+    unittest.main()

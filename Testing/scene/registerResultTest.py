@@ -1,0 +1,214 @@
+"""The result: where it puts the volume, when it may be accepted, and how it is undone."""
+
+from __future__ import annotations
+
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import headless
+
+headless.prepare()
+import json
+import tempfile
+
+import numpy as np
+import slicer
+import slicer.util
+from DiffUSRegisterLib.logic import RegisterLogic
+from DiffUSRegisterLib.parameter_node import RegisterParameterNode
+from DiffUSRegisterLib.result import ConfirmationNeeded, canUndo, whyNotAcceptable
+from DiffUSRenderLib.errors import RenderError
+from DiffUSRenderLib.geometry import toVtk
+from headless.fixtures import addTransform, addVolume, rotation
+from headless.register_fixtures import (
+    addBrowser,
+    fakeEngine,
+    frameArray,
+    hang,
+    imageSequence,
+    newTrackedScene,
+    poseSequence,
+    registerParameters,
+    toWorld,
+)
+
+POSES = [rotation(0, 5 * k, 0, (2 * k + 1, 0, 0)) for k in range(3)]
+TO_RAS = rotation(0, 0, 90, (100, 0, 0))  # (x, y, z) of the reference lies at (100 - y, x, z)
+TARGET = rotation(0, 0, 0, (10, 20, 30))  # mri_to_reference
+
+
+class RegisterResultTest(unittest.TestCase):
+    def setUp(self):
+        self.scene = newTrackedScene()
+        self.parent = addTransform(rotation(7, 0, 0, (1, 2, 3)), name="Planning")
+        self.volume = addVolume(np.random.default_rng(0).random((20, 20, 20), np.float32), name="MRI")
+        hang(self.volume, self.parent)
+        images = imageSequence([frameArray(k) for k in range(3)])
+        poses = poseSequence(POSES, "p", "ImageToReference")
+        browser = addBrowser(images, poses)
+        self.reference = addTransform(TO_RAS, name="ReferenceToRAS")
+        hang(browser.GetProxyNode(images), browser.GetProxyNode(poses), self.reference)
+        self.parameters = registerParameters(self.volume, browser)
+
+    def register(self, **settings):
+        self.logic = RegisterLogic(buildRegistration=fakeEngine(**{"target": TARGET, **settings}))
+        self.logic.schedule = lambda call: None
+        self.logic.runToEnd(self.parameters)
+        return self.parameters.resultTransform
+
+    def testTheResultTakesTheVolumesOwnPointsToWorld(self):
+        result = self.register()
+        # (1, 2, 3) of the volume is (11, 22, 33) of the reference, and that is (100 - 22, 11, 33) in the world.
+        transformed = result.GetTransformToParent().TransformPoint((1.0, 2.0, 3.0))
+        np.testing.assert_allclose(transformed, (78, 11, 33), atol=1e-9)
+        self.assertIsNone(result.GetParentTransformNode())
+
+    def testUntilItIsAcceptedNothingMoves(self):
+        was = toWorld(self.volume, (1, 2, 3))
+        self.register()
+        np.testing.assert_allclose(toWorld(self.volume, (1, 2, 3)), was)
+        self.assertIs(self.volume.GetParentTransformNode(), self.parent)
+
+    def testAcceptReplacesTheParentAndUndoBringsItBack(self):
+        was = toWorld(self.volume, (1, 2, 3))
+        self.register()
+        self.logic.accept(self.parameters)
+        np.testing.assert_allclose(toWorld(self.volume, (1, 2, 3)), (78, 11, 33), atol=1e-9)
+        matrix = slicer.util.arrayFromTransformMatrix(self.parent)
+        np.testing.assert_allclose(matrix, rotation(7, 0, 0, (1, 2, 3)), atol=1e-12)  # not overwritten
+        self.logic.undo(self.parameters)
+        np.testing.assert_allclose(toWorld(self.volume, (1, 2, 3)), was, atol=1e-12)
+        self.assertFalse(canUndo(self.parameters))
+        self.assertEqual(whyNotAcceptable(self.parameters), "")
+
+    def testAVolumeWithoutParentGoesBackToNone(self):
+        self.volume.SetAndObserveTransformNodeID(None)
+        self.register()
+        self.logic.accept(self.parameters)
+        self.logic.undo(self.parameters)
+        self.assertIsNone(self.volume.GetParentTransformNode())
+
+    def testASecondRunStartsFromTheAcceptedResultAndKeepsIt(self):
+        first = self.register()
+        self.logic.accept(self.parameters)
+        second = self.register(target=None)  # stays where it starts
+        self.assertIsNot(second, first)
+        np.testing.assert_allclose(second.GetTransformToParent().TransformPoint((1.0, 2.0, 3.0)), (78, 11, 33))
+        self.logic.accept(self.parameters)
+        self.logic.undo(self.parameters)
+        self.assertIs(self.volume.GetParentTransformNode(), first)
+
+    def testARejectedResultHasNothingToAccept(self):
+        self.assertIsNone(self.register(verdict="rejected", reasons=("Nothing overlaps.",)))
+        self.assertIn("rejected", whyNotAcceptable(self.parameters))
+        for confirmed in (False, True):
+            with self.assertRaises(RenderError):
+                self.logic.accept(self.parameters, confirmed)
+        self.assertIs(self.volume.GetParentTransformNode(), self.parent)
+        self.assertIsNotNone(self.parameters.resultTable)
+
+    def testACheckNeedsTheUsersWordAfterTheReasons(self):
+        self.register(verdict="check", reasons=("One frame only.", "Weakest left-right."))
+        with self.assertRaises(ConfirmationNeeded) as caught:
+            self.logic.accept(self.parameters)
+        self.assertIn("One frame only.\nWeakest left-right.", str(caught.exception))
+        self.assertIs(self.volume.GetParentTransformNode(), self.parent)
+        self.logic.accept(self.parameters, confirmed=True)
+        np.testing.assert_allclose(toWorld(self.volume, (1, 2, 3)), (78, 11, 33), atol=1e-9)
+
+    def assertNotAcceptable(self, words):
+        self.assertIn(words, whyNotAcceptable(self.parameters))
+        with self.assertRaises(RenderError):
+            self.logic.accept(self.parameters, confirmed=True)
+
+    def testAVolumeThatWasHardenedMeanwhileIsNotMoved(self):
+        self.register()
+        self.volume.SetIJKToRASMatrix(toVtk(rotation(0, 0, 5)))
+        self.assertNotAcceptable("has been changed")
+
+    def testAReferenceThatMovedMeanwhileIsNoticed(self):
+        self.register()
+        self.reference.SetMatrixTransformToParent(toVtk(rotation(0, 0, 91, (100, 0, 0))))
+        self.assertNotAcceptable("reference of the ultrasound has moved")
+        self.scene.RemoveNode(self.reference)
+        self.assertNotAcceptable("reference of the ultrasound has moved")
+
+    def testWithoutAResultThereIsNothingToAcceptOrUndo(self):
+        logic = RegisterLogic()
+        for action in (logic.accept, logic.undo):
+            with self.assertRaises(RenderError):
+                action(self.parameters)
+
+    def testADeletedParentCannotBeBroughtBack(self):
+        self.register()
+        self.logic.accept(self.parameters)
+        self.scene.RemoveNode(self.parent)
+        with self.assertRaisesRegex(RenderError, "deleted"):
+            self.logic.undo(self.parameters)
+        self.assertIs(self.volume.GetParentTransformNode(), self.parameters.resultTransform)
+
+    def testTheTableSaysTheVerdictTheReasonsAndTheUnits(self):
+        self.register(verdict="check", reasons=("One frame only.",))
+        table = self.parameters.resultTable
+        rows = [[table.GetCellText(r, c) for c in range(3)] for r in range(table.GetNumberOfRows())]
+        self.assertEqual(rows[0], ["Verdict", "Check", ""])
+        self.assertIn(["Reason", "One frame only.", ""], rows)
+        self.assertIn(["Expected error", "0.8", "mm"], rows)
+
+    def landmarks(self, offset):
+        for name, points in (
+            ("volumeLandmarks", [toWorld(self.volume, p) for p in ((0, 0, 0), (9, 0, 0), (0, 9, 9))]),
+            ("ultrasoundLandmarks", [(80 + offset, 10, 30), (80 + offset, 19, 30), (71 + offset, 10, 39)]),
+        ):
+            node = self.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+            for point in points:
+                node.AddControlPoint(point)
+            setattr(self.parameters, name, node)
+
+    def testLandmarksAreReportedBeforeAndAfter(self):
+        self.landmarks(offset=1.5)
+        self.register()
+        report = json.loads(self.parameters.report)
+        np.testing.assert_allclose(report["landmarks_after_mm"], 1.5, atol=1e-9)
+        self.assertGreater(min(report["landmarks_before_mm"]), 60)
+        self.assertEqual(report["verdict"], "trusted")
+
+    def testLandmarksThatContradictATrustedResultLowerItToCheck(self):
+        self.landmarks(offset=4.0)
+        result = self.register()
+        report = json.loads(self.parameters.report)
+        self.assertEqual(report["verdict"], "check")
+        self.assertIn("4.0 mm apart", report["reasons"][0])
+        self.assertEqual(result.GetAttribute("DiffUSRegister.Verdict"), "check")
+
+    def testASavedSceneComesBackWithTheResultAndCanStillAcceptAndUndo(self):
+        self.register()
+        result = self.parameters.resultTransform
+        with tempfile.TemporaryDirectory() as folder:
+            for node in (result, self.parent, self.reference, self.volume):
+                node.AddDefaultStorageNode()
+                extension = ".nrrd" if node is self.volume else ".h5"
+                node.GetStorageNode().SetFileName(f"{folder}/{node.GetName()}{extension}")
+                self.assertTrue(node.GetStorageNode().WriteData(node))
+            self.scene.SetURL(f"{folder}/scene.mrml")
+            self.scene.SetRootDirectory(folder)
+            self.scene.Commit()
+            scene = newTrackedScene()
+            scene.SetURL(f"{folder}/scene.mrml")
+            scene.Connect()
+        parameters = RegisterParameterNode(scene.GetFirstNodeByName("DiffUSRegister"))
+        volume = scene.GetFirstNodeByName("MRI")
+        was = toWorld(volume, (1, 2, 3))
+        self.assertEqual(whyNotAcceptable(parameters), "")
+        logic = RegisterLogic()
+        logic.accept(parameters)
+        np.testing.assert_allclose(toWorld(volume, (1, 2, 3)), (78, 11, 33), atol=1e-6)
+        logic.undo(parameters)
+        np.testing.assert_allclose(toWorld(volume, (1, 2, 3)), was, atol=1e-6)
+
+
+if __name__ == "__main__":
+    unittest.main()

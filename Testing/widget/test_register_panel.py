@@ -1,0 +1,338 @@
+"""The panel of DiffUSRegister: the real .ui file and the real scene, with PySide6 offscreen for Qt."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import headless
+import numpy as np
+import pytest
+import slicer
+import slicer.util
+
+pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
+
+headless.prepare()
+
+from DiffUSRegisterLib.logic import RegisterLogic
+from DiffUSRegisterLib.parameters import RANGES, OverlayMode, ShownPose, StartFrom
+from DiffUSRegisterLib.run import RunState
+from DiffUSRenderLib.panel import runSoon
+from headless.fixtures import addTransform, addVolume, rotation
+from headless.qt_widgets import prepareQt, processEvents
+from headless.register_fixtures import (
+    addBrowser,
+    addView,
+    fakeEngine,
+    frameArray,
+    hang,
+    imageSequence,
+    newTrackedScene,
+    poseSequence,
+    toWorld,
+)
+from PySide6 import QtWidgets
+
+MODULE = headless.ROOT / "DiffUSRegister"
+UI = MODULE / "Resources" / "UI" / "DiffUSRegister.ui"
+TARGET = rotation(0, 0, 90, (10, 20, 30))
+SCREENSHOTS = os.environ.get("DIFFUS_SCREENSHOTS")  # a folder to write pictures of the panel to
+
+
+class Panel:
+    """The module's widget as Slicer would show it, with a registration that does as it is told."""
+
+    def __init__(self) -> None:
+        prepareQt()
+        import DiffUSRegister
+
+        self.parent = QtWidgets.QWidget()
+        QtWidgets.QVBoxLayout(self.parent)
+        self.widget = DiffUSRegister.DiffUSRegisterWidget(self.parent)
+        self.widget.setup()
+        self.parent.resize(460, 1000)
+        self.parent.show()
+        self.widget.enter()
+        processEvents(10)
+        self.will()
+
+    def will(self, **settings) -> None:
+        """What the next registration does."""
+        self.logic._build = fakeEngine(**{"target": TARGET, **settings})
+
+    @property
+    def ui(self):
+        return self.widget.ui
+
+    @property
+    def logic(self) -> RegisterLogic:
+        return self.widget.logic
+
+    @property
+    def node(self):
+        return self.widget._parameterNode
+
+    @property
+    def status(self) -> str:
+        return self.ui.statusLabel.text()
+
+    def register(self, **settings) -> None:
+        self.will(**settings)
+        self.ui.applyButton.click()
+        self.settle()
+        assert self.logic.state is RunState.IDLE
+
+    def settle(self) -> None:
+        processEvents(60)
+
+    def picture(self, name: str) -> None:
+        if SCREENSHOTS:
+            self.settle()
+            self.parent.grab().save(str(Path(SCREENSHOTS) / f"{name}.png"))
+
+
+@pytest.fixture
+def panel():
+    newTrackedScene()
+    addView()
+    volume = addVolume(np.random.default_rng(0).random((20, 20, 20), np.float32), name="MRBrain")
+    hang(volume, addTransform(rotation(3, 0, 0, (1, 2, 3)), name="Planning"))
+    poses = [rotation(0, 5 * k, 0, (2 * k + 1, 0, 0)) for k in range(3)]
+    images = [frameArray(k, 48, 64) for k in range(3)]
+    addBrowser(imageSequence(images), poseSequence(poses, "p", "ImageToReference"), name="Tracked sweep")
+    shown = Panel()
+    shown.node.inputVolume = volume
+    yield shown
+    shown.widget.cleanup()
+    shown.parent.deleteLater()
+    processEvents()
+
+
+def volume():
+    return slicer.mrmlScene.GetFirstNodeByName("MRBrain")
+
+
+def test_it_opens_with_what_the_scene_offers(panel):
+    assert panel.node.ultrasound.GetName() == "Tracked sweep"
+    assert panel.node.sliceView.GetName() == "Red"
+    assert panel.ui.guessLabel.text().startswith("taken as MRI")
+    assert panel.ui.verdictLabel.text() == "no result yet"
+    assert panel.ui.applyButton.isEnabled()
+    panel.picture("register_start")
+
+
+def test_apply_waits_for_what_is_missing_and_says_it(panel):
+    panel.node.inputVolume = None
+    assert not panel.ui.applyButton.isEnabled()
+    assert "volume" in panel.ui.applyButton.toolTip()
+    panel.node.inputVolume = volume()
+    panel.node.startFrom = StartFrom.LANDMARKS
+    assert not panel.ui.applyButton.isEnabled()
+    assert "landmarks" in panel.ui.applyButton.toolTip()
+
+
+def test_apply_turns_into_cancel_and_back(panel):
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    panel.will(steps=10**6)
+    panel.ui.applyButton.click()
+    assert panel.ui.applyButton.text() == "Cancel"
+    assert not panel.ui.inputsButton.isEnabled()
+    panel.settle()
+    assert panel.ui.stageLabel.text() == "Searching"
+    assert panel.ui.similarityLabel.text().startswith("similarity")
+    panel.picture("register_running")
+    panel.ui.applyButton.click()
+    assert panel.ui.applyButton.text() == "Cancelling..."
+    assert not panel.ui.applyButton.isEnabled()
+    panel.settle()
+    assert panel.ui.applyButton.text() == "Apply"
+    assert panel.ui.inputsButton.isEnabled()
+    assert panel.ui.progressBar.value() == 0
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+    assert panel.status == ""
+
+
+def test_a_trusted_result_is_accepted_and_undone_with_one_click_each(panel):
+    was = toWorld(volume(), (1, 2, 3))
+    panel.register()
+    assert panel.ui.verdictLabel.text() == "Trusted"
+    assert panel.ui.reasonsLabel.text() == "It fits."
+    assert "0.8 mm" in panel.ui.errorLabel.text()
+    assert panel.ui.resultLabel.text() == "MRBrain to ultrasound"
+    np.testing.assert_allclose(toWorld(volume(), (1, 2, 3)), was)
+    panel.picture("register_trusted")
+    panel.ui.acceptButton.click()
+    np.testing.assert_allclose(toWorld(volume(), (1, 2, 3)), (8, 21, 33), atol=1e-9)
+    assert not panel.ui.acceptButton.isEnabled()
+    panel.ui.undoButton.click()
+    np.testing.assert_allclose(toWorld(volume(), (1, 2, 3)), was)
+    assert panel.ui.acceptButton.isEnabled()
+    assert not panel.ui.undoButton.isEnabled()
+
+
+def test_a_check_asks_once_more_and_repeats_the_reasons(panel, monkeypatch):
+    asked, answers = [], [False, True]
+
+    def confirm(text, windowTitle=None):
+        asked.append(text)
+        return answers[len(asked) - 1]
+
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", confirm, raising=False)
+    panel.register(verdict="check", reasons=("One frame only.", "Weakest direction: left-right."))
+    assert panel.ui.verdictLabel.text() == "Check"
+    panel.picture("register_check")
+    was = toWorld(volume(), (1, 2, 3))
+    panel.ui.acceptButton.click()
+    np.testing.assert_allclose(toWorld(volume(), (1, 2, 3)), was)
+    panel.ui.acceptButton.click()
+    np.testing.assert_allclose(toWorld(volume(), (1, 2, 3)), (8, 21, 33), atol=1e-9)
+    assert len(asked) == 2
+    assert "One frame only.\nWeakest direction: left-right." in asked[1]
+
+
+def test_a_rejected_result_offers_no_accept(panel):
+    panel.register(verdict="rejected", reasons=("The ultrasound shows something else.",))
+    assert panel.ui.verdictLabel.text() == "Rejected"
+    assert not panel.ui.acceptButton.isVisible()
+    assert panel.ui.errorLabel.text() == ""
+    assert panel.ui.resultLabel.text() == "none"
+    panel.picture("register_rejected")
+    panel.register()
+    assert panel.ui.acceptButton.isVisible()
+
+
+def test_bad_input_is_said_in_the_panel(panel):
+    panel.node.ultrasound = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Nothing")
+    panel.ui.applyButton.click()
+    assert panel.status == "The ultrasound image 'Nothing' is empty; choose another."
+    assert panel.logic.state is RunState.IDLE
+
+
+def test_the_overlay_follows_the_panel_and_the_browser(panel):
+    panel.register()
+    composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    panel.ui.fadeSlider.setValue(0.25)
+    assert composite.GetForegroundOpacity() == pytest.approx(0.25)
+    panel.ui.overlayModeComboBox.setCurrentIndex(list(OverlayMode).index(OverlayMode.CHECKERBOARD))
+    assert composite.GetForegroundOpacity() == 1.0
+    assert panel.ui.checkerSlider.isVisible()
+    assert not panel.ui.fadeSlider.isVisible()
+    panel.ui.shownPoseComboBox.setCurrentIndex(list(ShownPose).index(ShownPose.BEFORE))
+    assert panel.node.shownPose is ShownPose.BEFORE
+    panel.node.ultrasound.SetSelectedItemNumber(2)
+    assert panel.ui.frameSpinBox.value() == 2
+    frame = slicer.mrmlScene.GetNodeByID(composite.GetBackgroundVolumeID())
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(frame)[0], frameArray(2, 48, 64))
+    panel.ui.overlayModeComboBox.setCurrentIndex(list(OverlayMode).index(OverlayMode.OFF))
+    assert composite.GetBackgroundVolumeID() is None
+
+
+def test_a_registration_goes_on_while_another_module_is_open(panel):
+    panel.will(steps=3)
+    panel.ui.applyButton.click()
+    panel.widget.exit()
+    panel.settle()
+    assert panel.logic.state is RunState.IDLE
+    panel.widget.enter()
+    assert panel.ui.verdictLabel.text() == "Trusted"
+
+
+def test_closing_the_scene_while_it_runs_is_said(panel):
+    panel.will(steps=10**6)
+    panel.ui.applyButton.click()
+    panel.settle()
+    slicer.mrmlScene.Clear(0)
+    assert panel.status == "The registration has stopped: the scene was closed."
+    assert panel.logic.state is RunState.IDLE
+    assert panel.node is not None
+    assert panel.node.inputVolume is None
+
+
+def test_curve_and_report_are_shown_in_the_layout(panel, monkeypatch):
+    shown = []
+    plots = SimpleNamespace(logic=lambda: SimpleNamespace(ShowChartInLayout=shown.append))
+    tables = SimpleNamespace(logic=lambda: SimpleNamespace(GetLayoutWithTable=lambda layout: layout + 1))
+    monkeypatch.setattr(slicer, "modules", SimpleNamespace(plots=plots, tables=tables), raising=False)
+    layout = SimpleNamespace(layout=3, setLayout=shown.append)
+    selection = SimpleNamespace(SetActiveTableID=shown.append)
+    application = SimpleNamespace(GetSelectionNode=lambda: selection, PropagateTableSelection=lambda: None)
+    monkeypatch.setattr(slicer.app, "layoutManager", lambda: layout, raising=False)
+    monkeypatch.setattr(slicer.app, "applicationLogic", lambda: application, raising=False)
+    panel.register()
+    panel.ui.showCurveButton.click()
+    panel.ui.showTableButton.click()
+    assert shown == [panel.node.curveChart, 4, panel.node.resultTable.GetID()]
+
+
+def test_loading_a_sweep_chooses_it(panel, monkeypatch, tmp_path):
+    import qt
+    from diffus_render.sweep import TrackedSweep, write_sweep
+
+    path = tmp_path / "new.igs.mha"
+    poses = np.stack([rotation(0, 0, 0, (k, 0, 0)) for k in range(1, 4)])
+    write_sweep(TrackedSweep.from_arrays(np.stack([frameArray(k) for k in range(3)]), poses), path)
+    monkeypatch.setattr(qt.QFileDialog, "getOpenFileName", lambda *arguments: (str(path), ""))
+    panel.ui.loadSweepButton.click()
+    assert panel.node.ultrasound.GetName() == "new"
+    assert panel.status.startswith("3 of 3 frames")
+
+
+def test_cleanup_leaves_no_observer(panel):
+    panel.register()
+    panel.widget.cleanup()
+    scene = slicer.mrmlScene
+    assert not scene.HasObserver(scene.StartCloseEvent)
+    assert not panel.node
+    panel.widget.setup()
+
+
+# --- the .ui file against the code
+
+
+def named(tree, key):
+    return [p.findtext("string") for p in tree.iter("property") if p.get("name") == key]
+
+
+def test_every_parameter_of_the_ui_exists_and_every_widget_of_the_code_exists(panel):
+    tree = ElementTree.parse(UI)
+    parameters = named(tree, "SlicerParameterName")
+    assert parameters
+    assert set(parameters) <= set(panel.node.allParameters)
+    assert len(parameters) == len(set(parameters))
+    used = set(re.findall(r"\bui\.(\w+)", (MODULE / "DiffUSRegisterLib" / "widget.py").read_text()))
+    names = {widget.get("name") for widget in tree.iter("widget")}
+    assert used - {"items"} <= names
+
+
+def test_every_input_has_a_tooltip_and_every_length_its_unit():
+    for widget in ElementTree.parse(UI).iter("widget"):
+        properties = {p.get("name"): "".join(p.itertext()).strip() for p in widget.findall("property")}
+        if "SlicerParameterName" in properties or widget.get("class") == "QPushButton":
+            assert properties.get("toolTip"), widget.get("name")
+        if properties.get("suffix") == "mm" or properties.get("SlicerParameterName", "").endswith("Mm"):
+            assert "mm" in properties["toolTip"], widget.get("name")
+
+
+def test_the_ui_allows_what_the_parameter_node_allows():
+    for widget in ElementTree.parse(UI).iter("widget"):
+        properties = {p.get("name"): "".join(p.itertext()).strip() for p in widget.findall("property")}
+        name = properties.get("SlicerParameterName")
+        if name in RANGES:
+            assert (float(properties["minimum"]), float(properties["maximum"])) == RANGES[name], name
+
+
+def test_the_sections_stand_in_the_order_of_the_work():
+    texts = [
+        "".join(w.find("property[@name='text']").itertext()).strip()
+        for w in ElementTree.parse(UI).getroot().find("widget/layout").findall("item/widget")
+        if w.get("class") == "ctkCollapsibleButton"
+    ]
+    assert texts == ["Inputs", "Start", "Run", "Result", "Trust"]
+
+
+def test_the_modules_logic_uses_the_event_loop(panel):
+    assert panel.logic.schedule is runSoon
