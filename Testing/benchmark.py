@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import click
+import torch
 
 sys.path[:0] = [
     str(Path(__file__).parent),
     *(str(Path(__file__).parents[1] / m) for m in ("DiffUSRender", "DiffUSRegister")),
 ]
 
-BENCHMARKS = ("render_speed", "scene_speed")
+BENCHMARKS = ("render_speed", "scene_speed", "register_accuracy", "register_comparators")
 
 
 @click.command()
@@ -22,6 +23,7 @@ BENCHMARKS = ("render_speed", "scene_speed")
 def main(folder: Path, names: tuple[str, ...]) -> None:
     """Runs the benchmarks NAMES (default: all) and writes their tables into FOLDER."""
     folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)  # every figure is of one core
     for name in names or BENCHMARKS:
         importlib.import_module(f"Benchmarks.{name}").run(folder)
 

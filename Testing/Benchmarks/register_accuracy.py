@@ -1,26 +1,21 @@
-"""Accuracy, time and honesty of the registration on the shared benchmark: a table, a CSV, predicted against true error.
-
-python Testing/Benchmarks/register_accuracy.py [--starts 3] [--no-spoilt] [--output FOLDER]
-"""
+"""Accuracy, time and honesty of the registration on the shared benchmark; predicted against true error."""
 
 from __future__ import annotations
 
-import argparse
-import csv
-import os
-import platform
+import json
 import time
 from pathlib import Path
 
 import numpy as np
-from register_cases import SHARED, good_cases, spoilt_cases
+from Benchmarks.measure import console, report
+from Benchmarks.register_cases import SHARED, good_cases, spoilt_cases
+from diffus_register.registration import register
 
+STARTS = 3  # of each sweep
 COLUMNS = ("kind", "name", "error_mm", "verdict", "expected_mm", "worst_mm", "seconds", "cpu_seconds", "similarity")
 
 
-def run(case, evidence: list) -> dict:
-    from diffus_register.registration import register
-
+def measure(case, evidence: list) -> dict:
     cpu = time.process_time()
     result = register(case.volume, case.ijk_to_ras, case.truth.sweep, initial=case.initial, seed=0)
     row = {
@@ -36,31 +31,43 @@ def run(case, evidence: list) -> dict:
     }
     found = {} if result.evidence is None else result.evidence.as_dict()
     evidence.append({**row, **found, "reasons": list(result.verdict.reasons)})
-    print("  ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
+    console.print("  ".join(_shown(value) for value in row.values()))
     return row
 
 
-def summary(rows: list[dict]) -> None:
+def _shown(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def summary(rows: list[dict]) -> list[list[str]]:
+    """What the runs come to, beside what is asked of them."""
     good = [r for r in rows if r["kind"] == "good"]
-    spoilt = [r for r in rows if r["kind"] != "good"]
-    if good:
-        error = np.array([r["error_mm"] for r in good])
-        print(f"\n{len(good)} good runs: {np.mean(error < 2):.0%} under 2 mm, median {np.median(error):.2f} mm")
-        seconds = [r["seconds"] for r in good]
-        cpu = np.mean([r["cpu_seconds"] for r in good])
-        print(f"seconds: mean {np.mean(seconds):.1f}, worst {max(seconds):.1f}; CPU seconds: mean {cpu:.1f}")
-        print(f"on {platform.machine()}, {os.cpu_count()} cores")
-        fine = [r for r in good if r["error_mm"] < 1]
-        print(f"trusted among the {len(fine)} under 1 mm: {np.mean([r['verdict'] == 'trusted' for r in fine]):.0%}")
+    error = np.array([r["error_mm"] for r in good])
+    fine = [r["verdict"] == "trusted" for r in good if r["error_mm"] < 1]
     trusted = [r for r in rows if r["verdict"] == "trusted"]
-    below = not trusted or np.mean([r["error_mm"] <= r["worst_mm"] for r in trusted])
-    print(f"trusted but worse than 3 mm: {sum(r['error_mm'] > 3 for r in trusted)} of {len(trusted)} trusted")
-    print(f"true error below the expected worst in {below:.0%} of the trusted runs")
-    for kind in sorted({r["kind"] for r in spoilt}):
-        part = [r for r in spoilt if r["kind"] == kind]
-        counts = {v: sum(r["verdict"] == v for r in part) for v in ("trusted", "check", "rejected")}
+    wrong = sum(r["error_mm"] > 3 for r in trusted)
+    covered = np.mean([r["error_mm"] <= r["worst_mm"] for r in trusted]) if trusted else 1.0
+    cpu = np.mean([r["cpu_seconds"] for r in good])
+    table = [
+        [f"{len(good)} good runs, error under 2 mm", f"{np.mean(error < 2):.0%}", "at least 90 %"],
+        ["median error, mm", f"{np.median(error):.2f}", "under 0.4"],
+        ["worst error, mm", f"{error.max():.2f}", ""],
+        [
+            "seconds: mean, worst",
+            f"{np.mean([r['seconds'] for r in good]):.1f}, {max(r['seconds'] for r in good):.1f}",
+            "60",
+        ],
+        ["CPU seconds, mean", f"{cpu:.1f}", ""],
+        [f"trusted, of the {len(fine)} good runs under 1 mm", f"{np.mean(fine):.0%}", "at least 80 %"],
+        [f"trusted but worse than 3 mm, of {len(trusted)} trusted", str(wrong), "0"],
+        ["trusted runs with the true error below the expected worst", f"{covered:.0%}", "at least 90 %"],
+    ]
+    for kind in sorted({r["kind"] for r in rows} - {"good"}):
+        part = [r for r in rows if r["kind"] == kind]
+        verdicts = ", ".join(f"{sum(r['verdict'] == v for r in part)} {v}" for v in ("trusted", "check", "rejected"))
         errors = [r["error_mm"] for r in part]
-        print(f"{kind:>12}: {counts}, errors {min(errors):.1f}..{max(errors):.1f} mm")
+        table.append([f"spoilt: {kind} ({min(errors):.1f} to {max(errors):.1f} mm)", verdicts, "0 trusted over 3 mm"])
+    return table
 
 
 def plot(rows: list[dict], path: Path) -> None:
@@ -84,31 +91,19 @@ def plot(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--starts", type=int, default=3)
-    parser.add_argument("--no-spoilt", action="store_true")
-    parser.add_argument("--output", type=Path, default=Path("build/bench"))
-    options = parser.parse_args()
+def run(folder: Path) -> None:
+    """Writes register_accuracy.csv, register_runs.csv, register_evidence.json and the plot into `folder`."""
     if not SHARED.is_dir():
-        print(f"skipped: the shared test data is not present at {SHARED}")
+        console.print(f"skipped: the shared test data is not present at {SHARED}")
         return
-    import json
-
-    rows, evidence = [], []
-    for case in good_cases(options.starts):
-        rows.append(run(case, evidence))
-    for case in () if options.no_spoilt else spoilt_cases():
-        rows.append(run(case, evidence))
-    options.output.mkdir(parents=True, exist_ok=True)
-    with (options.output / "register_accuracy.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    (options.output / "register_evidence.json").write_text(json.dumps(evidence, indent=1))
-    plot(rows, options.output / "register_predicted_error.png")
-    summary(rows)
-
-
-if __name__ == "__main__":
-    main()
+    rows: list[dict] = []
+    evidence: list[dict] = []
+    for case in (*good_cases(STARTS), *spoilt_cases()):
+        rows.append(measure(case, evidence))
+    (folder / "register_evidence.json").write_text(json.dumps(evidence, indent=1))
+    plot(rows, folder / "register_predicted_error.png")
+    runs = [[_shown(row[column]) for column in COLUMNS] for row in rows]
+    report(folder, "register_runs", "Registration, every run", list(COLUMNS), runs)
+    report(
+        folder, "register_accuracy", "Registration of the benchmark sweeps", ["what", "figure", "target"], summary(rows)
+    )

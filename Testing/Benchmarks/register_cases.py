@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +10,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
+from diffus_render.sweep import read_sweep
 from scipy import ndimage
+from simulated_sweep import SimulatedCase, displaced, smooth_deformation
 
-ROOT = Path(__file__).resolve().parents[2]
-for folder in ("DiffUSRender", "DiffUSRegister", "Testing"):
-    sys.path.insert(0, str(ROOT / folder))
-
-from diffus_render.sweep import read_sweep  # noqa: E402
-from simulated_sweep import SimulatedCase, displaced, smooth_deformation  # noqa: E402
-
-SHARED = ROOT.parent / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 VOLUMES = {"colin27": "mri/colin27_ch2_t1_1mm.nii.gz", "mni152": "mri/mni152_2009a_t1_1mm.nii.gz"}
 
 

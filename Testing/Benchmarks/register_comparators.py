@@ -1,20 +1,19 @@
 """Other registration tools beside ours on the same cases in one run: accuracy, success, seconds.
 
-    python Testing/Benchmarks/register_comparators.py [--cases 9]
-
 SimpleITK and itk-elastix register by mutual information, convexAdam by MIND; all get the sweep compounded to 1 mm.
-itk-elastix and convexAdam are optional: `pip install itk-elastix convexAdam`.
+itk-elastix and convexAdam are optional: `.venv/bin/pip install -e .[bench]`.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import time
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from register_cases import SHARED, good_cases
+from Benchmarks.measure import console, report
+from Benchmarks.register_cases import SHARED, good_cases
 from scipy import ndimage
 
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -145,31 +144,26 @@ def installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=9, help="how many of the sweeps, one start each")
-    options = parser.parse_args()
+def run(folder: Path) -> None:
+    """Writes register_comparators.csv into `folder`: one start of every sweep."""
     if not SHARED.is_dir():
-        print(f"skipped: the shared test data is not present at {SHARED}")
+        console.print(f"skipped: the shared test data is not present at {SHARED}")
         return
-    tools = {name: run for name, (run, module) in TOOLS.items() if installed(module)}
+    tools = {name: tool for name, (tool, module) in TOOLS.items() if installed(module)}
     for name in TOOLS.keys() - tools.keys():
-        print(f"skipped {name}: not installed")
-    rows: dict[str, list] = {name: [] for name in tools}
-    for case in list(good_cases(1))[: options.cases]:
+        console.print(f"skipped {name}: not installed; .venv/bin/pip install -e .\\[bench]")
+    found: dict[str, list] = {name: [] for name in tools}
+    for case in good_cases(1):
         fixed, moving = compound(case.truth.sweep), moving_image(case)
-        line = [f"{case.name:<16} start {case.error_mm(case.initial):5.1f} mm"]
-        for name, run in tools.items():
+        for name, tool in tools.items():
             started = time.perf_counter()
-            error = case.error_mm(run(case, fixed, moving))
-            rows[name].append((error, time.perf_counter() - started))
-            line.append(f"{name} {error:.2f} mm {rows[name][-1][1]:.0f} s")
-        print("   ".join(line), flush=True)
-    print(f"\n{'tool':<18}{'median mm':>10}{'mean mm':>10}{'under 2 mm':>12}{'seconds':>10}")
-    for name, found in rows.items():
-        error, seconds = np.array(found).T
-        print(f"{name:<18}{np.median(error):10.2f}{error.mean():10.2f}{np.mean(error < 2):12.0%}{seconds.mean():10.1f}")
-
-
-if __name__ == "__main__":
-    main()
+            error = case.error_mm(tool(case, fixed, moving))
+            found[name].append((error, time.perf_counter() - started))
+            console.print(f"{case.name}  {name}  {error:.2f} mm  {found[name][-1][1]:.0f} s")
+    rows = []
+    for name, results in found.items():
+        error, seconds = np.array(results).T
+        figures = (np.median(error), error.mean(), 100 * np.mean(error < 2), seconds.mean())
+        rows.append([name, *(f"{figure:.1f}" for figure in figures)])
+    header = ["tool", "median mm", "mean mm", "under 2 mm, %", "seconds"]
+    report(folder, "register_comparators", "The same sweeps and starts, about 17 mm off", header, rows)

@@ -17,7 +17,6 @@ DENSE_RAYS = 8  # the dense solve is linear in the rays; all 256 would take minu
 
 def run(folder: Path) -> None:
     """Writes render_echo.csv and render_frame.csv into `folder`."""
-    torch.set_num_threads(1)
     report(folder, "render_echo", "Echo models, 256 rays x 200 samples", ["model", "ms", "dense / model"], echo_rows())
     report(
         folder,

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import headless
 import numpy as np
-import torch
 from Benchmarks.measure import best_of, report
 from headless.fixtures import addParameterNode, addTransform, addVolume, rotation
 
 
 def run(folder: Path) -> None:
     """Writes scene_speed.csv into `folder`."""
-    torch.set_num_threads(1)
     headless.newScene()
     from DiffUSRenderLib import engine
     from DiffUSRenderLib.geometry import toVtk

@@ -79,7 +79,7 @@ def test_mirrored_frames_are_never_trusted(head, case):
 
 
 @pytest.mark.parametrize(
-    ("method", "kind"), [("ncc", "generic"), ("mind", "mri"), ("ngf", "mri"), ("mi", "mri"), ("rendered", "mri")]
+    ("method", "kind"), [("ncc", "mri"), ("mind", "mri"), ("ngf", "mri"), ("mi", "mri"), ("rendered", "mri")]
 )
 def test_other_methods_run_to_the_end_and_stay_near(head, case, method, kind):
     tiny = Settings(
