@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${1:-python3}
-pip="nice .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input"
+pip=".venv/bin/python -m pip --quiet --disable-pip-version-check --no-input"
 # What PySide6 (offscreen) and VTK load from the system, by the names of Debian and Ubuntu.
 libraries="libegl1 libgl1 libopengl0 libglib2.0-0 libdbus-1-3 libfontconfig1 libfreetype6 libxkbcommon0 libx11-6 libxrender1 libxcursor1 libxext6"
 
