@@ -99,6 +99,7 @@ def register(
     files.require_writable(output, files.TRANSFORM_SUFFIXES)
     if report_path:
         files.require_writable(report_path, (".json",))
+    files.require_not_input((output, report_path), (volume_path, sweep_path, initial, image_to_probe, labels_table))
     place, start = torch_device(device), None if initial is None else files.read_transform(initial)
     with progress() as bar:
         task = bar.add_task("reading", total=1.0)
@@ -213,6 +214,7 @@ def evaluate(first: str, second: str | None, transform: str | None, output: str 
         files.require_writable(output, (".csv",))
     if fit:
         files.require_writable(fit, files.TRANSFORM_SUFFIXES)
+    files.require_not_input((output, fit), (first, second, transform))
     lists = [found for path in (first, second) if path for found in read_landmarks(path)]
     if len(lists) != 2:
         raise InputError(f"Two lists of landmarks are needed, but the files hold {len(lists)}; give FIRST and SECOND.")

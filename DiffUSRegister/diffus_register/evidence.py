@@ -22,6 +22,7 @@ from .volume import ChannelVolume
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+USUAL_FRAMES = 32
 SPECKLE_CELLS = 0.5  # independent samples per averaged pixel: speckle is about as large as two of them
 FREE_MM = 4.0  # prior standard deviation of a free displacement
 
@@ -39,6 +40,7 @@ class Evidence:
     bend_mm: float  # RMS displacement by the quadratic deformation that the data ask for
     bend_gain: float  # what that deformation adds to the log likelihood, as a share of it
     odd_even_mm: float  # RMS distance between the poses of odd and even frames
+    early_late_mm: float  # of the first and second half, at the precision of USUAL_FRAMES: did tracker or head move?
     scale_percent: float  # change of the image's scale that the data ask for
     scale_gain: float  # what that change adds to the similarity, as a share of it
     mirrored: float  # similarity of the left-right mirrored frames, refined, as a share of the similarity
@@ -127,12 +129,11 @@ def bending(patches: PatchSet, volume: ChannelVolume, pose: Tensor, space: PoseS
     return float(moved.square().sum(1).mean().sqrt()), (fit.after - fit.before) / max(fit.before, 1e-9)
 
 
-def odd_even_apart(patches: PatchSet, volume: ChannelVolume, pose: Tensor, space: PoseSpace) -> float:
-    """RMS distance in mm between the poses that the odd and the even of the chosen frames find for themselves."""
+def halves_apart(patches: PatchSet, volume: ChannelVolume, pose: Tensor, space: PoseSpace, first: Tensor) -> float:
+    """RMS distance in mm between the poses that two halves of the patches, `first` (P,) and the rest, find."""
     rigid = rigid_fields(patches, space)
-    rank = torch.unique(patches.frame, return_inverse=True)[1]
-    odd = (rank % 2).double()[:, None, None]
-    fit = fit_displacement(patches, volume, pose, space, torch.cat([rigid * odd, rigid * (1 - odd)], 1))
+    one = first.double()[:, None, None]
+    fit = fit_displacement(patches, volume, pose, space, torch.cat([rigid * one, rigid * (1 - one)], 1))
     difference = fit.value[:6] - fit.value[6:]
     return float(torch.einsum("pmd,m->pd", rigid, difference).square().sum(1).mean().sqrt())
 
@@ -257,7 +258,11 @@ def gather(space: PoseSpace, pose: Tensor, ends, population, coarse, wide, fine)
     yield 0.3
     scale, scale_gain = image_scale(patches.thinned(500), volume, pose, space)
     yield 0.6
-    odd_even = odd_even_apart(patches, volume, pose, space)
+    rank = torch.unique(patches.frame, return_inverse=True)[1]
+    odd_even = halves_apart(patches, volume, pose, space, rank % 2 == 1)
+    # What halves of few frames disagree by is mostly noise: brought to the precision of the usual number.
+    precision = min(1.0, float(rank.max() + 1) / USUAL_FRAMES) ** 0.5
+    early_late = precision * halves_apart(patches, volume, pose, space, rank > rank.max() / 2)
     yield 0.8
     score = score_poses(*coarse, pose[None])[0]
     per_frame = {int(f): float(per_patch[patches.frame == f].mean()) for f in torch.unique(patches.frame)}
@@ -271,6 +276,7 @@ def gather(space: PoseSpace, pose: Tensor, ends, population, coarse, wide, fine)
         bend_mm=bend_mm,
         bend_gain=bend_gain,
         odd_even_mm=odd_even,
+        early_late_mm=early_late,
         scale_percent=scale,
         scale_gain=scale_gain,
         mirrored=mirrored_similarity(*wide, pose, space, plain),

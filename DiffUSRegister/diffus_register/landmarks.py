@@ -91,8 +91,14 @@ def _from_tag(text: str) -> list[Landmarks]:
 
 
 def match_landmarks(first: Landmarks, second: Landmarks) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Points that both lists name, in the first list's order; without common names, in order if the counts agree."""
+    """Points that both lists name, in the first list's order; without common names, in order if the counts agree.
+
+    Raises InputError where only some of the shorter list have a partner: an error over those alone would mislead.
+    """
     common = [name for name in first.names if name in second.names]
+    if 0 < len(common) < min(len(first.names), len(second.names)):
+        lonely = next(name for name in first.names if name not in second.names)
+        raise InputError(f"Only {len(common)} landmarks have a partner of the same name (not '{lonely}'); rename them.")
     if len(set(common)) == len(common) and len(common) >= 1 and len(set(second.names)) == len(second.names):
         rows = [first.names.index(n) for n in common], [second.names.index(n) for n in common]
         return first.points[rows[0]], second.points[rows[1]]

@@ -40,6 +40,9 @@ LIMITS = (
     ),
     Limit("scale_gain", 0.035, False, "the image fits better if scaled by {scale:+.1f} %: check the calibration"),
     Limit("odd_even_mm", 0.8, False, "odd and even frames disagree by {value:.1f} mm"),
+    Limit(
+        "early_late_mm", 0.7, False, "the first and second half of the sweep disagree by {value:.1f} mm: did it move?"
+    ),
     Limit("mirrored", 0.75, False, "the mirrored image fits nearly as well: check the probe's marked side"),
 )
 
@@ -63,12 +66,12 @@ def judge(evidence: Evidence | None, prior_mm: float) -> Verdict:
     if evidence is None:
         return Verdict("rejected", ("the sweep and the volume do not overlap",), prior_mm, 2 * prior_mm)
     reasons = [_sentence(limit, evidence) for limit in LIMITS if _fails(limit, evidence)]
+    if evidence.frames < 5:
+        reasons.append(f"weakest direction: {evidence.weakest}, {evidence.weakest_mm:.2f} mm standard deviation")
     lost = _lost(evidence)
     if lost:
         return Verdict("rejected", (lost, *reasons), prior_mm, 2 * prior_mm)
     expected = math.hypot(3 * evidence.laplace_mm, 0.3 * evidence.bend_mm)
-    if evidence.frames < 5:
-        reasons.append(f"weakest direction: {evidence.weakest}, {evidence.weakest_mm:.2f} mm standard deviation")
     if not reasons:
         return Verdict("trusted", ("all tests passed",), expected, 2.2 * expected)
     return Verdict("check", tuple(reasons), 3 * expected, max(6 * expected, 5.0))
@@ -76,7 +79,7 @@ def judge(evidence: Evidence | None, prior_mm: float) -> Verdict:
 
 def _fails(limit: Limit, evidence: Evidence) -> bool:
     value = getattr(evidence, limit.name)
-    return value < limit.bound if limit.at_least else abs(value) > limit.bound
+    return not (value >= limit.bound if limit.at_least else abs(value) <= limit.bound)  # NaN fails
 
 
 def _sentence(limit: Limit, evidence: Evidence) -> str:
@@ -85,6 +88,8 @@ def _sentence(limit: Limit, evidence: Evidence) -> str:
 
 def _lost(evidence: Evidence) -> str:
     """Why the pose says nothing, or an empty string."""
+    if not all(math.isfinite(value) for value in vars(evidence).values() if isinstance(value, float)):
+        return "the evidence could not be computed (NaN)"
     if evidence.overlap < 0.5:
         return "most of the ultrasound lies outside of the volume"
     if evidence.z_score < 4.0:

@@ -120,6 +120,8 @@ def require_image_matrix(matrix: Float[Tensor, "*k 4 4"], name: str, shear: floa
     m = matrix.detach().double()
     if not torch.isfinite(m).all():
         raise InputError(f"{name} holds NaN or infinite numbers; export the tracking again.")
+    if (m[..., 3, :] - m.new_tensor([0.0, 0.0, 0.0, 1.0])).abs().max() > 1e-6:
+        raise InputError(f"{name} is not an affine transform: its last row must be 0 0 0 1.")
     axes = m[..., :3, :3]
     scale = axes.norm(dim=-2)
     if (scale < 1e-6).any() or (scale > 1e4).any():
@@ -146,7 +148,9 @@ def read_sweep(path: str | Path, image_to_probe=None) -> TrackedSweep:
         raise InputError(f"{Path(path).name} holds no tracking (no Seq_Frame... keys); record it with its transforms.")
     if len(pixels) != max(fields) + 1:
         raise InputError(f"{Path(path).name} holds {len(pixels)} frames, but tracking for {max(fields) + 1}.")
-    calibration = {name[:-9]: _matrix(text, name) for name, text in keys.items() if _TRANSFORM_KEY.match(name)}
+    # Of the header only: a frame's own matrices are read where its status says that they hold.
+    header = {name: text for name, text in keys.items() if not _FRAME_KEY.match(name)}
+    calibration = {name[:-9]: _matrix(text, name) for name, text in header.items() if _TRANSFORM_KEY.match(name)}
     if image_to_probe is not None:
         calibration["ImageToProbe"] = np.asarray(image_to_probe, dtype=np.float64)
         require_image_matrix(torch.as_tensor(calibration["ImageToProbe"]), "ImageToProbe")
@@ -167,7 +171,7 @@ def read_sweep(path: str | Path, image_to_probe=None) -> TrackedSweep:
     pixels, orientation, note = _orient(pixels[valid], keys.get("UltrasoundImageOrientation"))
     notes += [note] if note else []
     skipped = len(fields) - len(valid)
-    times = [float(fields[n].get("Timestamp", n)) for n in valid]
+    times = [_timestamp(fields[n].get("Timestamp", str(n))) for n in valid]
     report = SweepReport(max(fields) + 1, skipped, orientation, tuple(notes))
     return TrackedSweep.from_arrays(pixels, np.stack(poses), timestamps=times, report=report)
 
@@ -218,12 +222,23 @@ def _matrix(text: str, name: str) -> np.ndarray:
     return values.reshape(4, 4)
 
 
+def _timestamp(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"The timestamp {text!r} of a frame is not a number; export the tracking again.") from error
+
+
 def _target_frame(fields: dict, calibration: dict, given: bool) -> str:
     """'Direct' (ImageToReference in the file), 'Reference' or 'Tracker'; raises InputError if no chain reaches one."""
     names = {key for entry in fields.values() for key in entry}
     probe = {"ProbeToReferenceTransform", "ProbeToTrackerTransform"} & names
     calibrated = "ImageToProbe" in calibration or "ImageToProbeTransform" in names
-    if "ImageToReferenceTransform" in names and not (given and probe):
+    if "ImageToReferenceTransform" in names and given and not probe:
+        raise InputError(
+            "The file holds ImageToReference and no pose of the probe: leave the ImageToProbe calibration out."
+        )
+    if "ImageToReferenceTransform" in names and not given:
         return "Direct"
     if not probe:
         raise InputError(

@@ -16,6 +16,7 @@ GOOD = Evidence(
     bend_mm=0.8,
     bend_gain=0.06,
     odd_even_mm=0.25,
+    early_late_mm=0.3,
     scale_percent=-0.5,
     scale_gain=0.004,
     mirrored=0.35,
@@ -78,3 +79,20 @@ def test_few_frames_name_the_weakest_direction():
     verdict = judge(dataclasses.replace(GOOD, frames=1), 25.0)
     assert verdict.verdict == "check"
     assert any("weakest direction: shift up-down" in reason for reason in verdict.reasons)
+
+
+def test_evidence_that_could_not_be_computed_is_rejected():
+    for name in ("z_score", "bend_gain", "laplace_mm", "mirrored"):
+        assert judge(dataclasses.replace(GOOD, **{name: float("nan")}), 25.0).verdict == "rejected"
+
+
+def test_halves_that_disagree_are_not_trusted():
+    verdict = judge(dataclasses.replace(GOOD, early_late_mm=1.1), 25.0)
+    assert verdict.verdict == "check"
+    assert "did it move" in verdict.reasons[0]
+
+
+def test_one_frame_names_its_weakest_direction_even_when_rejected():
+    verdict = judge(dataclasses.replace(GOOD, frames=1, z_score=3.0), 25.0)
+    assert verdict.verdict == "rejected"
+    assert any("shift up-down" in reason for reason in verdict.reasons)

@@ -63,6 +63,12 @@ def test_chain_through_the_tracker_and_skipped_frames(tmp_path, suffix):
     pixels = speckle()
     frames = [tracked(n, "INVALID" if n == 1 else "OK") for n in range(5)]
     frames[3]["ImageStatus"] = "INVALID"
+    # What an invalid frame or tool holds is nobody's business.
+    frames[3]["ProbeToTrackerTransform"] = text(np.full((4, 4), np.nan))
+    frames[2] |= {
+        "StylusToTrackerTransform": text(np.full((4, 4), np.nan)),
+        "StylusToTrackerTransformStatus": "INVALID",
+    }
     path = write(tmp_path / f"sweep{suffix}", pixels, frames, UltrasoundImageOrientation="MF")
     sweep = read_sweep(path, SCALE)
     assert len(sweep) == 3
@@ -132,6 +138,9 @@ MIRRORED = SCALE @ np.diag([1, 1, -1, 1])
         (broken(ProbeToTrackerTransform=text(np.diag([1.1, 1, 1, 1]))), SCALE, "ProbeToTracker scales"),
         (broken(ProbeToTrackerTransform=text(np.full((4, 4), np.nan))), SCALE, "NaN"),
         (broken(ProbeToTrackerTransform="1 2 3"), SCALE, "16"),
+        (broken(Timestamp="abc"), SCALE, "timestamp"),
+        (broken(), SCALE + np.diag([0, 0, 0, 1.0]), "last row"),
+        ([{"ImageToReferenceTransform": text(SCALE)}] * 5, SCALE, "leave the ImageToProbe calibration out"),
         (broken(), None, "ImageToProbe"),
         (broken(), SHEARED, "shears"),
         (broken(), MIRRORED, "left-handed"),
