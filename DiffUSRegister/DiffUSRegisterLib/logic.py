@@ -128,6 +128,7 @@ class RegisterLogic:
                     outcome.verdict,
                     ultrasound.referenceNode,
                     ultrasound.referenceToWorld,
+                    session.problem.ijkToRas,
                 )
             parameterNode.resultTable = createResultTable(scene, session.volume.GetName(), report)
             parameterNode.curveChart = curve.chart

@@ -29,16 +29,29 @@ def weighLandmarks(outcome: Outcome, pairs: LandmarkPairs | None, volumeToWorld:
     """The outcome, lowered from `trusted` to `check` where landmarks contradict it."""
     if pairs is None or outcome.verdict != "trusted":
         return outcome
-    mean = float(pairs.distancesMm(volumeToWorld).mean())
+    apart = pairs.distancesMm(volumeToWorld)
+    mean, worst = float(apart.mean()), float(apart.max())
     if mean <= LANDMARK_LIMIT_MM:
         return outcome
-    reasons = (_("The landmarks are still {mean:.1f} mm apart on average.").format(mean=mean), *outcome.reasons)
-    report = {**outcome.report, "verdict": "check", "reasons": list(reasons)}
+    # The engine's reasons are those for trusting it: they no longer hold, and neither do its expected errors.
+    reasons = (_("The landmarks are still {mean:.1f} mm apart on average.").format(mean=mean),)
+    report = {
+        **outcome.report,
+        "verdict": "check",
+        "reasons": list(reasons),
+        "expected_error_mm": max(mean, outcome.report["expected_error_mm"]),
+        "expected_error_worst_mm": max(worst, outcome.report["expected_error_worst_mm"]),
+    }
     return Outcome(outcome.mriToReference, "check", reasons, report)
 
 
-def createResultTransform(scene, volume, volumeToWorld: np.ndarray, verdict: str, referenceNode, referenceToWorld):
-    """A new linear transform node from the volume's own RAS to world. It is not yet applied to anything."""
+def createResultTransform(
+    scene, volume, volumeToWorld: np.ndarray, verdict: str, referenceNode, referenceToWorld, geometry: np.ndarray
+):
+    """A new linear transform node from the volume's own RAS to world. It is not yet applied to anything.
+
+    geometry: the volume's IJKToRAS (4, 4) as it was registered; one that was hardened since cannot be accepted.
+    """
     name = _("{volume} to ultrasound").format(volume=volume.GetName())
     node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", scene.GenerateUniqueName(name))
     node.SetMatrixTransformToParent(toVtk(volumeToWorld))
@@ -48,7 +61,7 @@ def createResultTransform(scene, volume, volumeToWorld: np.ndarray, verdict: str
         node.SetNodeReferenceID(REFERENCE_ROLE, referenceNode.GetID())
         node.SetAttribute(REFERENCE_ATTRIBUTE, json.dumps(np.asarray(referenceToWorld).tolist()))
     if not volume.IsA("vtkMRMLSegmentationNode"):
-        node.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps(ijkToRas(volume).tolist()))
+        node.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps(np.asarray(geometry).tolist()))
     return node
 
 

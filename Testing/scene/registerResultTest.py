@@ -129,6 +129,17 @@ class RegisterResultTest(unittest.TestCase):
         self.volume.SetIJKToRASMatrix(toVtk(rotation(0, 0, 5)))
         self.assertNotAcceptable("has been changed")
 
+    def testAVolumeThatWasHardenedDuringTheRunIsNotMoved(self):
+        pending = []
+        self.logic = RegisterLogic(buildRegistration=fakeEngine(target=TARGET))
+        self.logic.schedule = pending.append
+        self.logic.start(self.parameters)
+        pending.pop()()
+        self.volume.SetIJKToRASMatrix(toVtk(rotation(0, 0, 5)))
+        while pending:
+            pending.pop()()
+        self.assertNotAcceptable("has been changed")
+
     def testAReferenceThatMovedMeanwhileIsNoticed(self):
         self.register()
         self.reference.SetMatrixTransformToParent(toVtk(rotation(0, 0, 91, (100, 0, 0))))
@@ -182,6 +193,9 @@ class RegisterResultTest(unittest.TestCase):
         report = json.loads(self.parameters.report)
         self.assertEqual(report["verdict"], "check")
         self.assertIn("4.0 mm apart", report["reasons"][0])
+        self.assertEqual(len(report["reasons"]), 1)
+        self.assertGreaterEqual(report["expected_error_mm"], 4.0 - 1e-6)
+        self.assertGreaterEqual(report["expected_error_worst_mm"], 4.0 - 1e-6)
         self.assertEqual(result.GetAttribute("DiffUSRegister.Verdict"), "check")
 
     def testASavedSceneComesBackWithTheResultAndCanStillAcceptAndUndo(self):
