@@ -15,6 +15,7 @@ from .image.bmode import linear_brightness, log_compress
 from .image.scan_conversion import scan_convert, scan_grid
 from .physics.echo import echo
 from .physics.psf import (
+    FWHM_PER_SIGMA,
     MOST_LATERAL_TAPS,
     axial_sigma_mm,
     blur_axial,
@@ -78,7 +79,7 @@ def plan_frame(
     depth = probe.depths_mm().to(dtype).to(device)
     spacing = probe.sample_spacing_mm
     sigma_axial = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=dtype, device=device)
-    grain = settings.grain_mm or 0.5 * 2.355 * float(sigma_axial.detach())
+    grain = settings.grain_mm or 0.5 * FWHM_PER_SIGMA * float(sigma_axial.detach())
     axial = lateral = texture = speckle_scale = noise = None
     if settings.psf:
         axial = gaussian_taps(sigma_axial[None], depth.new_full((1,), spacing), probe.samples // 2)

@@ -23,12 +23,12 @@ def axial_sigma_mm(wavelength_mm: float | Tensor, cycles: float | Tensor) -> flo
 
 
 def lateral_sigma_mm(
-    depth_mm: Float[Tensor, " samples"],
+    depth_mm: Float[Tensor, " samples"] | float,
     wavelength_mm: float | Tensor,
     focus_mm: float | Tensor,
     transmit_f_number: float | Tensor,
     receive_f_number: float | Tensor,
-) -> Float[Tensor, " samples"]:
+) -> Float[Tensor, " samples"] | float:
     """Standard deviation of the two-way beam at each depth, mm.
 
     Transmit: a Gaussian beam with waist 1.2 lambda F# (FWHM) at the focus; receive: focused at every depth with a

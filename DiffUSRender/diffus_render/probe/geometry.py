@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..physics.psf import FWHM_PER_SIGMA, lateral_sigma_mm
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 SPEED_OF_SOUND_MM_PER_US = 1.54  # what scanners assume: mm/us, so that a wavelength in mm is this over MHz
-FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 DEFAULT_SLICE_PIXELS = 512
 MOST_SLICE_PIXELS = 4096
 
@@ -190,9 +190,8 @@ class Probe(ABC):
 
     def _focal_sigma_mm(self) -> float:
         """Standard deviation of the two-way lateral beam in focus (Gaussian beams of FWHM 1.2 wavelength F#)."""
-        wavelength = _plain(self.wavelength_mm)
-        beams = [1.2 * wavelength * _plain(f_number) for f_number in (self.transmit_f_number, self.f_number)]
-        return 1.0 / math.hypot(*(FWHM_PER_SIGMA / beam for beam in beams))
+        focus, wavelength = _plain(self.focus_mm), _plain(self.wavelength_mm)
+        return lateral_sigma_mm(focus, wavelength, focus, _plain(self.transmit_f_number), _plain(self.f_number))
 
 
 class _SectorProbe(Probe):
