@@ -13,7 +13,7 @@ import click
 import numpy as np
 import torch
 from diffus_render import files
-from diffus_render.__main__ import Commands, label_table, options, progress, torch_device
+from diffus_render.commands.common import Commands, label_table, options, progress, torch_device
 from diffus_render.errors import InputError
 from diffus_render.medium import AcousticMedium
 from diffus_render.pose import require_rigid, transform_points

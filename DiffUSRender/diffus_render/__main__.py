@@ -3,124 +3,40 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from . import files
+from .commands.common import (
+    FILES,
+    KIND_OF,
+    MEDIUM,
+    SETTINGS,
+    Commands,
+    options,
+    progress,
+    read_mask,
+    read_medium,
+    read_probe,
+    torch_device,
+)
 from .errors import InputError
-from .medium import AcousticMedium, mri
-from .medium.tissue import LABEL_TABLES
+from .medium import mri
 from .pose import require_rigid
-from .probe import preset_names, preset_source, probe_preset, probe_to_dict, read_probe_json, write_probe_json
+from .probe import preset_names, preset_source, probe_preset, probe_to_dict, write_probe_json
 from .probe.fan import estimate_fan
 from .renderer import UltrasoundRenderer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from .files import Volume
-    from .probe import Probe
-
-
-class Commands(click.Group):
-    """A group whose commands answer bad input with one sentence on stderr and exit status 2."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except InputError as error:
-            failure = click.ClickException(str(error))
-            failure.exit_code = 2
-            raise failure from error
-
-
-class NumberOrNone(click.ParamType):
-    """A number, or the word none."""
-
-    name = "number|none"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
-        return "none" if value == "none" else click.FLOAT.convert(value, param, ctx)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="diffus")
 def main() -> None:
     """Simulates ultrasound from MRI, CT or labels. Not for clinical decisions."""
-
-
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """A progress bar on stderr that disappears when it is done."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield bar
-
-
-def options(several: tuple[Callable, ...]) -> Callable:
-    """Gives a command several options, in this order."""
-
-    def give(command: Callable) -> Callable:
-        for option in reversed(several):
-            command = option(command)
-        return command
-
-    return give
-
-
-# --- render
-
-FILES = (
-    click.option("--volume", "volume_path", required=True, metavar="FILE", help="MRI, CT or label volume."),
-    click.option("--kind", type=click.Choice(["mri", "ct", "labels"]), required=True, help="What the volume holds."),
-    click.option(
-        "--pose", required=True, metavar="FILE", help="probe_to_ras: a transform as 3D Slicer saves it (.tfm, .h5)."
-    ),
-    click.option("--probe", "probe_name", required=True, metavar="NAME|FILE.json", help="A preset or a probe file."),
-    click.option("--output", required=True, metavar="FILE", help="The slice in the volume's world (.nrrd, .mha, ...)."),
-    click.option("--png", metavar="FILE", help="The slice as a picture too."),
-    click.option("--device", default="cpu", help="Where torch computes: cpu, cuda, cuda:1, mps."),
-)
-# Options of one kind of volume only: {name: kind}.
-KIND_OF = {"labels_table": "labels", "scanner": "ct", "outside": "ct", "weights": "mri", "contrast": "mri"}
-MEDIUM = (
-    click.option("--mask", metavar="FILE", help="Volume on the same grid, 0 outside of the patient (mri, ct)."),
-    click.option("--contrast", help="Of the MRI: t1 or t2 (mri).  [default: t1]"),
-    click.option("--weights", metavar="FILE", help="Impedance network of train-impedance (mri); else the one shipped."),
-    click.option("--scanner", help="Line from HU to the speed in bone (ct).  [default: ge-standard]"),
-    click.option("--outside", help="What air around the patient becomes: gel or air (ct).  [default: gel]"),
-    click.option(
-        "--labels-table",
-        metavar="NAME|FILE",
-        help="Names of the labels (labels): JSON, CSV or Slicer .ctbl, or a public table such as totalsegmentator-v2. "
-        f"Without it, those of a .seg.nrrd file, else {LABEL_TABLES[0]}.",
-    ),
-)
-SETTINGS = (
-    click.option("--preset", help="What the other settings start from: default, or paper for the DiffUS paper's."),
-    click.option("--echo", help="Echo model: layered, transmission or reverberation.  [default: transmission]"),
-    click.option("--seed", type=int, help="Of speckle, noise and jitter.  [default: 0]"),
-    click.option("--start-depth", "start_depth_mm", type=float, help="mm; all nearer is coupling: opened skull."),
-    click.option("--attenuation/--no-attenuation", default=None, help="Whether tissue attenuates.  [default: yes]"),
-    click.option("--speckle/--no-speckle", default=None, help="Whether tissue scatters.  [default: yes]"),
-    click.option("--psf/--no-psf", default=None, help="Whether pulse and beam blur.  [default: yes]"),
-    click.option("--reflection-db", type=float, help="Level of a full reflection above white-matter speckle."),
-    click.option("--specular-exponent", type=float, help="Fall-off of boundaries met at an angle; 0 is none."),
-    click.option("--noise-db", type=NumberOrNone(), help="Electronic noise below white-matter speckle, or none."),
-    click.option("--tgc-db-per-cm", type=float, help="Time gain compensation; else 0.6 dB/(cm MHz), two-way."),
-    click.option("--gain-db", type=float, help="Of the display."),
-    click.option("--dynamic-range-db", type=float, help="Of the display."),
-    click.option("--compression", help="Of the display: log or linear."),
-    click.option("--grain-mm", type=float, help="Size of the scatterers; else half the pulse length."),
-)
 
 
 @main.command()
@@ -147,14 +63,14 @@ def render(
     place = torch_device(device)
     settings = {name: None if value == "none" else value for name, value in given.items() if value is not None}
     medium_options = {name: settings.pop(name) for name in KIND_OF if name in settings}
-    renderer = UltrasoundRenderer(_probe(probe_name), **settings)
+    renderer = UltrasoundRenderer(read_probe(probe_name), **settings)
     probe_to_ras = require_rigid(torch.from_numpy(files.read_transform(pose)), pose)
     with progress() as bar:
         task = bar.add_task("reading the volume", total=3)
         volume = files.read_volume(volume_path)
-        inside = None if mask is None else _mask(mask, volume)
+        inside = None if mask is None else read_mask(mask, volume)
         bar.update(task, advance=1, description="building the acoustic medium")
-        medium = _medium(kind, volume, inside, medium_options).to(place)
+        medium = read_medium(kind, volume, inside, medium_options).to(place)
         bar.update(task, advance=1, description="rendering")
         with torch.inference_mode():
             image = renderer(medium, probe_to_ras)[0].mul(255).round().to("cpu", torch.uint8).numpy()
@@ -174,47 +90,6 @@ def _write(output: str, png: str | None, image: np.ndarray, pixel_to_ras: np.nda
         written += f" and {png}"
     rows, columns = image.shape
     click.echo(f"{written}: {rows} x {columns} pixels of {np.linalg.norm(pixel_to_ras[:3, 0]):.3g} mm")
-
-
-def torch_device(name: str) -> torch.device:
-    """The device of this name; InputError if torch cannot compute on it here."""
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"torch cannot compute on '{name}' here; use --device cpu.") from error
-
-
-def _probe(name: str) -> Probe:
-    return read_probe_json(name) if name.lower().endswith(".json") else probe_preset(name)
-
-
-def _mask(path: str, volume: Volume) -> np.ndarray:
-    mask = files.read_volume(path)
-    same_place = np.allclose(mask.ijk_to_ras, volume.ijk_to_ras, atol=1e-3)
-    if mask.array.shape != volume.array.shape or not same_place:
-        raise InputError(f"The mask {path} is not on the volume's grid; resample it to the volume first.")
-    return mask.array != 0
-
-
-def _medium(kind: str, volume: Volume, mask: np.ndarray | None, chosen: dict[str, str]) -> AcousticMedium:
-    for name in chosen:
-        if KIND_OF[name] != kind:
-            raise InputError(f"--{name.replace('_', '-')} is for --kind {KIND_OF[name]}, not {kind}.")
-    if kind == "labels":
-        if mask is not None:
-            raise InputError("--mask is for --kind mri or ct; in a label volume, label 0 is outside of the patient.")
-        return AcousticMedium.from_labels(volume.array, label_table(volume, **chosen), volume.ijk_to_ras)
-    if kind == "ct":
-        return AcousticMedium.from_ct(volume.array, volume.ijk_to_ras, mask=mask, **chosen)
-    mapping = chosen.pop("weights", None)
-    return AcousticMedium.from_mri(volume.array, volume.ijk_to_ras, mask, mapping=mapping, **chosen)
-
-
-def label_table(volume: Volume, labels_table: str | None = None) -> str | dict[int, str]:
-    """A public table's name, or {value: name}: of the table or file named, else the volume's own, else the default."""
-    if labels_table is None:
-        return volume.labels or LABEL_TABLES[0]
-    return labels_table if labels_table in LABEL_TABLES else files.read_label_names(labels_table)
 
 
 # --- train-impedance

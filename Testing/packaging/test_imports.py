@@ -17,6 +17,8 @@ BUNDLED = {"numpy", "scipy", "SimpleITK", "pydicom", "PIL", "torch"}
 SLICER = {"slicer", "slicer_core", "vtk", "vtkmodules", "vtkSegmentationCorePython"}
 GUI = {"qt", "ctk", "PythonQt", "PySide6"}
 OWN = {*MODULES, *ENGINES, *LIBRARIES}
+# Optional packages that commands draw and write with.
+WRITERS = {"matplotlib"}
 # What torch needs itself, where it is installed, and what vtk and torch's installers bring.
 TORCH_NEEDS = {"typing_extensions", "sympy", "mpmath", "filelock", "fsspec", "jinja2", "markupsafe", "networkx"}
 TORCH_NEEDS |= {"torchgen", "functorch", "packaging", "setuptools"}
@@ -25,6 +27,10 @@ TORCH_NEEDS |= {"torchgen", "functorch", "packaging", "setuptools"}
 def python_files(name):
     files = [file for module in MODULES for file in (ROOT / module / name).rglob("*.py")]
     return [file for file in sorted(files) if "__pycache__" not in file.parts]
+
+
+def is_command_line(file):
+    return file.name == "__main__.py" or file.parent.name == "commands"
 
 
 def module_name(file):
@@ -84,7 +90,7 @@ def foreign(file, allowed):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_import_only_what_slicer_bundles(engine):
     for file in python_files(engine):
-        command_line = {"click", "rich"} if file.name == "__main__.py" else set()
+        command_line = {"click", "rich", *WRITERS} if is_command_line(file) else set()
         below = set(ENGINES[: ENGINES.index(engine) + 1])
         assert not foreign(file, BUNDLED | below | command_line), file
 
@@ -119,10 +125,10 @@ def test_module_files_load_nothing_heavy(module):
 
 
 def test_command_lines_and_files_are_used_by_no_engine_code():
-    ends = {f"{engine}.{name}" for engine in ENGINES for name in ("files", "__main__")}
+    ends = {f"{engine}.{name}" for engine in ENGINES for name in ("files", "__main__", "commands")}
     for engine in ENGINES:
         for file in python_files(engine):
-            if file.name != "__main__.py":
+            if not is_command_line(file):
                 names = {name for name, _ in imports(file)}
                 used = {end for end in ends for name in names if name == end or name.startswith(f"{end}.")}
                 assert not used, file
