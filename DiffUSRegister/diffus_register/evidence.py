@@ -16,13 +16,14 @@ from torch import Tensor
 
 from .mapping import global_fit
 from .patches import PatchSet, log_likelihood, patch_similarity, patch_systems, score_poses
-from .search import PoseSpace, refine
+from .search import PoseSpace, distinct, refine
 from .volume import ChannelVolume
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-USUAL_FRAMES = 32
+HALF_REACH_MM = 7.0  # how far a half of the sweep is looked for around the pose
+HALF_SAMPLES = 256
 SPECKLE_CELLS = 0.5  # independent samples per averaged pixel: speckle is about as large as two of them
 FREE_MM = 4.0  # prior standard deviation of a free displacement
 
@@ -40,7 +41,10 @@ class Evidence:
     bend_mm: float  # RMS displacement by the quadratic deformation that the data ask for
     bend_gain: float  # what that deformation adds to the log likelihood, as a share of it
     odd_even_mm: float  # RMS distance between the poses of odd and even frames
-    early_late_mm: float  # of the first and second half, at the precision of USUAL_FRAMES: did tracker or head move?
+    halves_mm: (
+        float  # RMS distance between the best poses of the first and the second half of the frames, each searched
+    )
+    halves_gain: float  # what these poses add to the similarity, as a share of it: did the tracker or the head move?
     scale_percent: float  # change of the image's scale that the data ask for
     scale_gain: float  # what that change adds to the similarity, as a share of it
     mirrored: float  # similarity of the left-right mirrored frames, refined, as a share of the similarity
@@ -129,13 +133,42 @@ def bending(patches: PatchSet, volume: ChannelVolume, pose: Tensor, space: PoseS
     return float(moved.square().sum(1).mean().sqrt()), (fit.after - fit.before) / max(fit.before, 1e-9)
 
 
-def halves_apart(patches: PatchSet, volume: ChannelVolume, pose: Tensor, space: PoseSpace, first: Tensor) -> float:
-    """RMS distance in mm between the poses that two halves of the patches, `first` (P,) and the rest, find."""
+def odd_even_apart(patches: PatchSet, volume: ChannelVolume, pose: Tensor, space: PoseSpace) -> float:
+    """RMS distance in mm between the poses that odd and even frames slide to from `pose`."""
     rigid = rigid_fields(patches, space)
-    one = first.double()[:, None, None]
-    fit = fit_displacement(patches, volume, pose, space, torch.cat([rigid * one, rigid * (1 - one)], 1))
+    odd = (torch.unique(patches.frame, return_inverse=True)[1] % 2).double()[:, None, None]
+    fit = fit_displacement(patches, volume, pose, space, torch.cat([rigid * odd, rigid * (1 - odd)], 1))
     difference = fit.value[:6] - fit.value[6:]
     return float(torch.einsum("pmd,m->pd", rigid, difference).square().sum(1).mean().sqrt())
+
+
+def halves_apart(space: PoseSpace, pose: Tensor, wide, fine) -> tuple[float, float]:
+    """(mm between them, share of similarity gained) when each half of the sweep is searched for on its own.
+
+    wide, fine: (patches, volume) at the coarse and fine resolution. Where nothing moved during the sweep, the halves'
+    own optima may differ by some mm along weak directions but add next to nothing to the fit.
+    """
+    engine = torch.quasirandom.SobolEngine(6, scramble=True, seed=0)
+    unit = engine.draw(HALF_SAMPLES - 1, dtype=torch.float64).clamp(1e-4, 1 - 1e-4)
+    normal = torch.special.ndtri(unit).to(pose.device)
+    around = torch.cat([normal.new_zeros(1, 6), normal * (HALF_REACH_MM / 3)])
+    candidates = space.step(pose, around)
+    ends, before, after = [], 0.0, 0.0
+    for late in (False, True):
+        coarse, sharp = (_half(patches, late) for patches, _ in (wide, fine))
+        top = distinct(space, candidates, score_poses(coarse, wide[1], candidates), 1.0, 8)
+        found = refine(space, coarse, wide[1], torch.cat([candidates[top], pose[None]]), 10)
+        kept = distinct(space, found.pose, found.value, 0.5, 3)
+        last = refine(space, sharp, fine[1], torch.cat([found.pose[kept], pose[None]]), 8)
+        ends.append(last.pose[last.value.argmax()])
+        before += mean_similarity(sharp, fine[1], pose)[0]
+        after += float(last.value.max())
+    return float(space.distance(*ends)), after / max(before, 1e-9) - 1
+
+
+def _half(patches: PatchSet, late: bool) -> PatchSet:
+    rank = torch.unique(patches.frame, return_inverse=True)[1]
+    return patches.select((rank > rank.max() / 2) == late)
 
 
 def scaled_patches(patches: PatchSet, scale: float) -> PatchSet:
@@ -258,11 +291,9 @@ def gather(space: PoseSpace, pose: Tensor, ends, population, coarse, wide, fine)
     yield 0.3
     scale, scale_gain = image_scale(patches.thinned(500), volume, pose, space)
     yield 0.6
-    rank = torch.unique(patches.frame, return_inverse=True)[1]
-    odd_even = halves_apart(patches, volume, pose, space, rank % 2 == 1)
-    # What halves of few frames disagree by is mostly noise: brought to the precision of the usual number.
-    precision = min(1.0, float(rank.max() + 1) / USUAL_FRAMES) ** 0.5
-    early_late = precision * halves_apart(patches, volume, pose, space, rank > rank.max() / 2)
+    odd_even = odd_even_apart(patches, volume, pose, space)
+    several = len(torch.unique(patches.frame)) > 1
+    halves_mm, halves_gain = halves_apart(space, pose, wide, fine) if several else (0.0, 0.0)
     yield 0.8
     score = score_poses(*coarse, pose[None])[0]
     per_frame = {int(f): float(per_patch[patches.frame == f].mean()) for f in torch.unique(patches.frame)}
@@ -276,7 +307,8 @@ def gather(space: PoseSpace, pose: Tensor, ends, population, coarse, wide, fine)
         bend_mm=bend_mm,
         bend_gain=bend_gain,
         odd_even_mm=odd_even,
-        early_late_mm=early_late,
+        halves_mm=halves_mm,
+        halves_gain=halves_gain,
         scale_percent=scale,
         scale_gain=scale_gain,
         mirrored=mirrored_similarity(*wide, pose, space, plain),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +36,7 @@ RAYS = 64  # of the rendered channels
 REFLECTION_DB = 57.0  # of the renderer's default settings, above white-matter speckle
 PULSE_MM = 0.3  # length over which a boundary's reflection is seen
 BRIGHTNESS_FLOOR = 1e-4  # power: nothing darker than -40 dB differs
+MI_BINS = 20  # a coarser joint histogram than the usual 32: half the time, the same optimum
 STEP_MM = 0.6  # of the first gradient step in each of the six unknowns
 
 
@@ -56,7 +58,7 @@ def intensity_objective(
     images, mask = images.to(device, dtype), (share > 0.5).to(device, dtype)
     points = points.permute(0, 2, 3, 1).to(device, dtype)
     brightest = torch.quantile(volume.table[::97, 0], 0.995).clamp_min(1e-6)
-    compare = {"mind": mind_ssc, "ngf": ngf, "mi": mutual_information, "ncc": _both_ncc}[method]
+    compare = {"mind": mind_ssc, "ngf": ngf, "mi": partial(mutual_information, bins=MI_BINS), "ncc": _both_ncc}[method]
 
     def value(pose: Tensor) -> Tensor:
         matrix = pose.to(dtype)[:, None, None]

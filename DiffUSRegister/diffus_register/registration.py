@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 # Share of the 99th percentile below which an MRI shows air: no echo comes from there.
 AIR = 0.06
 
-IMAGE_FRAMES = 24  # what the methods of whole images look at
+# What the methods of whole images look at; joint histograms cost most.
+IMAGE_FRAMES = {"mi": 12}
+USUAL_IMAGE_FRAMES = 24
 IMAGE_STEPS = 25  # their gradient steps at each resolution
 
 KINDS = ("mri", "ct", "labels", "us", "generic")
@@ -221,7 +223,7 @@ class RigidRegistration:
 
     def _objective(self, level: Level, volume: ChannelVolume):
         """The chosen method's similarity of poses, on this level's frames and pixels."""
-        frames = choose_frames(self.sweep, min(level.frames, IMAGE_FRAMES))
+        frames = choose_frames(self.sweep, min(level.frames, IMAGE_FRAMES.get(self.method, USUAL_IMAGE_FRAMES)))
         pixel_mm = level.pixel_mm * field_scale(self.sweep)
         if needs_medium(self.method, self.kind):
             return rendered_objective(self.method, self.sweep, frames, pixel_mm, self.medium)
@@ -230,12 +232,20 @@ class RigidRegistration:
     def _state(self, stage: str, progress: float, similarity, pose: Tensor) -> RegistrationState:
         return RegistrationState(stage, float(progress), float(similarity), torch.linalg.inv(pose).cpu())
 
+    def _uncalibrated(self) -> str:
+        """What of this run the verdict's limits were not set on, in words, or an empty string."""
+        if self.kind != "mri":
+            return f"volumes of kind {self.kind}"
+        if self.method != "lc2":
+            return f"the method {self.method}"
+        return "" if self.settings == Settings() else "a search other than the standard one"
+
     def _finish(self, pose, value, evidence, per_frame, started) -> RegistrationResult:
         report = self.sweep.report
         return RegistrationResult(
             torch.linalg.inv(pose).cpu(),
             value,
-            judge(evidence, self.settings.translation_mm),
+            judge(evidence, self._uncalibrated()),
             evidence,
             per_frame,
             time.perf_counter() - started,

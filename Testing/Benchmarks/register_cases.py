@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
-from diffus_render.sweep import read_sweep
+from diffus_render.sweep import TrackedSweep, read_sweep
 from scipy import ndimage
-from simulated_sweep import SimulatedCase, displaced, smooth_deformation
+from scipy.cluster.vq import kmeans2
+from simulated_sweep import SimulatedCase, displaced, mni152, simulate, smooth_deformation
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 VOLUMES = {"colin27": "mri/colin27_ch2_t1_1mm.nii.gz", "mni152": "mri/mni152_2009a_t1_1mm.nii.gz"}
@@ -69,24 +70,80 @@ def good_cases(starts: int) -> Iterator[Case]:
             yield Case(f"{name}/{start}", "good", truth, *volume, initial, truth.targets)
 
 
-def spoilt_cases() -> Iterator[Case]:
-    """Nine each of: another head, a mirrored fan, a scale 5 % off, a smooth deformation, nothing to find."""
-    liver = read_sweep(SHARED / "us_tracked" / "liver_us_sweep.igs.mha").subset(range(0, 140, 5))
-    for number, name in enumerate(names()):
-        truth, head = read_truth(name), name.split("_")[0]
+def unseen_cases(count: int) -> Iterator[Case]:
+    """`count` newly simulated sweeps of each of two heads, from seeds that nothing was tuned on; one start each."""
+    for head, first in (("mni152", 9112), ("colin27", 9212)):
+        grey, white, ijk_to_ras = memberships(head)
         volume = read_volume(VOLUMES[head])
-        other = read_volume(VOLUMES["mni152" if head == "colin27" else "colin27"])
-        start = [random_start(truth, 5000 + 10 * number + n) for n in range(5)]
-        yield Case(name, "other head", truth, *other, start[0], truth.targets)
-        sweep = truth.sweep
-        flipped = replace(sweep, frames=sweep.frames.flip(2), mask=sweep.mask.flip(2))
-        yield Case(name, "mirrored", replace(truth, sweep=flipped), *volume, start[1], truth.targets)
-        scaled = sweep.image_to_reference.clone()
-        scaled[:, :3, :2] *= 1.05 if number % 2 else 0.95
-        scaled = replace(sweep, image_to_reference=scaled)
-        yield Case(name, "scale", replace(truth, sweep=scaled), *volume, start[2], truth.targets)
-        yield _deformed(name, truth, volume, start[3], number)
-        yield _nothing(name, truth, volume, start[4], number, liver)
+        for seed in range(first, first + count):
+            truth = simulate(grey, white, ijk_to_ras, seed=seed)
+            yield Case(f"{head}_{seed}", "unseen", truth, *volume, random_start(truth, seed), truth.targets)
+
+
+def memberships(head: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(grey, white) in 0..1 and ijk_to_ras: MNI152's own maps, or Colin27's T1 between its three k-means centres."""
+    _, grey, white, ijk_to_ras = mni152()
+    if head == "mni152":
+        return grey, white, ijk_to_ras
+    t1, t1_to_ras = read_volume(VOLUMES[head])
+    inside = ndimage.binary_dilation(grey + white > 0.3, iterations=3).astype(np.float32)
+    to_mni = np.linalg.inv(ijk_to_ras) @ t1_to_ras
+    matrix = to_mni[:3, :3][::-1, ::-1]  # both heads lie in MNI space: its brain mask, 3 mm wider, holds Colin's brain
+    mask = ndimage.affine_transform(inside, matrix, to_mni[:3, 3][::-1], output_shape=t1.shape, order=1) > 0.5
+    smooth = ndimage.gaussian_filter(t1, 0.4)
+    start = np.quantile(smooth[mask], [[0.1], [0.45], [0.8]])
+    fluid, middle, bright = np.sort(kmeans2(smooth[mask][:, None], start, minit="matrix")[0][:, 0])
+    brain, count = ndimage.label(ndimage.binary_opening(mask & (smooth > 0.5 * (fluid + middle)), iterations=2))
+    largest = 1 + np.argmax(ndimage.sum(brain > 0, brain, range(1, count + 1)))
+    brain = ndimage.binary_dilation(brain == largest, iterations=2) & mask
+    white = np.clip((smooth - middle) / (bright - middle), 0, 1)
+    fluid = np.clip((middle - smooth) / (middle - fluid), 0, 1)
+    return ((1 - white - fluid) * brain).astype(np.float32), (white * brain).astype(np.float32), t1_to_ras
+
+
+def spoilt_cases() -> Iterator[Case]:
+    """Every way of spoiling each of the shared sweeps."""
+    liver = read_liver()
+    for number, name in enumerate(names()):
+        head = name.split("_")[0]
+        other = "mni152" if head == "colin27" else "colin27"
+        yield from spoilt(
+            name, read_truth(name), read_volume(VOLUMES[head]), read_volume(VOLUMES[other]), number, liver
+        )
+
+
+def read_liver() -> TrackedSweep:
+    """A real sweep of another organ."""
+    return read_sweep(SHARED / "us_tracked" / "liver_us_sweep.igs.mha").subset(range(0, 140, 5))
+
+
+def spoilt(name: str, truth: SimulatedCase, volume, other, number: int, liver: TrackedSweep) -> Iterator[Case]:
+    """Another head, a mirrored fan, a scale 5 % off, a smooth deformation, nothing to find, a tracker that slipped."""
+    start = [random_start(truth, 5000 + 10 * number + n) for n in range(6)]
+    yield Case(name, "other head", truth, *other, start[0], truth.targets)
+    sweep = truth.sweep
+    flipped = replace(sweep, frames=sweep.frames.flip(2), mask=sweep.mask.flip(2))
+    yield Case(name, "mirrored", replace(truth, sweep=flipped), *volume, start[1], truth.targets)
+    scaled = sweep.image_to_reference.clone()
+    scaled[:, :3, :2] *= 1.05 if number % 2 else 0.95
+    scaled = replace(sweep, image_to_reference=scaled)
+    yield Case(name, "scale", replace(truth, sweep=scaled), *volume, start[2], truth.targets)
+    yield _deformed(name, truth, volume, start[3], number)
+    yield _nothing(name, truth, volume, start[4], number, liver)
+    yield _slipped(name, truth, volume, start[5], number)
+
+
+def _slipped(name, truth, volume, initial, number) -> Case:
+    """The second half of the frames is moved by 3 to 6 mm; errors are taken at where that half's targets now lie."""
+    matrices = truth.sweep.image_to_reference.clone()
+    slip = np.random.default_rng(number).standard_normal(3)
+    slip *= (3 + 3 * (number % 9) / 8) / np.linalg.norm(slip)
+    matrices[len(matrices) // 2 :, :3, 3] += torch.from_numpy(slip)
+    targets = truth.targets.copy()
+    later = len(targets) // 2
+    targets[later:] += slip @ truth.mri_to_reference[:3, :3]
+    slipped = replace(truth, sweep=replace(truth.sweep, image_to_reference=matrices), targets=targets)
+    return Case(name, "slipped", slipped, *volume, initial, truth.targets)
 
 
 def _at(field: np.ndarray, points: np.ndarray, ijk_to_ras: np.ndarray) -> np.ndarray:
@@ -99,7 +156,7 @@ def _deformed(name, truth, volume, initial, number) -> Case:
     options = {"seed": number, "sigma_mm": (15.0, 20.0, 30.0)[number % 3]}
     _, field = smooth_deformation(*volume, peak_mm=1.0, **options)
     largest = np.linalg.norm(_at(field, truth.targets, volume[1]), axis=1).max()
-    bent, field = smooth_deformation(*volume, peak_mm=float((5 + 5 * number / 8) / largest), **options)
+    bent, field = smooth_deformation(*volume, peak_mm=float((5 + 5 * (number % 9) / 8) / largest), **options)
     moved = truth.targets.copy()
     for _ in range(10):
         moved = truth.targets - _at(field, moved, volume[1])
@@ -119,5 +176,5 @@ def _nothing(name, truth, volume, initial, number, liver) -> Case:
         moved[:3, 3] += middle.mean(0).numpy() - (truth.targets.mean(0) @ initial[:3, :3].T + initial[:3, 3])
         return Case(name, "liver", replace(truth, sweep=liver), *volume, moved, truth.targets)
     shift = np.eye(4)
-    shift[number // 3, 3] = 100.0
+    shift[number // 3 % 3, 3] = 100.0
     return Case(name, "outside", truth, *volume, initial @ shift, truth.targets)

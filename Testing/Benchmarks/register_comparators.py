@@ -96,14 +96,17 @@ def by_elastix(case, fixed, moving) -> np.ndarray:
     start = start_transform(case, fixed)
     resampled = sitk.Resample(moving, fixed, start, sitk.sitkLinear, 0.0)
     images = []
-    for image in (fixed, resampled):
-        converted = itk.image_from_array(sitk.GetArrayFromImage(image).astype(np.float32))
+    for image, kind in ((fixed, np.float32), (resampled, np.float32), (fixed > 0, np.uint8)):
+        converted = itk.image_from_array(sitk.GetArrayFromImage(image).astype(kind))
         converted.SetOrigin(image.GetOrigin())
         converted.SetSpacing(image.GetSpacing())
         images.append(converted)
     parameters = itk.ParameterObject.New()
     parameters.AddParameterMap(parameters.GetDefaultParameterMap("rigid", 4))
-    _, result = itk.elastix_registration_method(*images, parameter_object=parameters, log_to_console=False)
+    still, moved, mask = images
+    _, result = itk.elastix_registration_method(
+        still, moved, parameter_object=parameters, fixed_mask=mask, log_to_console=False
+    )
     found = result.GetParameterMap(0)
     extra = sitk.Euler3DTransform()
     extra.SetCenter([float(v) for v in found["CenterOfRotationPoint"]])

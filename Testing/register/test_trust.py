@@ -16,7 +16,8 @@ GOOD = Evidence(
     bend_mm=0.8,
     bend_gain=0.06,
     odd_even_mm=0.25,
-    early_late_mm=0.3,
+    halves_mm=0.6,
+    halves_gain=0.02,
     scale_percent=-0.5,
     scale_gain=0.004,
     mirrored=0.35,
@@ -28,7 +29,7 @@ GOOD = Evidence(
 
 
 def test_all_tests_passed_is_trusted_with_a_small_error():
-    verdict = judge(GOOD, 25.0)
+    verdict = judge(GOOD)
     assert verdict.verdict == "trusted"
     assert 0 < verdict.expected_error_mm < verdict.expected_error_worst_mm < 3
     assert "simulated" in verdict.calibrated_on
@@ -39,9 +40,9 @@ def test_all_tests_passed_is_trusted_with_a_small_error():
     [
         ("overlap", 0.8, "80%"),
         ("frames", 3, "3 frames"),
-        ("z_score", 5.0, "random poses"),
+        ("z_score", 4.2, "random poses"),
         ("runner_up", 0.97, "another pose"),
-        ("global_fit", 0.04, "4.0%"),
+        ("global_fit", 0.09, "9.0%"),
         ("bend_gain", 0.25, "bending"),
         ("scale_gain", 0.08, "-0.5 %"),
         ("odd_even_mm", 1.5, "odd and even"),
@@ -49,7 +50,7 @@ def test_all_tests_passed_is_trusted_with_a_small_error():
     ],
 )
 def test_each_test_alone_turns_trusted_to_check(name, value, words):
-    verdict = judge(dataclasses.replace(GOOD, **{name: value}), 25.0)
+    verdict = judge(dataclasses.replace(GOOD, **{name: value}))
     assert verdict.verdict == "check"
     assert words in verdict.reasons[0]
     assert verdict.expected_error_worst_mm >= 5.0
@@ -64,35 +65,44 @@ def test_each_test_alone_turns_trusted_to_check(name, value, words):
         {"global_fit": 0.004, "bend_gain": 0.3},
     ],
 )
-def test_nothing_to_go_by_is_rejected_and_the_error_is_that_of_the_guess(change):
-    verdict = judge(dataclasses.replace(GOOD, **change), 25.0)
+def test_nothing_to_go_by_is_rejected_and_has_no_expected_error(change):
+    verdict = judge(dataclasses.replace(GOOD, **change))
     assert verdict.verdict == "rejected"
     assert verdict.reasons
-    assert verdict.expected_error_mm >= 25.0
+    assert verdict.expected_error_mm is None
+    assert verdict.expected_error_worst_mm is None
 
 
 def test_no_overlap_is_rejected():
-    assert judge(None, 25.0).verdict == "rejected"
+    assert judge(None).verdict == "rejected"
 
 
 def test_few_frames_name_the_weakest_direction():
-    verdict = judge(dataclasses.replace(GOOD, frames=1), 25.0)
+    verdict = judge(dataclasses.replace(GOOD, frames=1))
     assert verdict.verdict == "check"
     assert any("weakest direction: shift up-down" in reason for reason in verdict.reasons)
 
 
 def test_evidence_that_could_not_be_computed_is_rejected():
     for name in ("z_score", "bend_gain", "laplace_mm", "mirrored"):
-        assert judge(dataclasses.replace(GOOD, **{name: float("nan")}), 25.0).verdict == "rejected"
+        assert judge(dataclasses.replace(GOOD, **{name: float("nan")})).verdict == "rejected"
 
 
 def test_halves_that_disagree_are_not_trusted():
-    verdict = judge(dataclasses.replace(GOOD, early_late_mm=1.1), 25.0)
+    verdict = judge(dataclasses.replace(GOOD, halves_gain=0.2, halves_mm=4.0))
     assert verdict.verdict == "check"
     assert "did it move" in verdict.reasons[0]
 
 
 def test_one_frame_names_its_weakest_direction_even_when_rejected():
-    verdict = judge(dataclasses.replace(GOOD, frames=1, z_score=3.0), 25.0)
+    verdict = judge(dataclasses.replace(GOOD, frames=1, z_score=3.0))
     assert verdict.verdict == "rejected"
     assert any("shift up-down" in reason for reason in verdict.reasons)
+
+
+def test_what_the_limits_were_not_set_on_gets_no_more_than_check():
+    verdict = judge(GOOD, "volumes of kind ct")
+    assert verdict.verdict == "check"
+    assert "not calibrated for volumes of kind ct" in verdict.reasons[0]
+    assert verdict.calibrated_on.startswith("nothing like this run")
+    assert judge(dataclasses.replace(GOOD, z_score=1.0), "volumes of kind ct").verdict == "rejected"

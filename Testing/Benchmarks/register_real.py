@@ -1,0 +1,94 @@
+"""Registration of real ultrasound: a wire phantom to its drawing, odd frames of a liver sweep to its even ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from Benchmarks.measure import console, report
+from Benchmarks.register_cases import SHARED, read_volume
+from diffus_register.landmarks import match_landmarks, read_landmarks, rigid_from_landmarks, target_errors
+from diffus_register.registration import register, sweep_extent
+from diffus_render.sweep import TrackedSweep, read_image_to_probe, read_sweep
+from scipy import ndimage
+from simulated_sweep import SimulatedCase, displaced
+
+STARTS = 3
+
+
+def run(folder: Path) -> None:
+    """Writes register_real.csv and register_landmarks.csv into `folder`."""
+    if not SHARED.is_dir():
+        console.print(f"skipped: the shared test data is not present at {SHARED}")
+        return
+    rows = [*_runs("wire phantom", *wires(), 5, 5, "generic"), *_runs("liver, odd to even", *liver(), 10, 8, "us")]
+    header = ["sweep", "start mm", "end mm", "verdict", "seconds"]
+    report(folder, "register_real", "Real ultrasound: mean mm at wire ends, over the fan", header, rows)
+    report(
+        folder,
+        "register_landmarks",
+        "RESECT landmarks, MRI and ultrasound before resection",
+        ["cases", "as recorded, mm", "after the best rigid transform, mm"],
+        [resect()],
+    )
+
+
+def _runs(name: str, volume, ijk_to_ras, truth: SimulatedCase, mm: float, degrees: float, kind: str):
+    for seed in range(STARTS):
+        initial = displaced(truth, mm, degrees, seed)
+        result = register(volume, ijk_to_ras, truth.sweep, initial=initial, kind=kind, seed=seed)
+        end = truth.error_mm(result.mri_to_reference.numpy())
+        console.print(f"{name}  start {truth.error_mm(initial):.2f}  end {end:.2f} mm")
+        yield [name, f"{truth.error_mm(initial):.2f}", f"{end:.2f}", result.verdict.verdict, f"{result.seconds:.0f}"]
+
+
+def wires():
+    """(drawing of the wires, its matrix, real frames of them with the known PhantomToReference and the wires' ends)."""
+    folder = SHARED / "us_tracked"
+    calibration = read_image_to_probe(folder / "plus_fCal2_ImageToProbe.tfm")
+    sweep = read_sweep(folder / "plus_fCal_Test_Calibration_3NWires_fCal2.0.igs.mha", calibration)
+    ends = np.genfromtxt(folder / "plus_fCal2_wires_phantom_mm.csv", delimiter=",", skip_header=1)[:, 1:].reshape(-1, 3)
+    phantom_to_reference = np.asarray(read_image_to_probe(folder / "plus_fCal2_PhantomToReference.tfm"))
+    volume = read_volume("us_tracked/plus_fCal2_phantom_wires_SYNTHETIC.nrrd")
+    return *volume, SimulatedCase(sweep, phantom_to_reference, ends)
+
+
+def liver():
+    """(even frames compounded, its matrix, the odd frames whose true pose in it is the identity)."""
+    sweep = read_sweep(SHARED / "us_tracked" / "liver_us_sweep.igs.mha")
+    even, odd = (sweep.subset(list(range(first, len(sweep), 2))) for first in (0, 1))
+    targets = sweep_extent(odd)[2][::500].numpy()
+    return *splatted(even), SimulatedCase(odd, np.eye(4), targets)
+
+
+def splatted(sweep: TrackedSweep, spacing: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """The frames' pixels averaged in voxels of the reference frame, small gaps filled by a Gaussian; 0..100."""
+    points, values = [], []
+    for number, pose in enumerate(sweep.image_to_reference):
+        pixels = torch.nonzero(sweep.mask[0])[::3]
+        flat = torch.nn.functional.pad(pixels.flip(1).double(), (0, 1))
+        points.append(flat @ pose[:3, :3].T + pose[:3, 3])
+        values.append(sweep.frames[number][pixels[:, 0], pixels[:, 1]])
+    place, value = torch.cat(points).numpy(), torch.cat(values).numpy()
+    low = place.min(0) - 2
+    size = np.ceil((place.max(0) + 2 - low) / spacing).astype(int)
+    i, j, k = np.rint((place - low) / spacing).astype(int).T
+    flat = (k * size[1] + j) * size[0] + i
+    total = np.bincount(flat, value, size.prod()).reshape(size[::-1])
+    count = np.bincount(flat, minlength=size.prod()).reshape(size[::-1]).astype(float)
+    total, count = (ndimage.gaussian_filter(part, 1.0) for part in (total, count))
+    matrix = np.diag([spacing, spacing, spacing, 1.0])
+    matrix[:3, 3] = low
+    return np.where(count > 1e-2, 100 * total / np.maximum(count, 1e-2), 0).astype(np.float32), matrix
+
+
+def resect() -> list[str]:
+    """Cases, and the mean over them of the mean error before and after the closed-form rigid transform."""
+    before, after = [], []
+    for mri in sorted((SHARED / "landmarks").glob("resect_case*_mri.mrk.json")):
+        us = read_landmarks(mri.with_name(mri.name.replace("_mri", "_us")))[0]
+        a, b = match_landmarks(us, read_landmarks(mri)[0])
+        before.append(float(target_errors(torch.eye(4, dtype=torch.float64), a, b).mean()))
+        after.append(float(target_errors(rigid_from_landmarks(a, b), a, b).mean()))
+    return [str(len(before)), f"{np.mean(before):.2f}", f"{np.mean(after):.2f}"]
