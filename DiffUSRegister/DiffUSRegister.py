@@ -4,12 +4,15 @@ import sys
 import unittest
 from pathlib import Path
 
+import slicer
+
 # Loaded from the source tree, this module may come before the one that it rests on; installed, both share a folder.
 if (_render := Path(__file__).resolve().parents[1] / "DiffUSRender").is_dir() and str(_render) not in sys.path:
     sys.path.append(str(_render))
 
 from DiffUSRegisterLib.i18n import _, translate
 from DiffUSRegisterLib.logic import RegisterLogic
+from DiffUSRegisterLib.sample_case import registerSampleData
 from DiffUSRegisterLib.widget import RegisterWidget
 from DiffUSRenderLib.panel import runSoon
 from slicer.ScriptedLoadableModule import (
@@ -17,6 +20,8 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
 )
+
+DOCUMENTATION = "https://github.com/gduguey/DiffUS/blob/main/Docs/register.md"
 
 
 class DiffUSRegister(ScriptedLoadableModule):
@@ -27,13 +32,22 @@ class DiffUSRegister(ScriptedLoadableModule):
         parent.title = _("DiffUS Register")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Ultrasound")]
         parent.dependencies = ["DiffUSRender"]
-        parent.contributors = ["DiffUS contributors"]
+        parent.contributors = ["The DiffUS developers"]
         parent.helpText = _(
             "Registers tracked ultrasound to a loaded MRI or CT, and says how far the result can be trusted. "
             "Choose the volume and the ultrasound, then Apply; look at the overlay and the reasons before accepting. "
-            "For research; not for clinical decisions."
+            "Accept moves the registered volume only, not what was drawn on it; Undo puts it back. "
+            "Sample Data has a case to try it on. For research; not for clinical decisions."
         )
+        parent.helpText += f' <a href="{DOCUMENTATION}">{_("Documentation")}</a>'
         parent.acknowledgementText = _("Similarity after Wein et al. 2013 and Fuerst et al. 2014 (LC2).")
+        if hasattr(getattr(slicer, "app", None), "connect"):
+            slicer.app.connect("startupCompleted()", registerSamples)
+
+
+def registerSamples() -> None:
+    """Puts the sample case into the module Sample Data, which is loaded once the application has started."""
+    registerSampleData(Path(__file__).parent / "Resources" / "Icons")
 
 
 class DiffUSRegisterWidget(RegisterWidget):

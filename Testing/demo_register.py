@@ -75,7 +75,9 @@ def say(done: Registered, console) -> None:
         f"Tracked sweep of {len(done.truth.sweep)} frames, MRI put {OFF_MM:g} mm and {OFF_DEG:g} degrees off. "
         f"Target error: {start:.2f} mm at the start, {end:.2f} mm after {result.seconds:.0f} s of registration."
     )
-    expected = f"{verdict.expected_error_mm:.2f} mm, at worst {verdict.expected_error_worst_mm:.2f} mm"
+    expected = "not known"
+    if verdict.expected_error_mm is not None:
+        expected = f"{verdict.expected_error_mm:.2f} mm, at worst {verdict.expected_error_worst_mm:.2f} mm"
     console.print(f"Verdict: {verdict.verdict} ({'; '.join(verdict.reasons)}); expected error {expected}.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import slicer
@@ -97,8 +97,27 @@ def staticToWorld(node) -> np.ndarray:
     return matrix
 
 
-def recordedChain(proxy, browser) -> Chain | None:
-    """The chain above the browser's proxy of the images, up to the last transform that moves; None if none does."""
+def withCalibration(links: list[Link], above: list, calibrationNode) -> tuple[list[Link], tuple[str, ...]]:
+    """The links with the image calibration (a node or None) before them where they begin at the probe, and notes.
+
+    above: the transform nodes over the image. A chain that begins at the image has no place for another calibration.
+    """
+    if calibrationNode is None or calibrationNode in above or any(link.node is calibrationNode for link in links):
+        return links, ()
+    first = links[0] if links else None
+    source = first.sequence.GetAttribute(SOURCE_ATTRIBUTE) if first is not None and first.sequence is not None else None
+    match = _SOURCE.match(source or first.name or "") if first is not None else None
+    if match and match[1] == "Probe":
+        return [Link(calibrationNode.GetName(), calibrationNode), *links], ()
+    note = _("The calibration '{name}' was left out: the image has its place without it.")
+    return links, (note.format(name=calibrationNode.GetName()),)
+
+
+def recordedChain(proxy, browser, calibrationNode=None) -> Chain | None:
+    """The chain above the browser's proxy of the images, up to the last transform that moves; None if none does.
+
+    calibrationNode: goes between the image and a chain that begins at the probe, see `withCalibration`.
+    """
     links, moving = [], 0
     above = transformsAbove(proxy)
     for transform in above:
@@ -109,7 +128,8 @@ def recordedChain(proxy, browser) -> Chain | None:
     if not moving:
         return None
     reference = above[moving] if moving < len(above) else None
-    return Chain(tuple(links[:moving]), staticToWorld(reference), reference)
+    links, notes = withCalibration(links[:moving], above, calibrationNode)
+    return Chain(tuple(links), staticToWorld(reference), reference, notes)
 
 
 def chosenChain(poseSequence, calibrationNode, browser) -> Chain:
@@ -126,7 +146,8 @@ def taggedChain(browser, calibrationNode) -> Chain | None:
     """
     tagged = _taggedSequences(browser)
     if direct := tagged.get(("Image", "Reference")):
-        return _closed([Link(direct.GetName(), sequence=direct)], direct, browser)
+        links, notes = withCalibration([Link(direct.GetName(), sequence=direct)], [], calibrationNode)
+        return replace(_closed(links, direct, browser), notes=notes)
     if calibrationNode is not None:
         links = [Link(calibrationNode.GetName(), calibrationNode)]
     elif calibration := tagged.get(("Image", "Probe")):
@@ -142,8 +163,7 @@ def taggedChain(browser, calibrationNode) -> Chain | None:
     if reference := tagged.get(("Reference", "Tracker")):
         return Chain((*links, Link(reference.GetName(), sequence=reference, inverted=True)), np.eye(4))
     note = _("The recording tracks no reference: poses are relative to the tracker.")
-    chain = _closed(links, pose, browser)
-    return Chain(chain.links, chain.referenceToWorld, chain.referenceNode, (note,))
+    return replace(_closed(links, pose, browser), notes=(note,))
 
 
 def synchronizedSequences(browser) -> list:

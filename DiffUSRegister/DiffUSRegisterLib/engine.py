@@ -84,7 +84,8 @@ def trackedSweep(ultrasound: SceneUltrasound) -> TrackedSweep:
 
     with engineErrors():
         if ultrasound.isVolume:
-            return sweep_from_volume(ultrasound.frames, ultrasound.imageToReference[0])
+            sweep = sweep_from_volume(ultrasound.frames, ultrasound.imageToReference[0])
+            return replace(sweep, report=replace(sweep.report, notes=(*sweep.report.notes, *ultrasound.notes)))
         total = len(ultrasound.frames) + ultrasound.skipped
         report = SweepReport(total, ultrasound.skipped, notes=ultrasound.notes)
         return TrackedSweep.from_arrays(ultrasound.frames, ultrasound.imageToReference, report=report)
@@ -108,6 +109,14 @@ def fitLandmarks(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
     with engineErrors():
         return rigid_from_landmarks(torch.from_numpy(source), torch.from_numpy(target)).numpy()
+
+
+def pairNames(first: list[str], second: list[str]) -> list[tuple[int, int]]:
+    """Which name of the first list belongs to which of the second; RenderError where that cannot be told."""
+    from diffus_register.landmarks import pair_names
+
+    with engineErrors():
+        return pair_names(first, second)
 
 
 def readSweepFile(path: str, imageToProbe: np.ndarray | None = None) -> TrackedSweep:

@@ -128,7 +128,7 @@ class RegisterLogic:
                     outcome.verdict,
                     ultrasound.referenceNode,
                     ultrasound.referenceToWorld,
-                    session.problem.ijkToRas,
+                    session.fingerprint,
                 )
             parameterNode.resultTable = createResultTable(scene, session.volume.GetName(), report)
             parameterNode.curveChart = curve.chart

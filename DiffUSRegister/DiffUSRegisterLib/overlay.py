@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import slicer
 import slicer.util
-from DiffUSRenderLib.geometry import fromVtk, toVtk
+from DiffUSRenderLib.frame_view import alignToFrame, restoreView, viewState
+from DiffUSRenderLib.geometry import toVtk
 from DiffUSRenderLib.slice_view import compositeNode
 
 from .i18n import _
 from .parameters import OverlayMode
 
 OVERLAY_ATTRIBUTE = "DiffUSRegister.Overlay"
-MARGIN = 1.08  # field of view over the frame's size
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class FrameOverlay:
     def hide(self) -> None:
         """Gives the view back as it was, and removes the two volumes."""
         if self._found is not None and self._view.GetScene() is not None:
-            _restoreView(self._view, self._found)
+            restoreView(self._view, self._found)
         for node in (*(volume.GetDisplayNode() for volume in self._nodes), *self._nodes):
             if node is not None and node.GetScene() is not None:
                 node.GetScene().RemoveNode(node)
@@ -140,16 +140,7 @@ class FrameOverlay:
         self._nodes, self._view, self._found, self._aligned = [], None, None, None
 
     def _keep(self, view) -> None:
-        composite = compositeNode(view)
-        layers = None
-        if composite is not None:
-            layers = (
-                composite.GetBackgroundVolumeID(),
-                composite.GetForegroundVolumeID(),
-                composite.GetForegroundOpacity(),
-            )
-        self._view = view
-        self._found = (fromVtk(view.GetSliceToRAS()), view.GetFieldOfView(), view.GetXYZOrigin(), layers)
+        self._view, self._found = view, viewState(view)
 
     def _layers(self, opacity: float) -> None:
         composite = compositeNode(self._view)
@@ -159,32 +150,6 @@ class FrameOverlay:
         composite.SetBackgroundVolumeID(frame.GetID())
         composite.SetForegroundVolumeID(over.GetID())
         composite.SetForegroundOpacity(opacity)
-
-
-def alignToFrame(view, imageToWorld: np.ndarray, shape: tuple[int, int]) -> None:
-    """Puts a slice view into the plane of a frame: columns to the right, rows down, all of it in sight."""
-    spacing = np.linalg.norm(imageToWorld[:3, :2], axis=0)
-    right, down = (imageToWorld[:3, :2] / spacing).T
-    centre = imageToWorld @ [(shape[1] - 1) / 2, (shape[0] - 1) / 2, 0.0, 1.0]
-    view.SetSliceToRASByNTP(*np.cross(down, right), *right, *centre[:3], 0)
-    width, height, _depth = view.GetDimensions()
-    mmPerPixel = MARGIN * max(shape[1] * spacing[0] / max(1, width), shape[0] * spacing[1] / max(1, height))
-    view.SetXYZOrigin(0.0, 0.0, 0.0)
-    view.SetFieldOfView(width * mmPerPixel, height * mmPerPixel, view.GetFieldOfView()[2])
-
-
-def _restoreView(view, found: tuple) -> None:
-    sliceToRas, fieldOfView, origin, layers = found
-    composite = compositeNode(view)
-    if composite is not None and layers is not None:
-        background, foreground, opacity = layers
-        composite.SetBackgroundVolumeID(background)
-        composite.SetForegroundVolumeID(foreground)
-        composite.SetForegroundOpacity(opacity)
-    view.GetSliceToRAS().DeepCopy(toVtk(sliceToRas))
-    view.SetXYZOrigin(*origin)
-    view.SetFieldOfView(*fieldOfView)
-    view.UpdateMatrices()
 
 
 def _addSlice(scene, name: str):

@@ -102,10 +102,11 @@ def missingInput(parameterNode) -> str:
         return _("Choose the tracked ultrasound: a sequence browser, an image sequence or a volume.")
     if parameterNode.ultrasound.GetID() == parameterNode.inputVolume.GetID():
         return _("The volume and the ultrasound are the same node: choose another volume or another ultrasound.")
+    points = (parameterNode.volumeLandmarks, parameterNode.ultrasoundLandmarks)
+    if all(points) and points[0].GetID() == points[1].GetID():
+        return _("The landmarks in the volume and in the ultrasound are one list: choose another for one of them.")
     if parameterNode.startFrom is StartFrom.TRANSFORM and parameterNode.initialTransform is None:
         return _("Choose the transform of the first guess, or start from the present position.")
-    if parameterNode.startFrom is StartFrom.LANDMARKS and not (
-        parameterNode.volumeLandmarks and parameterNode.ultrasoundLandmarks
-    ):
+    if parameterNode.startFrom is StartFrom.LANDMARKS and not all(points):
         return _("Choose the landmarks in the volume and in the ultrasound, or start from the present position.")
     return ""

@@ -72,12 +72,9 @@ def reportRows(report: dict) -> list[tuple[str, str, str]]:
     """(quantity, value, unit) of everything worth knowing about a result, the verdict first."""
     rows = [(_("Verdict"), verdictText(report["verdict"]), "")]
     rows += [(_("Reason"), reason, "") for reason in report["reasons"]]
-    if report["verdict"] != "rejected":
-        rows += [
-            (_("Expected error"), _number(report["expected_error_mm"]), "mm"),
-            (_("Expected error, worst 5 %"), _number(report["expected_error_worst_mm"]), "mm"),
-        ]
     rows += [
+        (_("Expected error"), *_length(report["expected_error_mm"])),
+        (_("Expected error, worst 5 %"), *_length(report["expected_error_worst_mm"])),
         (_("Calibrated on"), str(report["calibrated_on"]), ""),
         (_("Assumes"), str(report.get("assumptions", "")), ""),
         (_("Similarity"), _number(report["similarity"]), ""),
@@ -109,6 +106,11 @@ def landmarkReport(pairs: LandmarkPairs | None, before, after) -> dict:
 def verdictText(verdict: str) -> str:
     """The verdict in words."""
     return {"trusted": _("Trusted"), "check": _("Check"), "rejected": _("Rejected")}.get(verdict, verdict)
+
+
+def _length(value: float | None) -> tuple[str, str]:
+    """Value and unit of a length in mm that may not be known."""
+    return (_("not known"), "") if value is None else (_number(value), "mm")
 
 
 def _number(value) -> str:

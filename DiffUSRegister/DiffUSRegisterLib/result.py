@@ -8,16 +8,22 @@ import numpy as np
 from DiffUSRenderLib.errors import RenderError
 from DiffUSRenderLib.geometry import ijkToRas, isLinearToWorld, nodeToWorld, toVtk
 
+from .chain import browsers, synchronizedSequences, transformsAbove
 from .engine import Outcome
+from .fingerprint import Fingerprint, fingerprint
 from .i18n import _
 from .start import LandmarkPairs
 
+SOURCE_GEOMETRY_ROLE = "referenceImageGeometryRef"  # by which a segmentation names the volume that it was drawn on
 VOLUME_ROLE = "DiffUSRegister.Volume"
 REFERENCE_ROLE = "DiffUSRegister.Reference"
 VERDICT_ATTRIBUTE = "DiffUSRegister.Verdict"
 GEOMETRY_ATTRIBUTE = "DiffUSRegister.IJKToRAS"
+CHECKSUM_ATTRIBUTE = "DiffUSRegister.Checksum"
 REFERENCE_ATTRIBUTE = "DiffUSRegister.ReferenceToWorld"
-LANDMARK_LIMIT_MM = 3.0  # a result that leaves landmarks further apart is never trusted
+LANDMARK_LIMIT_MM = 3.0  # a result that leaves landmarks further apart on average is never trusted
+WORST_LANDMARK_LIMIT_MM = 5.0  # nor one that leaves any pair so far apart: more than a place is clicked wrong by
+NAMES_SHOWN = 3  # of nodes in a sentence
 MOVED_MM = 1e-3
 
 
@@ -26,15 +32,19 @@ class ConfirmationNeeded(RenderError):
 
 
 def weighLandmarks(outcome: Outcome, pairs: LandmarkPairs | None, volumeToWorld: np.ndarray) -> Outcome:
-    """The outcome, lowered from `trusted` to `check` where landmarks contradict it."""
-    if pairs is None or outcome.verdict != "trusted":
+    """The outcome, lowered from `trusted` to `check` where landmarks contradict it; they raise the errors of both."""
+    if pairs is None or outcome.verdict == "rejected":
         return outcome
     apart = pairs.distancesMm(volumeToWorld)
     mean, worst = float(apart.mean()), float(apart.max())
-    if mean <= LANDMARK_LIMIT_MM:
+    if mean <= LANDMARK_LIMIT_MM and worst <= WORST_LANDMARK_LIMIT_MM:
         return outcome
-    # The engine's reasons are those for trusting it: they no longer hold, and neither do its expected errors.
-    reasons = (_("The landmarks are still {mean:.1f} mm apart on average.").format(mean=mean),)
+    if mean > LANDMARK_LIMIT_MM:
+        contradiction = _("The landmarks are still {mean:.1f} mm apart on average.").format(mean=mean)
+    else:
+        contradiction = _("One pair of landmarks is still {worst:.1f} mm apart.").format(worst=worst)
+    # Reasons for trusting it no longer hold, and neither do its expected errors.
+    reasons = (contradiction, *(outcome.reasons if outcome.verdict == "check" else ()))
     report = {
         **outcome.report,
         "verdict": "check",
@@ -46,11 +56,11 @@ def weighLandmarks(outcome: Outcome, pairs: LandmarkPairs | None, volumeToWorld:
 
 
 def createResultTransform(
-    scene, volume, volumeToWorld: np.ndarray, verdict: str, referenceNode, referenceToWorld, geometry: np.ndarray
+    scene, volume, volumeToWorld: np.ndarray, verdict: str, referenceNode, referenceToWorld, known: Fingerprint
 ):
     """A new linear transform node from the volume's own RAS to world. It is not yet applied to anything.
 
-    geometry: the volume's IJKToRAS (4, 4) as it was registered; one that was hardened since cannot be accepted.
+    known: the volume as it was registered; one that was hardened, edited or replaced since cannot be accepted.
     """
     name = _("{volume} to ultrasound").format(volume=volume.GetName())
     node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", scene.GenerateUniqueName(name))
@@ -60,8 +70,8 @@ def createResultTransform(
     if referenceNode is not None:
         node.SetNodeReferenceID(REFERENCE_ROLE, referenceNode.GetID())
         node.SetAttribute(REFERENCE_ATTRIBUTE, json.dumps(np.asarray(referenceToWorld).tolist()))
-    if not volume.IsA("vtkMRMLSegmentationNode"):
-        node.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps(np.asarray(geometry).tolist()))
+    node.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps(known.matrix.tolist()))
+    node.SetAttribute(CHECKSUM_ATTRIBUTE, str(known.checksum))
     return node
 
 
@@ -71,7 +81,7 @@ def readReport(parameterNode) -> dict | None:
 
 
 def whyNotAcceptable(parameterNode) -> str:
-    """Why the last result cannot be accepted now, in one sentence; empty if it can be."""
+    """Why the last result cannot be accepted now, in one sentence; empty if it can be, as far as is seen quickly."""
     report, node = readReport(parameterNode), parameterNode.resultTransform
     if report is None:
         return _("There is no result yet.")
@@ -79,19 +89,34 @@ def whyNotAcceptable(parameterNode) -> str:
         return _("The result was rejected and cannot be accepted.")
     if node is None:
         return _("The result's transform was deleted; register again.")
+    if not isLinearToWorld(node) or not np.allclose(nodeToWorld(node), report["volume_to_world"], atol=MOVED_MM):
+        return _("The result's transform has been changed since the registration; register again.")
     volume = node.GetNodeReference(VOLUME_ROLE)
     if volume is None:
         return _("The volume that was registered was deleted.")
     if volume.GetTransformNodeID() == node.GetID():
         return _("The result is accepted already.")
     known = node.GetAttribute(GEOMETRY_ATTRIBUTE)
-    if known and not np.allclose(json.loads(known), ijkToRas(volume), atol=1e-6):
-        return _("The volume '{name}' has been changed since it was registered; register again.").format(
-            name=volume.GetName()
-        )
+    quick = known and not volume.IsA("vtkMRMLSegmentationNode")
+    if quick and not np.allclose(json.loads(known), ijkToRas(volume), atol=1e-6):
+        return _changed(volume)
     if not _referenceStands(node):
         return _("The reference of the ultrasound has moved since the registration; register again.")
     return ""
+
+
+def _changed(volume) -> str:
+    return _("The volume '{name}' has been changed since it was registered; register again.").format(
+        name=volume.GetName()
+    )
+
+
+def _requireUnchanged(resultNode) -> None:
+    """Raises RenderError unless the volume holds, voxel by voxel, what was registered."""
+    matrix, checksum = resultNode.GetAttribute(GEOMETRY_ATTRIBUTE), resultNode.GetAttribute(CHECKSUM_ATTRIBUTE)
+    volume = resultNode.GetNodeReference(VOLUME_ROLE)
+    if matrix and checksum and not Fingerprint(np.array(json.loads(matrix)), int(checksum)).fits(fingerprint(volume)):
+        raise RenderError(_changed(volume))
 
 
 def acceptResult(parameterNode, confirmed: bool = False) -> None:
@@ -103,6 +128,7 @@ def acceptResult(parameterNode, confirmed: bool = False) -> None:
     if sentence := whyNotAcceptable(parameterNode):
         raise RenderError(sentence)
     report, node = readReport(parameterNode), parameterNode.resultTransform
+    _requireUnchanged(node)
     if report["verdict"] != "trusted" and not confirmed:
         raise ConfirmationNeeded(
             _("This result must be checked by eye before it is used:") + "\n" + "\n".join(report["reasons"])
@@ -133,7 +159,60 @@ def undoResult(parameterNode) -> None:
         )
     volume = parameterNode.acceptedTransform.GetNodeReference(VOLUME_ROLE)
     volume.SetAndObserveTransformNodeID(previous.GetID() if previous is not None else None)
-    parameterNode.acceptedTransform = None
+    parameterNode.acceptedTransform = parameterNode.previousTransform = None
+    parameterNode.hadPrevious = False
+
+
+def leftBehind(parameterNode) -> str:
+    """Which nodes an accepted result has parted from the volume, and what to do, in one sentence; empty for none."""
+    node, previous = parameterNode.acceptedTransform, parameterNode.previousTransform
+    volume = node.GetNodeReference(VOLUME_ROLE)
+    found = _companions(parameterNode, volume, previous)
+    if previous is None:  # everything that is not moved hangs under none: only what names the volume is sure to belong
+        own = (parameterNode.volumeLandmarks,)
+        found = [other for other in found if other in own or other.GetNodeReference(SOURCE_GEOMETRY_ROLE) is volume]
+    if not found:
+        return ""
+    return _("Only '{volume}' has moved: what belongs to it ({names}) must be put under '{result}' too.").format(
+        volume=volume.GetName(), names=_names(found), result=node.GetName()
+    )
+
+
+def stillMoved(parameterNode) -> str:
+    """Which other nodes hang under the accepted result, which undo leaves there, in one sentence; empty for none."""
+    if not canUndo(parameterNode):
+        return ""
+    node = parameterNode.acceptedTransform
+    found = _companions(parameterNode, node.GetNodeReference(VOLUME_ROLE), node)
+    if not found:
+        return ""
+    return _("Put back yourself what still hangs under '{result}' ({names}).").format(
+        result=node.GetName(), names=_names(found)
+    )
+
+
+def _companions(parameterNode, volume, parent) -> list:
+    """The other nodes under a transform (None is world), without the ultrasound and what moves it."""
+    scene = volume.GetScene()
+    played = [browser.GetProxyNode(s) for browser in browsers(scene) for s in synchronizedSequences(browser)]
+    tracked = [node for node in (parameterNode.ultrasound, *played) if node is not None]
+    tracked = [node for node in tracked if node.IsA("vtkMRMLTransformableNode")]
+    moving = [transform for node in tracked for transform in transformsAbove(node)]
+    others = (volume, *tracked, *moving, parameterNode.ultrasoundLandmarks)
+    nodes = (
+        scene.GetNthNodeByClass(n, "vtkMRMLTransformableNode")
+        for n in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode"))
+    )
+    return [
+        node
+        for node in nodes
+        if node.GetParentTransformNode() is parent and node not in others and not node.GetHideFromEditors()
+    ]
+
+
+def _names(nodes: list) -> str:
+    more = [_("{n} more").format(n=len(nodes) - NAMES_SHOWN)] if len(nodes) > NAMES_SHOWN else []
+    return ", ".join([f"'{node.GetName()}'" for node in nodes[:NAMES_SHOWN]] + more)
 
 
 def _referenceStands(resultNode) -> bool:

@@ -1,101 +1,20 @@
-"""Long work in small steps: idle, running, cancelling."""
+"""A registration in small steps."""
 
 from __future__ import annotations
 
-import enum
-import logging
-from collections.abc import Callable, Iterable
-
-from DiffUSRenderLib.errors import RenderError
+from DiffUSRenderLib import run
+from DiffUSRenderLib.run import RunState, Schedule
 
 from .i18n import _
 
-Schedule = Callable[[Callable[[], None]], None]
+__all__ = ["RunState", "Schedule", "SteppedRun"]
 
 
-class RunState(enum.Enum):
-    """What the work is doing."""
+class SteppedRun(run.SteppedRun):
+    """A registration that the event loop steps through."""
 
-    IDLE = "idle"
-    RUNNING = "running"
-    CANCELLING = "cancelling"
+    def busyText(self) -> str:
+        return _("A registration is running: cancel it first.")
 
-
-class SteppedRun:
-    """Asks an iterable for one state at a time, from the event loop, so that the application stays alive.
-
-    schedule: takes a function and calls it once, soon (a single-shot timer in Slicer).
-    onState: takes every state. onFinished: is called when there are no more.
-    onStopped: takes one sentence when it was cancelled ("" if the user wished so) or has failed.
-    """
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        onState: Callable[[object], None],
-        onFinished: Callable[[], None],
-        onStopped: Callable[[str], None],
-    ) -> None:
-        self._schedule, self._onState = schedule, onState
-        self._onFinished, self._onStopped = onFinished, onStopped
-        self._state, self._steps = RunState.IDLE, None
-        self._number, self._sentence = 0, ""
-
-    @property
-    def state(self) -> RunState:
-        return self._state
-
-    def start(self, work: Iterable) -> None:
-        """Begins; the first step comes from the event loop."""
-        if self._state is not RunState.IDLE:
-            raise RenderError(_("A registration is running: cancel it first."))
-        self._state, self._steps, self._sentence = RunState.RUNNING, iter(work), ""
-        self._number += 1
-        self._next()
-
-    def cancel(self, sentence: str = "") -> None:
-        """Stops before the next step."""
-        if self._state is RunState.RUNNING:
-            self._state, self._sentence = RunState.CANCELLING, sentence
-
-    def abort(self, sentence: str) -> None:
-        """Stops at once: nothing of the scene may be used any more."""
-        if self._state is not RunState.IDLE:
-            self._stop(sentence)
-
-    def _next(self) -> None:
-        number = self._number
-        self._schedule(lambda: self._step(number))
-
-    def _step(self, number: int) -> None:
-        if number != self._number or self._state is RunState.IDLE:
-            return  # a step of work that has been aborted
-        if self._state is RunState.CANCELLING:
-            self._stop(self._sentence)
-            return
-        try:
-            state = next(self._steps, None)
-            if number != self._number or self._state is RunState.IDLE:
-                return
-            if state is not None:
-                self._onState(state)
-            elif self._state is RunState.RUNNING:
-                self._clear()
-                self._onFinished()
-                return
-        except RenderError as error:
-            self._stop(str(error))
-            return
-        except Exception as error:
-            logging.exception("DiffUS registration")
-            self._stop(_("The registration has stopped after an error: {error}").format(error=error))
-            return
-        self._next()
-
-    def _stop(self, sentence: str) -> None:
-        self._clear()
-        self._onStopped(sentence)
-
-    def _clear(self) -> None:
-        self._state, self._steps = RunState.IDLE, None
-        self._number += 1
+    def failedText(self, error: Exception) -> str:
+        return _("The registration has stopped after an error: {error}").format(error=error)

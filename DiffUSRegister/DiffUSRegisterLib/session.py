@@ -8,6 +8,7 @@ import numpy as np
 from DiffUSRenderLib.errors import RenderError
 
 from .engine import Problem, readVolume, trackedSweep
+from .fingerprint import Fingerprint, fingerprint
 from .overlay import OverlaySource, commonRange, greyRange
 from .parameters import missingInput
 from .start import LandmarkPairs, readLandmarks, startPosition
@@ -19,6 +20,7 @@ class Session:
     """The nodes that were read, the engine's problem, and the poses that lead from it into the scene, (4, 4) mm."""
 
     volume: object
+    fingerprint: Fingerprint
     nodes: tuple
     ultrasound: SceneUltrasound
     problem: Problem
@@ -55,6 +57,7 @@ def openSession(parameterNode) -> Session:
     )
     return Session(
         volume,
+        fingerprint(volume),
         _nodes(parameterNode),
         ultrasound,
         Problem(voxels, ijkToRas, kind, sweep, initial),

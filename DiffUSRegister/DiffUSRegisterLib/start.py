@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.geometry import isLinearToWorld, isRigid, nodeToWorld
+from DiffUSRenderLib.geometry import SMALLEST_DETERMINANT, isLinearToWorld, isRigid, nodeToWorld
 
-from .engine import fitLandmarks
+from .engine import fitLandmarks, pairNames
 from .i18n import _
 from .parameters import StartFrom
 
@@ -35,7 +35,14 @@ def presentPosition(volume) -> np.ndarray:
                 name=volume.GetName()
             )
         )
-    return nodeToWorld(parent)
+    matrix = nodeToWorld(parent)
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < SMALLEST_DETERMINANT:
+        raise RenderError(
+            _("The transform '{name}' above the volume is singular, or not of numbers; choose another.").format(
+                name=parent.GetName()
+            )
+        )
+    return matrix
 
 
 def startPosition(parameterNode, landmarks: LandmarkPairs | None) -> np.ndarray:
@@ -62,7 +69,7 @@ def startPosition(parameterNode, landmarks: LandmarkPairs | None) -> np.ndarray:
 
 
 def readLandmarks(parameterNode) -> LandmarkPairs | None:
-    """The pairs of the two landmark lists, matched by label where the labels agree, else by order; None without lists.
+    """The pairs of the two landmark lists, matched by label, else by the labels' numbers, else by order; None without.
 
     The volume's landmarks are taken where they lie on the volume as it is shown now.
     """
@@ -70,19 +77,9 @@ def readLandmarks(parameterNode) -> LandmarkPairs | None:
     if inVolume is None or inUltrasound is None:
         return None
     here, there = _points(inVolume), _points(inUltrasound)
-    labels = [label for label, _point in there]
-    common = [label for label, _point in here if labels.count(label) == 1]
-    if len(common) == len(set(common)) >= min(len(here), len(there)) > 0:
-        matched = dict(there)
-        pairs = [(point, matched[label]) for label, point in here if label in common]
-    elif len(here) == len(there) and here:
-        pairs = [(a, b) for (_label, a), (_other, b) in zip(here, there)]
-    else:
-        raise RenderError(
-            _("The landmark lists do not match: {a} in the volume, {b} in the ultrasound; pair them up.").format(
-                a=len(here), b=len(there)
-            )
-        )
+    pairs = [
+        (here[a][1], there[b][1]) for a, b in pairNames(*([label for label, _p in side] for side in (here, there)))
+    ]
     worldToVolume = np.linalg.inv(presentPosition(parameterNode.inputVolume))
     volumePoints = np.array([a for a, _b in pairs]) @ worldToVolume[:3, :3].T + worldToVolume[:3, 3]
     return LandmarkPairs(volumePoints, np.array([b for _a, b in pairs]))
@@ -94,6 +91,12 @@ def _points(markups) -> list[tuple[str, np.ndarray]]:
         if markups.GetNthControlPointPositionStatus(n) == markups.PositionDefined:
             point = np.zeros(3)
             markups.GetNthControlPointPositionWorld(n, point)
-            # "F-3" and "U-3" are both number three
-            found.append(((markups.GetNthControlPointLabel(n) or "").rpartition("-")[2], point))
+            label = markups.GetNthControlPointLabel(n) or ""
+            if not np.isfinite(point).all():
+                raise RenderError(
+                    _("The landmark '{label}' of '{name}' has no place (NaN or infinite); place it again.").format(
+                        label=label, name=markups.GetName()
+                    )
+                )
+            found.append((label, point))
     return found

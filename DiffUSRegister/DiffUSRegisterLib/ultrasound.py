@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,13 @@ from .chain import (
     synchronizedSequences,
     taggedChain,
     transformsAbove,
+    withCalibration,
 )
 from .i18n import _
 
-SIZE_MM = (5.0, 400.0)  # longer side of an ultrasound frame, and some room
+SKIPPED_ATTRIBUTE = "DiffUSRegister.FramesSkipped"
+NOTES_ATTRIBUTE = "DiffUSRegister.Notes"
+CALIBRATION_ROLE = "DiffUSRegister.ImageToProbe"
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,33 @@ class SceneUltrasound:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What is known of the file that an image sequence came from: frames left out, and plain sentences."""
+
+    skipped: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def readOrigin(sequence) -> Origin:
+    """What `writeOrigin` wrote down on an image sequence, which a saved scene keeps; nothing for other sequences."""
+    skipped, notes = sequence.GetAttribute(SKIPPED_ATTRIBUTE), sequence.GetAttribute(NOTES_ATTRIBUTE)
+    return Origin(int(skipped or 0), tuple(json.loads(notes or "[]")))
+
+
+def calibrationOf(sequence):
+    """The transform node that a file was loaded with as its image calibration, or None."""
+    return sequence.GetNodeReference(CALIBRATION_ROLE)
+
+
+def writeOrigin(sequence, origin: Origin, calibrationNode) -> None:
+    """Writes down on an image sequence where it came from, and the calibration (a node or None) it was read with."""
+    sequence.SetAttribute(SKIPPED_ATTRIBUTE, str(origin.skipped))
+    sequence.SetAttribute(NOTES_ATTRIBUTE, json.dumps(list(origin.notes)))
+    if calibrationNode is not None:
+        sequence.SetNodeReferenceID(CALIBRATION_ROLE, calibrationNode.GetID())
+
+
 def readUltrasound(parameterNode) -> SceneUltrasound:
     """What the parameter node names as ultrasound; raises RenderError for what is not tracked or cannot be read."""
     node = parameterNode.ultrasound
@@ -58,17 +89,14 @@ def readUltrasound(parameterNode) -> SceneUltrasound:
                 name=node.GetName()
             )
         )
-    if sequence is not None and not parameterNode.presentFrameOnly:
+    if sequence is not None and (not parameterNode.presentFrameOnly or _isFlat(sequence.GetNthDataNode(0))):
         return _readSequence(sequence, browser, parameterNode)
     if sequence is not None:
         node = browser.GetProxyNode(sequence) if browser is not None else None
         if node is None:
-            raise RenderError(
-                _("'{name}' shows no present frame: choose a sequence browser, or use all frames.").format(
-                    name=sequence.GetName()
-                )
-            )
-    return _readFrame(node) if _isFlat(node) else _readVolume(node)
+            raise _noPresentFrame(sequence)
+    calibration = parameterNode.imageToProbe
+    return _readFrame(node, calibration) if _isFlat(node) else _readVolume(node, calibration)
 
 
 def imageSequence(node) -> tuple:
@@ -96,12 +124,24 @@ def _readSequence(sequence, browser, parameterNode) -> SceneUltrasound:
     chain = _chain(sequence, browser, parameterNode)
     count = sequence.GetNumberOfDataNodes()
     chosen = np.unique(np.linspace(0, count - 1, min(count, parameterNode.maximumFrames)).round().astype(int))
+    present = _presentItem(sequence, browser) if parameterNode.presentFrameOnly else None
+    if present is not None:  # the others tell which transforms move, and so which pose is a lost one
+        chosen = np.union1d(chosen, [present])
     steps = [[link.matrixAt(sequence.GetNthIndexValue(int(n))) for link in chain.links] for n in chosen]
     valid = _tracked(steps)
     if not any(valid):
         raise RenderError(
             _("No frame of '{name}' has valid tracking; record the sweep in view of the tracker.").format(name=name)
         )
+    if present is not None:
+        valid = [good and number == present for number, good in zip(chosen, valid)]
+        chosen, steps, valid = ([values[list(chosen).index(present)]] for values in (chosen, steps, valid))
+        if not valid[0] or (not chain.links and count > 1):
+            raise RenderError(
+                _("The present frame of '{name}' is not tracked; browse to another one, or use all frames.").format(
+                    name=name
+                )
+            )
     frames, poses = [], []
     for number, matrices in ((n, m) for n, m, good in zip(chosen, steps, valid) if good):
         _requireTools(chain.links, matrices)
@@ -118,7 +158,7 @@ def _readSequence(sequence, browser, parameterNode) -> SceneUltrasound:
                 "that was recorded with it, or name the recorded poses under Advanced."
             ).format(name=name)
         )
-    _requireSize(frames[0].shape, poses[0], name)
+    origin = readOrigin(sequence)
     return SceneUltrasound(
         np.stack(frames),
         poses,
@@ -126,9 +166,37 @@ def _readSequence(sequence, browser, parameterNode) -> SceneUltrasound:
         name,
         chain.referenceNode,
         itemNumbers=tuple(int(n) for n, good in zip(chosen, valid) if good),
-        skipped=len(valid) - sum(valid),
-        notes=chain.notes,
+        skipped=0 if present is not None else len(valid) - sum(valid) + origin.skipped,
+        notes=(*chain.notes, *origin.notes, *_lateNotes(chain, sequence, chosen)),
     )
+
+
+def _presentItem(sequence, browser) -> int:
+    """Which item of a sequence its browser shows now."""
+    master = browser.GetMasterSequenceNode() if browser is not None else None
+    item = browser.GetSelectedItemNumber() if master is not None else -1
+    if item < 0:
+        raise _noPresentFrame(sequence)
+    return sequence.GetItemNumberFromIndexValue(master.GetNthIndexValue(item), False)
+
+
+def _noPresentFrame(sequence) -> RenderError:
+    return RenderError(
+        _("'{name}' shows no present frame: choose a sequence browser, or use all frames.").format(
+            name=sequence.GetName()
+        )
+    )
+
+
+def _lateNotes(chain: Chain, sequence, chosen) -> list[str]:
+    """Which poses were recorded at other times than the images; a sequence of one item does not move."""
+    notes, times = [], [sequence.GetNthIndexValue(int(n)) for n in chosen]
+    for poses in (link.sequence for link in chain.links if link.sequence is not None):
+        late = sum(poses.GetDataNodeAtValue(time, True) is None for time in times)
+        if late and poses.GetNumberOfDataNodes() > 1:
+            note = _("{n} frames have no pose of their own time in '{name}': the one before was taken.")
+            notes.append(note.format(n=late, name=poses.GetName()))
+    return notes
 
 
 def _chain(sequence, browser, parameterNode) -> Chain:
@@ -139,12 +207,14 @@ def _chain(sequence, browser, parameterNode) -> Chain:
             raise RenderError(_("The sequence '{name}' holds no transforms.").format(name=poses.GetName()))
         return chosenChain(poses, calibration, browser)
     proxy = browser.GetProxyNode(sequence) if browser is not None else None
-    chain = recordedChain(proxy, browser) if proxy is not None else None
+    given = None if calibration is calibrationOf(sequence) else calibration
+    chain = recordedChain(proxy, browser, given) if proxy is not None else None
     if chain is None and browser is not None:
         chain = taggedChain(browser, calibration)
     if chain is None:  # the poses may stand in the images' own matrices
         above = proxy.GetParentTransformNode() if proxy is not None else None
-        chain = Chain((), staticToWorld(above), above)
+        _links, notes = withCalibration([], transformsAbove(proxy) if proxy is not None else [], calibration)
+        chain = Chain((), staticToWorld(above), above, notes)
     return chain
 
 
@@ -164,22 +234,11 @@ def _requireTools(links: tuple[Link, ...], matrices: list[np.ndarray]) -> None:
         requireRigid(matrix, link.name)
 
 
-def _requireSize(shape: tuple[int, int], pose: np.ndarray, name: str) -> None:
-    """A frame that is metres wide has no calibration above it."""
-    spacing = np.linalg.norm(pose[:3, :2], axis=0)
-    longer = max(shape[1] * spacing[0], shape[0] * spacing[1])
-    if not SIZE_MM[0] <= longer <= SIZE_MM[1]:
-        raise RenderError(
-            _("The frames of '{name}' would be {size:.3g} mm long: is the image calibration missing?").format(
-                name=name, size=longer
-            )
-        )
-
-
-def _readFrame(volume) -> SceneUltrasound:
+def _readFrame(volume, calibration) -> SceneUltrasound:
     above = transformsAbove(volume)
-    matrices = [matrixToParent(transform, transform.GetName()) for transform in above]
-    _requireTools(tuple(Link(t.GetName(), t) for t in above), matrices)
+    links, notes = withCalibration([Link(t.GetName(), t) for t in above], above, calibration)
+    matrices = [matrixToParent(link.node, link.name) for link in links]
+    _requireTools(tuple(links), matrices)
     local = _frameToRas(volume)
     directions = np.abs(local[:3, :3]) > 1e-6 * np.abs(local[:3, :3]).max()
     if not above and directions.sum() == 3:
@@ -188,10 +247,11 @@ def _readFrame(volume) -> SceneUltrasound:
                 name=volume.GetName()
             )
         )
-    return SceneUltrasound(_pixels(volume)[None], (_product(matrices) @ local)[None], np.eye(4), volume.GetName() or "")
+    pose = (_product(matrices) @ local)[None]
+    return SceneUltrasound(_pixels(volume)[None], pose, np.eye(4), volume.GetName() or "", notes=notes)
 
 
-def _readVolume(volume) -> SceneUltrasound:
+def _readVolume(volume, calibration) -> SceneUltrasound:
     parent = volume.GetParentTransformNode()
     if not isLinearToWorld(parent):
         raise RenderError(
@@ -206,6 +266,7 @@ def _readVolume(volume) -> SceneUltrasound:
         volume.GetName() or "",
         parent,
         isVolume=True,
+        notes=withCalibration([], transformsAbove(volume), calibration)[1],
     )
 
 
@@ -234,7 +295,9 @@ def _pixels(volume) -> np.ndarray:
     array = _array(volume)
     if array.shape[0] != 1:
         raise RenderError(
-            _("The frames of '{name}' are volumes; choose one of them as 3-D ultrasound.").format(name=volume.GetName())
+            _("The frames of '{name}' are volumes: choose 'Only the present frame' to register one of them.").format(
+                name=volume.GetName()
+            )
         )
     return array[0]
 

@@ -15,7 +15,7 @@ from .i18n import _
 from .parameter_node import RegisterParameterNode
 from .parameters import OverlayMode, StartFrom, missingInput
 from .report_nodes import verdictText
-from .result import ConfirmationNeeded, canUndo, readReport, whyNotAcceptable
+from .result import ConfirmationNeeded, canUndo, leftBehind, readReport, stillMoved, whyNotAcceptable
 from .run import RunState
 from .sequences import loadSweep
 
@@ -116,11 +116,14 @@ class RegisterWidget(ModulePanel):
         except RenderError as error:
             self.showStatus(str(error))
             return
-        self.showStatus(_("Accepted. Undo puts the volume back."))
+        self.showStatus(
+            " ".join(filter(None, (_("Accepted. Undo puts the volume back."), leftBehind(self._parameterNode))))
+        )
 
     def onUndo(self, checked: bool = False) -> None:
+        others = stillMoved(self._parameterNode)
         if self.attempt(lambda: self.logic.undo(self._parameterNode)):
-            self.showStatus(_("Undone: the volume lies where it was."))
+            self.showStatus(" ".join(filter(None, (_("Undone: the volume lies where it was."), others))))
 
     # --- what the logic says
 
@@ -194,7 +197,11 @@ class RegisterWidget(ModulePanel):
         rejected = report is not None and report["verdict"] == "rejected"
         ui.acceptButton.setVisible(not rejected)
         ui.acceptButton.setEnabled(not why)
-        ui.acceptButton.setToolTip(why or _("Put the volume under the result; Undo puts it back."))
+        tip = _(
+            "Put the volume under the result; Undo puts it back. Only the volume moves: put markups and segmentations "
+            "that belong to it under the result in the module Transforms."
+        )
+        ui.acceptButton.setToolTip(why or tip)
         ui.undoButton.setEnabled(canUndo(node) and not running)
         self._updateVerdict(report)
 
@@ -205,11 +212,13 @@ class RegisterWidget(ModulePanel):
         color = VERDICT_COLORS.get(verdict)
         style = f"QLabel {{ background: {color}; color: white; font-weight: bold; padding: 4px; }}" if color else ""
         ui.verdictLabel.setStyleSheet(style)
-        ui.reasonsLabel.setText("\n".join(report["reasons"]) if report else "")
-        if not report or verdict == "rejected":
+        ui.reasonsLabel.setText("\n".join([*report["reasons"], *report.get("notes", ())]) if report else "")
+        if not report:
             ui.errorLabel.setText("")
             return
         text = _("expected {mean:.1f} mm, worst 5 % above {worst:.1f} mm (calibrated on {where})")
+        if verdict == "rejected":
+            text = _("not known (verdict calibrated on {where})")
         ui.errorLabel.setText(
             text.format(
                 mean=report["expected_error_mm"], worst=report["expected_error_worst_mm"], where=report["calibrated_on"]

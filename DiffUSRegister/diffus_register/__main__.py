@@ -21,7 +21,7 @@ from diffus_render.sweep import TrackedSweep, read_image_to_probe, read_sweep, s
 from rich.console import Console
 from rich.table import Table
 
-from .landmarks import match_landmarks, read_landmarks, rigid_from_landmarks, target_errors
+from .landmarks import match_landmarks, pair_names, read_landmarks, rigid_from_landmarks, target_errors
 from .methods import METHODS
 from .registration import KINDS, RegistrationResult, RigidRegistration, Settings, sweep_extent
 from .search import PoseSpace
@@ -64,7 +64,7 @@ FILES = (
 )
 SEARCH = (
     click.option("--method", type=click.Choice(METHODS), default="lc2", help="How the images are compared."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, help="The same seed gives the same result."),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="The same seed gives the same result."),
     click.option("--device", default="cpu", help="Where torch computes: cpu, cuda, cuda:1, mps."),
     click.option("--within-mm", type=click.FloatRange(1, 200), help="How far the start may be off.  [default: 25]"),
     click.option("--within-deg", type=click.FloatRange(1, 90), help="The same in degrees.  [default: 18]"),
@@ -170,10 +170,24 @@ def _write(result: RegistrationResult, output: str | None, report_path: str | No
     with ExitStack() as both:
         if report_path:
             temporary = both.enter_context(files.replacing(report_path))
-            temporary.write_text(json.dumps(result.report(), indent=2) + "\n")
+            temporary.write_text(json.dumps(_report(result), indent=2) + "\n")
         if output:
             files.write_transform(output, result.mri_to_reference.numpy())
     return written
+
+
+def _report(result: RegistrationResult) -> dict:
+    """The result's report. JSON has no NaN: such numbers are None."""
+    return _finite(result.report())
+
+
+def _finite(value):
+    """The same dictionaries, lists and values, with None for every number that is NaN or infinite."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _summary(result: RegistrationResult, notes: tuple[str, ...]) -> None:
@@ -187,7 +201,9 @@ def _summary(result: RegistrationResult, notes: tuple[str, ...]) -> None:
     if verdict.verdict != "rejected":
         expected = f"{verdict.expected_error_mm:.2f} mm, at worst {verdict.expected_error_worst_mm:.2f} mm"
         table.add_row("expected error", f"{expected}, assuming {report['assumptions']}")
-        table.add_row("", f"calibrated on {verdict.calibrated_on}")
+    else:
+        table.add_row("expected error", "not known")
+    table.add_row("", f"calibrated on {verdict.calibrated_on}")
     table.add_row("similarity", f"{result.similarity:.4f} ({result.method})")
     table.add_row("frames", f"{result.frames_used} used, {result.frames_skipped} skipped in the file")
     table.add_row("seconds", f"{result.seconds:.1f}")
@@ -218,13 +234,13 @@ def evaluate(first: str, second: str | None, transform: str | None, output: str 
     lists = [found for path in (first, second) if path for found in read_landmarks(path)]
     if len(lists) != 2:
         raise InputError(f"Two lists of landmarks are needed, but the files hold {len(lists)}; give FIRST and SECOND.")
+    names = [lists[0].names[row] for row, _ in pair_names(lists[0].names, lists[1].names)]
     a, b = match_landmarks(*lists)
-    names = lists[0].names if len(a) == len(lists[0].names) else [n for n in lists[0].names if n in lists[1].names]
     columns = {"initial_mm": target_errors(torch.eye(4, dtype=a.dtype), a, b)}
     if transform:
         columns["transformed_mm"] = target_errors(torch.from_numpy(files.read_transform(transform)), a, b)
-    if fit or len(a) >= 3:
-        best = rigid_from_landmarks(a, b)
+    best = _rigid_fit(a, b, required=bool(fit))
+    if best is not None:
         columns["rigid_fit_mm"] = target_errors(best, a, b)
     rows = [[name, *(float(errors[n]) for errors in columns.values())] for n, name in enumerate(names)]
     with ExitStack() as both:
@@ -233,6 +249,16 @@ def evaluate(first: str, second: str | None, transform: str | None, output: str 
         if fit:
             files.write_transform(fit, best.numpy())
     _print_errors(columns, rows)
+
+
+def _rigid_fit(a: Tensor, b: Tensor, required: bool) -> Tensor | None:
+    """The rigid map of least squares; None where the points do not determine one, which is an error if `required`."""
+    try:
+        return rigid_from_landmarks(a, b)
+    except InputError:
+        if required:
+            raise
+        return None
 
 
 def _print_errors(columns: dict[str, Tensor], rows: list[list]) -> None:
@@ -292,6 +318,7 @@ def benchmark(
     bounds.
     """
     files.require_writable(output, (".csv",))
+    files.require_not_input((output,), (volume_path, labels_table))
     place, settings = torch_device(device), _settings(**bounds)
     cases = _cases(folder, pattern)
     voxels, ijk_to_ras, medium = _volume(volume_path, kind, labels_table, place)
@@ -342,15 +369,16 @@ def _starts(sweep: TrackedSweep, truth: Tensor, count: int, mm: float, deg: floa
 def _row(name: str, number: int, result: RegistrationResult, initial: Tensor, truth: Tensor, targets: Tensor) -> list:
     place = transform_points(truth, targets)
     start, end = (float(target_errors(m, targets, place).mean()) for m in (initial, result.mri_to_reference))
-    verdict = result.verdict
-    expected = (verdict.expected_error_mm, verdict.expected_error_worst_mm)
+    verdict, report = result.verdict, _report(result)
+    expected = (report["expected_error_mm"], report["expected_error_worst_mm"])
     return [name, number, start, end, verdict.verdict, *expected, result.similarity, result.seconds]
 
 
 def _print_benchmark(rows: list[list]) -> None:
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row))
+        cells = ("–" if cell is None else f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row)
+        table.add_row(*cells)
     console = Console(width=120, highlight=False)
     console.print(table)
     errors, verdicts = np.array([row[3] for row in rows]), [row[4] for row in rows]

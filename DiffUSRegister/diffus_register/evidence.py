@@ -51,7 +51,12 @@ class Evidence:
     laplace_mm: float  # RMS standard deviation of the pixels' places (Laplace covariance of the pose)
     weakest_mm: float  # standard deviation along the pose's weakest direction
     weakest: str  # that direction in words
-    frames: int
+    frames: int  # that lie apart from each other
+
+    @property
+    def bend(self) -> float:
+        """mm of bending times the share it gains: noise bends far for little, or gains by a bend of little."""
+        return self.bend_mm * self.bend_gain
 
     def as_dict(self) -> dict:
         """Plain numbers and strings for a report."""

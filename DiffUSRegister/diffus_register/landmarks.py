@@ -15,6 +15,8 @@ from diffus_render.pose import transform_points
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float
 
 
@@ -35,19 +37,21 @@ def read_landmarks(path: str | Path) -> list[Landmarks]:
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
             lists = [_from_markups(json.loads(text))]
         elif path.suffix == ".tag":
             lists = _from_tag(text)
         else:
             lists = [_from_csv(text)]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path.name} holds no list of points that can be read (.mrk.json, .fcsv, .csv, .tag)."
         ) from error
     if not lists or any(len(found.names) == 0 for found in lists):
         raise InputError(f"{path.name} holds no points.")
+    if not all(torch.isfinite(found.points).all() for found in lists):
+        raise InputError(f"{path.name} holds NaN or infinite coordinates; place those points again or remove them.")
     return lists
 
 
@@ -73,8 +77,8 @@ def _from_csv(text: str) -> Landmarks:
         try:
             rows.append([float(cell) for cell in cells[1:4]])
         except ValueError:
-            if rows:
-                raise
+            if rows or any(re.match(r"[-+.\d]", cell) for cell in cells[1:4]):
+                raise  # a point with a coordinate missing is no heading
             continue
         names.append(cells[11] if slicer and len(cells) > 11 else cells[0])
     points = np.array(rows, dtype=np.float64).reshape(-1, 3) * ([-1.0, -1.0, 1.0] if lps else [1.0, 1.0, 1.0])
@@ -91,20 +95,56 @@ def _from_tag(text: str) -> list[Landmarks]:
 
 
 def match_landmarks(first: Landmarks, second: Landmarks) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Points that both lists name, in the first list's order; without common names, in order if the counts agree.
+    """The points of the pairs of `pair_names`, in the first list's order."""
+    rows = list(zip(*pair_names(first.names, second.names)))
+    return first.points[list(rows[0])], second.points[list(rows[1])]
 
-    Raises InputError where only some of the shorter list have a partner: an error over those alone would mislead.
+
+def pair_names(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int]]:
+    """Which of the first list belongs to which of the second, (index, index), in the first list's order.
+
+    Equal names are pairs; of the others those that end in the same number ("F-3", "U-3"); where neither holds for any,
+    the order tells it, if the lists are of one length. Raises InputError where that is ambiguous, or where only some of
+    the shorter list have a partner: an error over those alone would mislead.
     """
-    common = [name for name in first.names if name in second.names]
-    if 0 < len(common) < min(len(first.names), len(second.names)):
-        lonely = next(name for name in first.names if name not in second.names)
-        raise InputError(f"Only {len(common)} landmarks have a partner of the same name (not '{lonely}'); rename them.")
-    if len(set(common)) == len(common) and len(common) >= 1 and len(set(second.names)) == len(second.names):
-        rows = [first.names.index(n) for n in common], [second.names.index(n) for n in common]
-        return first.points[rows[0]], second.points[rows[1]]
-    if len(first.names) == len(second.names):
-        return first.points, second.points
-    raise InputError("The two landmark lists have no names in common and differ in length; give pairs the same names.")
+    if not first or not second:
+        raise InputError("A list of landmarks is empty; place the same points in both lists.")
+    pairs = _pair_keys(dict(enumerate(first)), dict(enumerate(second)))
+    done = [set(side) for side in zip(*pairs)] or [set(), set()]
+    rest = [
+        {n: _number(name) for n, name in enumerate(names) if n not in used}
+        for names, used in zip((first, second), done)
+    ]
+    pairs += _pair_keys(*rest)
+    if not pairs:
+        if len(first) != len(second):
+            raise InputError(
+                "The two landmark lists have no names in common and differ in length "
+                f"({len(first)} and {len(second)}); give pairs the same names."
+            )
+        return [(n, n) for n in range(len(first))]
+    if len(pairs) < min(len(first), len(second)):
+        lonely = next(name for n, name in enumerate(first) if n not in dict(pairs))
+        raise InputError(f"Only {len(pairs)} landmarks have a partner of the same name (not '{lonely}'); rename them.")
+    return sorted(pairs)
+
+
+def _pair_keys(first: dict[int, str], second: dict[int, str]) -> list[tuple[int, int]]:
+    """Pairs of indices with the same key; empty keys have none. Raises InputError for a key that stands twice."""
+    common = set(first.values()) & set(second.values()) - {""}
+    for name in sorted(common):
+        if list(first.values()).count(name) > 1 or list(second.values()).count(name) > 1:
+            raise InputError(
+                f"'{name}' stands for more than one landmark of a list; give every pair a name of its own."
+            )
+    place = {name: n for n, name in second.items()}
+    return [(n, place[name]) for n, name in first.items() if name in common]
+
+
+def _number(name: str) -> str:
+    """The number that a name ends in, without leading zeros, or an empty string."""
+    found = re.search(r"(\d+)$", name)
+    return str(int(found[1])) if found else ""
 
 
 def target_errors(

@@ -34,6 +34,8 @@ IMAGE_FRAMES = {"mi": 12}
 USUAL_IMAGE_FRAMES = 24
 IMAGE_STEPS = 25  # their gradient steps at each resolution
 
+APART_MM = 0.5  # frames nearer to each other than this look at the same place
+
 KINDS = ("mri", "ct", "labels", "us", "generic")
 
 
@@ -200,6 +202,7 @@ class RigidRegistration:
         wide = self._patches(replace(s.levels[0], frames=s.levels[-1].frames, patches=600)), coarse[1]
         work = gather(space, pose, ends[0], population, coarse, wide, (patches, volume))
         evidence, per_frame = yield from self._judging(work, value, pose)
+        evidence = replace(evidence, frames=frames_apart(self.sweep.subset(sorted(per_frame))))
         self.result = self._finish(pose, value, evidence, per_frame, started)
         yield self._state(self.result.verdict.verdict, 1.0, value, pose)
 
@@ -268,6 +271,18 @@ def sweep_extent(sweep: TrackedSweep) -> tuple[Float[Tensor, "3"], float, Float[
     cloud = torch.cat(points)
     centre = cloud.mean(0)
     return centre, float((cloud - centre).square().sum(1).mean().sqrt()), cloud
+
+
+def frames_apart(sweep: TrackedSweep) -> int:
+    """How many frames lie at least APART_MM (RMS over the image's corners) from each other: a still probe adds none."""
+    right, bottom = sweep.frames.shape[2] - 1.0, sweep.frames.shape[1] - 1.0
+    corners = torch.tensor([[x, y, 0.0, 1.0] for x in (0.0, right) for y in (0.0, bottom)], dtype=torch.float64)
+    kept: list[Tensor] = []
+    for pose in sweep.image_to_reference.double().cpu():
+        place = (corners @ pose.T)[:, :3]
+        if all((place - other).square().sum(1).mean().sqrt() >= APART_MM for other in kept):
+            kept.append(place)
+    return len(kept)
 
 
 def field_scale(sweep: TrackedSweep) -> float:

@@ -29,19 +29,19 @@ class Limit:
 
 LIMITS = (
     Limit("overlap", 0.9, True, "only {value:.0%} of the ultrasound lies in the volume"),
-    Limit("frames", 5, True, "only {value} frames: too few to pin the pose down"),
+    Limit("frames", 5, True, "only {value} frames from different places: too few to pin the pose down"),
     Limit(
         "z_score", 4.5, True, "the similarity is little above that of random poses ({value:.1f} standard deviations)"
     ),
     Limit("runner_up", 0.93, False, "another pose fits nearly as well ({value:.0%} of the similarity)"),
     Limit("global_fit", 0.1, True, "one grey value mapping explains only {value:.1%} of the image"),
     Limit(
-        "bend_gain",
-        0.22,
+        "bend",
+        0.55,
         False,
-        "bending the volume improves the fit by {value:.0%}: shift, deformation or a wrong pose",
+        "bending the volume by {bend:.1f} mm improves the fit by {gain:.0%}: shift, deformation or a wrong pose",
     ),
-    Limit("scale_gain", 0.035, False, "the image fits better if scaled by {scale:+.1f} %: check the calibration"),
+    Limit("scale_gain", 0.042, False, "the image fits better if scaled by {scale:+.1f} %: check the calibration"),
     Limit("odd_even_mm", 0.8, False, "odd and even frames disagree by {value:.1f} mm"),
     Limit(
         "halves_gain",
@@ -97,7 +97,11 @@ def _fails(limit: Limit, evidence: Evidence) -> bool:
 
 def _sentence(limit: Limit, evidence: Evidence) -> str:
     return limit.words.format(
-        value=getattr(evidence, limit.name), scale=evidence.scale_percent, apart=evidence.halves_mm
+        value=getattr(evidence, limit.name),
+        scale=evidence.scale_percent,
+        apart=evidence.halves_mm,
+        bend=evidence.bend_mm,
+        gain=evidence.bend_gain,
     )
 
 

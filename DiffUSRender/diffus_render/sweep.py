@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
 _FRAME_KEY = re.compile(r"^Seq_Frame(\d+)_(\w+)$")
-_TRANSFORM_KEY = re.compile(r"^(\w+?)To(\w+?)Transform$")
+# What need not move, and may then stand once for the whole file; a pose must be each frame's own.
+_STATIC = ("ImageToProbe", "ReferenceToTracker")
+FAN_MM = (5.0, 400.0)  # width and depth of a fan; what lies beyond has a wrong pixel size
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class TrackedSweep:
             raise InputError(f"Frames must have the shape (frames, rows, columns), but it is {pixels.shape}.")
         if min(pixels.shape[1:]) < 8:
             raise InputError(f"Frames of {pixels.shape[2]} x {pixels.shape[1]} pixels are too small to be ultrasound.")
+        if pixels.dtype.kind not in "biuf":
+            raise InputError(f"The frames must hold grey values, but they hold {pixels.dtype}.")
         if not np.isfinite(pixels).all():
             raise InputError("The frames hold NaN or infinite pixels; export the sequence again.")
         poses = torch.as_tensor(np.asarray(image_to_reference).astype(np.float64))
@@ -83,6 +87,7 @@ class TrackedSweep:
             raise InputError(f"The fan mask's shape {found.shape} does not fit frames of shape {pixels.shape}.")
         if not found.any():
             raise InputError("The frames are empty: no pixel lies in the ultrasound fan.")
+        _require_fan_size(found.any(0), poses)
         times = np.arange(len(pixels), dtype=np.float64) if timestamps is None else np.asarray(timestamps, np.float64)
         return cls(
             torch.from_numpy(_to_unit_range(pixels)),
@@ -113,6 +118,19 @@ def _to_unit_range(pixels: np.ndarray) -> np.ndarray:
     low, high = min(float(pixels.min()), 0.0), float(pixels.max())
     unit = low == 0.0 and 0.0 < high <= 1.0
     return pixels.astype(np.float32) if unit else ((pixels - low) / max(high - low, 1e-12)).astype(np.float32)
+
+
+def _require_fan_size(fan: np.ndarray, image_to_reference: Tensor) -> None:
+    """Raises InputError unless a fan (rows, columns) is as wide and as deep as an ultrasound image in every frame."""
+    pixels = torch.tensor([float(np.ptp(np.flatnonzero(fan.any(axis)))) + 1 for axis in (0, 1)])
+    sizes = image_to_reference[:, :3, :2].norm(dim=1) * pixels
+    wrong = torch.nonzero(((sizes < FAN_MM[0]) | (sizes > FAN_MM[1])).any(1))
+    if len(wrong):
+        width, depth = sizes[int(wrong[0])].tolist()
+        raise InputError(
+            f"The ultrasound fan would be {width:.4g} mm wide and {depth:.4g} mm deep where {FAN_MM[0]:g} and "
+            f"{FAN_MM[1]:g} mm are the limits: check the pixel size in the image calibration."
+        )
 
 
 def require_image_matrix(matrix: Float[Tensor, "*k 4 4"], name: str, shear: float = 0.05) -> None:
@@ -150,12 +168,9 @@ def read_sweep(path: str | Path, image_to_probe=None) -> TrackedSweep:
         raise InputError(f"{Path(path).name} holds {len(pixels)} frames, but tracking for {max(fields) + 1}.")
     # Of the header only: a frame's own matrices are read where its status says that they hold.
     header = {name: text for name, text in keys.items() if not _FRAME_KEY.match(name)}
-    calibration = {name[:-9]: _matrix(text, name) for name, text in header.items() if _TRANSFORM_KEY.match(name)}
-    if image_to_probe is not None:
-        calibration["ImageToProbe"] = np.asarray(image_to_probe, dtype=np.float64)
-        require_image_matrix(torch.as_tensor(calibration["ImageToProbe"]), "ImageToProbe")
     poses, valid, notes = [], [], []
-    target = _target_frame(fields, calibration, image_to_probe is not None)
+    target = _target_frame(fields, header, image_to_probe is not None)
+    calibration = {} if target == "Direct" else _calibration(header, image_to_probe)
     if target == "Tracker":
         notes.append("The file tracks no reference: poses are relative to the tracker.")
     for number in range(len(pixels)):
@@ -170,9 +185,10 @@ def read_sweep(path: str | Path, image_to_probe=None) -> TrackedSweep:
         )
     pixels, orientation, note = _orient(pixels[valid], keys.get("UltrasoundImageOrientation"))
     notes += [note] if note else []
-    skipped = len(fields) - len(valid)
+    if len(poses) > 1 and np.abs(np.stack(poses) - poses[0]).max() < 1e-9:
+        notes.append("All frames have the same pose: the probe did not move, or was not tracked.")
     times = [_timestamp(fields[n].get("Timestamp", str(n))) for n in valid]
-    report = SweepReport(max(fields) + 1, skipped, orientation, tuple(notes))
+    report = SweepReport(max(fields) + 1, max(fields) + 1 - len(valid), orientation, tuple(notes))
     return TrackedSweep.from_arrays(pixels, np.stack(poses), timestamps=times, report=report)
 
 
@@ -189,7 +205,8 @@ def _read_file(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     pixels = sitk.GetArrayFromImage(image)
     components = image.GetNumberOfComponentsPerPixel()
     count = len(_frame_fields(keys)) or components
-    if components > 1 and components == count:  # NRRD "list" axes arrive as components
+    listed = pixels.ndim == 3 or 1 in pixels.shape[:-1]
+    if components > 1 and components == count and listed:  # NRRD "list" axes arrive as components
         pixels = np.moveaxis(pixels, -1, 0)
     elif components > 1:  # colour
         pixels = pixels[..., :3].astype(np.float32).mean(-1)
@@ -222,6 +239,23 @@ def _matrix(text: str, name: str) -> np.ndarray:
     return values.reshape(4, 4)
 
 
+def _calibration(header: dict[str, str], image_to_probe) -> dict[str, np.ndarray]:
+    """What the header says once for all frames, by name, checked; `image_to_probe` goes before it."""
+    found = {}
+    for name in _STATIC:
+        if f"{name}Transform" in header and header.get(f"{name}TransformStatus", "OK") == "OK":
+            found[name] = _checked(_matrix(header[f"{name}Transform"], name), name)
+    if image_to_probe is not None:
+        found["ImageToProbe"] = _checked(np.asarray(image_to_probe, dtype=np.float64), "ImageToProbe")
+    return found
+
+
+def _checked(matrix: np.ndarray, name: str) -> np.ndarray:
+    """The matrix, if it is what its name says: that of an image may scale, that of a tool is rigid."""
+    (require_image_matrix if name.startswith("ImageTo") else require_rigid)(torch.as_tensor(matrix), name)
+    return matrix
+
+
 def _timestamp(text: str) -> float:
     try:
         return float(text)
@@ -229,11 +263,13 @@ def _timestamp(text: str) -> float:
         raise InputError(f"The timestamp {text!r} of a frame is not a number; export the tracking again.") from error
 
 
-def _target_frame(fields: dict, calibration: dict, given: bool) -> str:
+def _target_frame(fields: dict, header: dict, given: bool) -> str:
     """'Direct' (ImageToReference in the file), 'Reference' or 'Tracker'; raises InputError if no chain reaches one."""
     names = {key for entry in fields.values() for key in entry}
     probe = {"ProbeToReferenceTransform", "ProbeToTrackerTransform"} & names
-    calibrated = "ImageToProbe" in calibration or "ImageToProbeTransform" in names
+    static = {
+        f"{name}Transform" for name in _STATIC if header.get(f"{name}TransformStatus", "OK") == "OK"
+    } & header.keys()
     if "ImageToReferenceTransform" in names and given and not probe:
         raise InputError(
             "The file holds ImageToReference and no pose of the probe: leave the ImageToProbe calibration out."
@@ -244,34 +280,29 @@ def _target_frame(fields: dict, calibration: dict, given: bool) -> str:
         raise InputError(
             "The file tracks no probe: neither ImageToReference nor ProbeToReference or ProbeToTracker is there."
         )
-    if not calibrated:
+    if not given and "ImageToProbeTransform" not in names | static:
         raise InputError("The file tracks the probe but not the image: give its ImageToProbe calibration.")
-    return "Reference" if {"ProbeToReferenceTransform", "ReferenceToTrackerTransform"} & names else "Tracker"
+    return "Reference" if {"ProbeToReferenceTransform", "ReferenceToTrackerTransform"} & (names | static) else "Tracker"
 
 
 def _pose(entry: dict, calibration: dict, target: str, given) -> np.ndarray | None:
     """image_to_reference of one frame, or None where a transform that it needs is missing or not OK."""
 
-    def get(name: str, rigid: bool) -> np.ndarray | None:
+    def get(name: str) -> np.ndarray | None:
         if f"{name}Transform" not in entry:
             return calibration.get(name)
         if entry.get(f"{name}TransformStatus", "OK") != "OK":
             return None
-        matrix = _matrix(entry[f"{name}Transform"], name)
-        if rigid:
-            require_rigid(torch.as_tensor(matrix), name)
-        else:
-            require_image_matrix(torch.as_tensor(matrix), name)
-        return matrix
+        return _checked(_matrix(entry[f"{name}Transform"], name), name)
 
     if target == "Direct":
-        return get("ImageToReference", False)
-    image_to_probe = calibration["ImageToProbe"] if given is not None else get("ImageToProbe", False)
-    probe_to_reference = get("ProbeToReference", True) if "ProbeToReferenceTransform" in entry else None
-    if probe_to_reference is None and "ProbeToTrackerTransform" in entry:
-        probe_to_reference = get("ProbeToTracker", True)
+        return get("ImageToReference")
+    image_to_probe = calibration["ImageToProbe"] if given is not None else get("ImageToProbe")
+    probe_to_reference = get("ProbeToReference")
+    if probe_to_reference is None:
+        probe_to_reference = get("ProbeToTracker")
         if target == "Reference" and probe_to_reference is not None:
-            reference_to_tracker = get("ReferenceToTracker", True)
+            reference_to_tracker = get("ReferenceToTracker")
             if reference_to_tracker is None:
                 return None
             probe_to_reference = np.linalg.inv(reference_to_tracker) @ probe_to_reference
@@ -302,7 +333,7 @@ def read_image_to_probe(path: str | Path) -> np.ndarray:
     if path.suffix.lower() == ".xml":
         try:
             root = ElementTree.parse(path).getroot()
-        except ElementTree.ParseError as error:
+        except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter two: unknown encodings
             raise InputError(f"{path.name} is not an XML file.") from error
         for node in root.iter("Transform"):
             if (node.get("From"), node.get("To")) == ("Image", "Probe"):
@@ -311,12 +342,17 @@ def read_image_to_probe(path: str | Path) -> np.ndarray:
     import SimpleITK as sitk
 
     try:
-        transform = sitk.AffineTransform(sitk.ReadTransform(str(path)))
+        transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path.name} holds no linear transform.") from error
+        raise InputError(f"{path.name} cannot be read as a transform; give a .tfm, .h5 or .xml file.") from error
+    if transform.GetDimension() != 3 or not transform.IsLinear():
+        raise InputError(f"{path.name} holds no linear transform of 3-D space; give ImageToProbe.")
     matrix = np.eye(4)
-    matrix[:3, :3] = np.array(transform.GetMatrix()).reshape(3, 3)
     matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    for axis in range(3):
+        matrix[:3, axis] = np.subtract(transform.TransformPoint(np.eye(3)[axis].tolist()), matrix[:3, 3])
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
+        raise InputError(f"{path.name} holds a singular transform (it flattens space); calibrate the probe first.")
     return np.linalg.inv(ras_to_lps(torch.as_tensor(matrix)).numpy())
 
 
@@ -350,13 +386,17 @@ def sweep_from_volume(volume, ijk_to_ras, *, slices: int = 24, axis: int = 2) ->
     data = np.asarray(volume)
     if data.ndim != 3 or min(data.shape) < 8:
         raise InputError(f"A 3-D ultrasound volume is needed, but this one's shape is {data.shape}.")
+    matrix = np.asarray(ijk_to_ras, dtype=np.float64)
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
+        raise InputError("The ultrasound volume's geometry is singular (voxels without a size); export it again.")
+    if not np.isfinite(data).all():
+        raise InputError("The ultrasound volume holds NaN or infinite voxels; replace them first.")
     order = {2: (0, 1, 2), 1: (0, 2, 1), 0: (1, 2, 0)}[axis]  # columns, rows, across, as ijk axes
     stack = data.transpose([2 - a for a in reversed(order)])
     used = np.flatnonzero((stack > stack.min()).mean((1, 2)) > 0.02)
     if used.size == 0:
-        raise InputError("The ultrasound volume is empty.")
+        raise InputError("The ultrasound volume is empty; choose one that holds echoes.")
     chosen = np.unique(np.linspace(used[0], used[-1], min(slices, used[-1] - used[0] + 1)).round().astype(int))
-    matrix = np.asarray(ijk_to_ras, dtype=np.float64)
     poses = np.tile(np.eye(4), (len(chosen), 1, 1))
     poses[:, :3, :3] = matrix[:3, order]
     poses[:, :3, 3] = matrix[:3, 3] + chosen[:, None] * matrix[:3, order[2]]

@@ -152,7 +152,8 @@ class FakeRegistration:
             "similarity": 0.5,
             "seconds": 1.0,
             "frames_used": len(self.problem.sweep),
-            "frames_skipped": 0,
+            "frames_skipped": self.problem.sweep.report.frames_skipped,
+            "notes": list(self.problem.sweep.report.notes),
             "mri_to_reference": self.target.tolist(),
         }
         self.result = SimpleNamespace(report=lambda: report)

@@ -65,6 +65,34 @@ def test_a_tag_file_holds_both_lists(tmp_path):
     assert not (tmp_path / "x.tfm").exists()
 
 
+def test_what_cannot_be_evaluated_is_refused_and_nothing_is_touched(tmp_path):
+    (tmp_path / "a.csv").write_text("A,1,2,3\nB,4,5,6\nC,7,0,0\n")
+    (tmp_path / "nan.csv").write_text("A,1,2,3\nB,nan,5,6\nC,7,0,0\n")
+    (tmp_path / "twice.csv").write_text("A,1,2,3\nA,4,5,6\nC,7,0,0\n")
+    files.write_transform(tmp_path / "start.tfm", np.eye(4))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for options, second, words in (
+        ({"output": tmp_path / "new.csv"}, "nan.csv", "NaN or infinite"),
+        ({"output": tmp_path / "new.csv"}, "twice.csv", "'A' stands for more than one"),
+        ({"output": tmp_path / "a.csv"}, "a.csv", "would be overwritten"),
+        ({"transform": tmp_path / "start.tfm", "fit": tmp_path / "start.tfm"}, "a.csv", "would be overwritten"),
+    ):
+        result = evaluate(options, tmp_path / "a.csv", tmp_path / second)
+        assert result.exit_code == 2, result.output
+        assert words in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_points_on_one_line_have_errors_but_no_fit(tmp_path):
+    (tmp_path / "a.csv").write_text("\ufeffA,1,1,1\nB,2,2,2\nC,3,3,3\n", encoding="utf-8")  # as spreadsheets write
+    (tmp_path / "b.csv").write_text("C,3,3,4\nA,1,1,2\nB,2,2,3\n")
+    paths = tmp_path / "a.csv", tmp_path / "b.csv"
+    assert evaluate({"output": tmp_path / "tre.csv"}, *paths).exit_code == 0
+    assert columns(tmp_path / "tre.csv")["initial_mm"].tolist() == [1.0, 1.0, 1.0]
+    assert "line" in evaluate({"fit": tmp_path / "fit.tfm"}, *paths).stderr
+
+
 def test_resect_figures(shared_data, tmp_path):
     """5.47 mm at the start over the 16 cases present; 1.14 mm with the least squares transforms."""
     means = []

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from diffus_register.landmarks import match_landmarks, read_landmarks, rigid_from_landmarks, target_errors
+from diffus_register.landmarks import (
+    match_landmarks,
+    pair_names,
+    read_landmarks,
+    rigid_from_landmarks,
+    target_errors,
+)
 from diffus_render.errors import InputError
 from diffus_render.pose import twist_to_matrix
 
@@ -61,6 +67,53 @@ def test_csv_tag_and_fcsv_lists(tmp_path):
 def test_files_that_hold_no_points_are_refused_in_words(tmp_path):
     (tmp_path / "bad.csv").write_text("nothing here\n")
     (tmp_path / "bad.mrk.json").write_text("{}")
-    for name in ("bad.csv", "bad.mrk.json", "missing.tag"):
+    (tmp_path / "hole.csv").write_text("A,,2,3\nB,4,5,6\n")
+    (tmp_path / "binary.csv").write_bytes(bytes(range(128, 256)))
+    for name in ("bad.csv", "bad.mrk.json", "hole.csv", "binary.csv", "missing.tag"):
         with pytest.raises(InputError, match=name):
             read_landmarks(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "pairs"),
+    [
+        ("AB", "BA", [(0, 1), (1, 0)]),
+        (["L-1", "R-1", "L-2"], ["R-1", "L-2", "L-1"], [(0, 2), (1, 0), (2, 1)]),  # equal names before numbers
+        (["F-1", "F-2", "F-3"], ["U-3", "U-2", "U-1"], [(0, 2), (1, 1), (2, 0)]),
+        (["F-1", "tip", "F-3"], ["U-03", "tip", "U-1", "U-9"], [(0, 2), (1, 1), (2, 0)]),
+        (["a", "b"], ["c", "d"], [(0, 0), (1, 1)]),
+        (["", ""], ["", ""], [(0, 0), (1, 1)]),
+        (["x", "x", "A"], ["A"], [(2, 0)]),  # what has no partner does not matter
+    ],
+)
+def test_landmarks_are_paired_by_name_then_number_then_order(first, second, pairs):
+    assert pair_names(first, second) == pairs
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (["A", "A"], ["A", "B"], "'A' stands for more than one"),
+        (["L-1", "R-1"], ["U-1", "U-2"], "'1' stands for more than one"),
+        (["A", "B", "C"], ["A", "B", "X"], "not 'C'"),
+        (["a", "b"], ["c"], "differ in length"),
+        ([], [], "empty"),
+    ],
+)
+def test_ambiguous_names_are_refused(first, second, words):
+    with pytest.raises(InputError, match=words):
+        pair_names(first, second)
+
+
+def test_coordinates_that_are_no_numbers_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("name,x,y,z\nA,1,nan,3\nB,4,5,6\n")
+    (tmp_path / "b.fcsv").write_text("# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label\n1,inf,2,3,0,0,0,1,1,1,0,A\n")
+    (tmp_path / "c.tag").write_text('MNI Tag Point File\nVolumes = 1;\nPoints =\n 1 -inf 3 "1";\n')
+    (tmp_path / "d.mrk.json").write_text('{"markups": [{"controlPoints": [{"label": "A", "position": [NaN, 0, 0]}]}]}')
+    for name in ("a.csv", "b.fcsv", "c.tag", "d.mrk.json"):
+        with pytest.raises(InputError, match=f"{name} holds NaN or infinite"):
+            read_landmarks(tmp_path / name)
+    for text in ("[]", '{"markups": ["x"]}', '{"markups": [{"controlPoints": ["x"]}]}', '{"markups": {}}'):
+        (tmp_path / "e.mrk.json").write_text(text)
+        with pytest.raises(InputError, match=r"e\.mrk\.json"):
+            read_landmarks(tmp_path / "e.mrk.json")

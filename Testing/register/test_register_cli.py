@@ -111,6 +111,7 @@ def test_where_nothing_overlaps_it_is_rejected_with_a_report_only(brain, tmp_pat
     assert result.exit_code == 3, result.output
     assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "rejected"
     assert "overlap" in result.output
+    assert json.loads((tmp_path / "report.json").read_text())["expected_error_mm"] is None
     assert {file.name for file in tmp_path.iterdir()} == {"far.tfm", "report.json"}
     (tmp_path / "report.json").unlink()
     assert invoke("register", options).exit_code == 3
@@ -123,7 +124,7 @@ def test_where_nothing_overlaps_it_is_rejected_with_a_report_only(brain, tmp_pat
 class Told:
     """In place of the engine: keeps what it was given, and ends with the verdict and pose of the class."""
 
-    verdict, pose, given = "trusted", np.eye(4), None
+    verdict, pose, given, similarity = "trusted", np.eye(4), None, 0.5
 
     def __init__(self, volume, ijk_to_ras, sweep, **options):
         Told.given = {"volume": volume, "ijk_to_ras": ijk_to_ras, "sweep": sweep, **options}
@@ -134,13 +135,14 @@ class Told:
         yield SimpleNamespace(stage="searching", progress=0.5, similarity=0.25, mri_to_reference=pose)
         verdict = Verdict(Told.verdict, ("because",), 0.5, 1.5)
         evidence, frames = SimpleNamespace(as_dict=dict), len(self.given["sweep"])
-        self.result = RegistrationResult(pose, 0.5, verdict, evidence, {}, 1.0, frames, 0, "lc2", 0, ())
+        self.result = RegistrationResult(pose, Told.similarity, verdict, evidence, {}, 1.0, frames, 0, "lc2", 0, ())
 
 
 @pytest.fixture
 def told(monkeypatch):
     monkeypatch.setattr(command_line, "RigidRegistration", Told)
     monkeypatch.setattr(Told, "verdict", "trusted")
+    monkeypatch.setattr(Told, "similarity", 0.5)
     monkeypatch.setattr(Told, "pose", rigid(10.0, -20.0, 30.0, 0.4, -0.5, 0.3))
     return Told
 
@@ -165,9 +167,51 @@ def test_the_verdict_decides_the_exit_status_and_the_files(case, told, verdict, 
     assert f"{verdict}: because" in result.output
     new = {file.name for file in Path().iterdir()} - before
     assert new == ({"report.json"} if verdict == "rejected" else {"report.json", "result.tfm"})
-    assert json.loads(Path("report.json").read_text())["verdict"] == verdict
+    report = json.loads(Path("report.json").read_text())
+    assert report["verdict"] == verdict
+    errors = (None, None) if status else (0.5, 1.5)
+    assert (report["expected_error_mm"], report["expected_error_worst_mm"]) == errors
+    assert f"calibrated on {Verdict(verdict, (), 0, 0).calibrated_on}"[:60] in result.output
+    assert ("not known" in result.output) == (verdict == "rejected")
     if status == 0:
         np.testing.assert_allclose(files.read_transform("result.tfm"), told.pose, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("output", "mri.txt"),  # the volume
+        ("output", "sweep.txt"),
+        ("output", "./initial.tfm"),
+        ("output", "calibration.tfm"),
+        ("output", "link.tfm"),
+        ("report", "names.json"),
+        ("report", "result.tfm"),
+    ],
+)
+def test_what_is_read_is_never_written(case, told, option, value):
+    """Neither an input, however it is called, nor both outputs to one file."""
+    Path("mri.nrrd").rename("mri.txt")
+    Path("sweep.igs.mha").rename("sweep.txt")
+    for name in ("initial.tfm", "calibration.tfm"):
+        files.write_transform(name, np.eye(4))
+    Path("link.tfm").symlink_to("initial.tfm")
+    Path("names.json").write_text('{"1": "liver"}')
+    before = {file: file.read_bytes() for file in Path().iterdir()}
+    options = {"volume": "mri.txt", "sweep": "sweep.txt", "initial": "initial.tfm"}
+    options |= {"image-to-probe": "calibration.tfm", "labels-table": "names.json"}
+    result = invoke("register", {**case, **options, option: value})
+    assert_one_sentence(result, value)
+    assert {file: file.read_bytes() for file in Path().iterdir()} == before
+
+
+def test_a_number_that_is_none_is_null_in_the_report(case, told):
+    """Python writes NaN, which is no JSON and stops other readers."""
+    told.verdict, told.similarity = "rejected", float("nan")
+    assert invoke("register", {**case, "report": "report.json"}).exit_code == 3
+    text = Path("report.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["similarity"] is None
 
 
 def test_a_rejected_run_says_that_an_older_result_is_there(case, told):
@@ -225,7 +269,7 @@ def without_image_calibration():
 
 def test_the_calibration_may_stand_beside_the_sweep(case, told):
     without_image_calibration()
-    calibration = rigid(1.0, 2.0, 3.0, 0.1, 0.0, 0.2) @ np.diag([0.2, 0.2, 0.2, 1.0])
+    calibration = rigid(1.0, 2.0, 3.0, 0.1, 0.0, 0.2) @ np.diag([0.3, 0.3, 0.3, 1.0])
     files.write_transform("calibration.tfm", calibration)
     numbers = " ".join(map(str, calibration.ravel()))
     Path("config.xml").write_text(
@@ -373,6 +417,14 @@ def test_benchmark_writes_a_row_for_each_start(case, told):
     assert len(set(starts)) == 4
     assert 0 < min(starts) < max(starts) < 9.1
     assert "median 0.50 mm" in result.output
+    told.verdict = "rejected"
+    result = invoke("benchmark", options, "set")
+    assert {row["expected_mm"] for row in csv.DictReader(Path("table.csv").read_text().splitlines())} == {""}
+    assert "–" in result.output
+    Path("names.csv").write_text("5,liver\n")
+    table = {**options, "kind": "labels", "labels-table": "names.csv", "output": "names.csv"}
+    assert_one_sentence(invoke("benchmark", table, "set"), "names.csv")
+    assert Path("names.csv").read_text() == "5,liver\n"
     Path("set/a_1.truth.json").write_text("{}")
     assert_one_sentence(invoke("benchmark", options, "set"), "mri_to_reference")
     assert_one_sentence(invoke("benchmark", {**options, "pattern": "b*"}, "set"), "There is no b*.igs.mha")

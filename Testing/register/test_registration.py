@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from diffus_register.registration import RigidRegistration, Settings, register
+from diffus_register.registration import RigidRegistration, Settings, frames_apart, register
 from diffus_register.search import SearchSettings
 from diffus_render.errors import InputError
 from simulated_sweep import SimulatedCase, displaced, mni152, simulate
@@ -155,3 +155,12 @@ def test_a_benchmark_sweep_of_a_whole_head(shared_data):
     )
     assert case.error_mm(result.mri_to_reference) < 0.5
     assert result.verdict.verdict == "trusted"
+
+
+def test_a_still_probe_counts_as_one_frame(case):
+    still = case.sweep.subset([0] * 6)
+    assert frames_apart(still) == 1
+    jitter = still.image_to_reference.clone()
+    jitter[:, 0, 3] += 0.1 * torch.arange(6)
+    assert frames_apart(dataclasses.replace(still, image_to_reference=jitter)) == 2
+    assert frames_apart(case.sweep) == 16

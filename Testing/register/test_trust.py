@@ -39,11 +39,11 @@ def test_all_tests_passed_is_trusted_with_a_small_error():
     ("name", "value", "words"),
     [
         ("overlap", 0.8, "80%"),
-        ("frames", 3, "3 frames"),
+        ("frames", 3, "3 frames from different places"),
         ("z_score", 4.2, "random poses"),
         ("runner_up", 0.97, "another pose"),
         ("global_fit", 0.09, "9.0%"),
-        ("bend_gain", 0.25, "bending"),
+        ("bend_gain", 0.8, "bending the volume by 0.8 mm improves the fit by 80%"),
         ("scale_gain", 0.08, "-0.5 %"),
         ("odd_even_mm", 1.5, "odd and even"),
         ("mirrored", 0.9, "mirrored"),

@@ -106,6 +106,7 @@ def test_a_missing_or_unknown_orientation_is_said(tmp_path, stated):
     report = read_sweep(write(tmp_path / "s.mha", speckle(), fields, **keys)).report
     assert report.orientation == "unknown"
     assert "orientation" in report.notes[0]
+    assert "same pose" in report.notes[1]
 
 
 def test_writing_and_reading_again(tmp_path):
@@ -153,6 +154,62 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(tmp_path, fields, calibr
     assert "\n" not in str(error.value)
 
 
+def test_a_reference_that_never_moves_may_stand_once_in_the_header(tmp_path):
+    reference = rigid(5, -1, 0, 0, 0.3, 0.1)
+    fields = [{k: v for k, v in tracked(n).items() if "ReferenceToTracker" not in k} for n in range(5)]
+    sweep = read_sweep(write(tmp_path / "s.mha", speckle(), fields, ReferenceToTrackerTransform=text(reference)), SCALE)
+    expected = np.linalg.inv(reference) @ rigid(2, 2, 3, 0.2, 0, 0.2) @ SCALE
+    assert np.allclose(sweep.image_to_reference[2], expected, atol=1e-8)
+    assert not any("relative to the tracker" in note for note in sweep.report.notes)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"ReferenceToTrackerTransform": text(np.diag([1.1, 1, 1, 1]))}, "ReferenceToTracker scales"),
+        ({"ReferenceToTrackerTransform": text(np.diag([1.0, 1, 0, 1]))}, "singular"),
+        ({"ReferenceToTrackerTransform": "1 2 3"}, "16"),
+        ({"ImageToProbeTransform": text(SHEARED)}, "shears"),
+        ({"ImageToProbeTransform": text(MIRRORED)}, "left-handed"),
+        ({"ImageToProbeTransform": text(np.full((4, 4), np.inf))}, "NaN or infinite"),
+    ],
+)
+def test_matrices_of_the_header_are_checked_too(tmp_path, keys, words):
+    fields = [{k: v for k, v in tracked(n).items() if "ReferenceToTracker" not in k} for n in range(5)]
+    keys = {"ImageToProbeTransform": text(SCALE), **keys}
+    with pytest.raises(InputError, match=words):
+        read_sweep(write(tmp_path / "s.mha", speckle(), fields, **keys))
+
+
+def test_header_matrices_that_nobody_needs_or_that_do_not_hold_are_left_alone(tmp_path):
+    fields = [{"ImageToReferenceTransform": text(SCALE)}] * 5
+    keys = {"StylusTipToStylusTransform": text(np.full((4, 4), np.nan)), "ReferenceToTrackerTransform": "none"}
+    assert len(read_sweep(write(tmp_path / "s.mha", speckle(), fields, **keys))) == 5
+    # A frame without its own pose must not take the header's.
+    fields = [{"ImageToReferenceTransform": text(SCALE)}] * 4 + [{"Timestamp": "4"}]
+    keys = {"ImageToReferenceTransform": text(SCALE)}
+    assert read_sweep(write(tmp_path / "t.mha", speckle(), fields, **keys)).report.frames_skipped == 1
+    lost = {"ReferenceToTrackerTransform": text(np.eye(4)), "ReferenceToTrackerTransformStatus": "INVALID"}
+    fields = [{k: v for k, v in tracked(n).items() if "ReferenceToTracker" not in k} for n in range(5)]
+    notes = read_sweep(write(tmp_path / "u.mha", speckle(), fields, **lost), SCALE).report.notes
+    assert any("relative to the tracker" in note for note in notes)
+
+
+@pytest.mark.parametrize("scale", [(0.01, 0.01), (1e-4, 1e-4), (0.3, 0.01), (0.01, 0.3), (20.0, 20.0), (0.2, 20.0)])
+def test_a_fan_of_impossible_size_is_refused(scale):
+    poses = np.tile(np.diag([*scale, min(scale), 1.0]), (5, 1, 1))
+    with pytest.raises(InputError, match="5 and 400 mm") as error:
+        TrackedSweep.from_arrays(speckle(), poses)
+    assert "\n" not in str(error.value)
+
+
+def test_one_frame_of_another_size_is_noticed():
+    poses = np.tile(SCALE, (5, 1, 1))
+    poses[3, :3, :3] *= 0.01
+    with pytest.raises(InputError, match="5 and 400 mm"):
+        TrackedSweep.from_arrays(speckle(), poses)
+
+
 def test_arrays_of_wrong_shape_or_nan_are_refused():
     poses = np.tile(SCALE, (5, 1, 1))
     with pytest.raises(InputError, match="as many"):
@@ -176,6 +233,21 @@ def test_a_volume_is_cut_into_slices_that_lie_where_it_lies():
         place = sweep.image_to_reference[n].numpy() @ [column, row, 0, 1]
         i, j, k = np.rint((np.linalg.inv(ijk_to_ras) @ place)[:3]).astype(int)
         assert float(sweep.frames[n, row, column]) == pytest.approx(volume[k, j, i], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("volume", "matrix", "words"),
+    [
+        (np.ones((9, 9, 9)), np.eye(4), "empty"),
+        (np.full((9, 9, 9), np.nan), np.eye(4), "NaN or infinite voxels"),
+        (np.arange(729.0).reshape(9, 9, 9), np.diag([1.0, 0, 1, 1]), "singular"),
+        (np.arange(729.0).reshape(9, 9, 9), np.full((4, 4), np.nan), "singular"),
+        (np.arange(729.0).reshape(9, 9, 9), 0.01 * np.eye(4), "5 and 400 mm"),
+    ],
+)
+def test_a_volume_that_is_no_ultrasound_is_refused(volume, matrix, words):
+    with pytest.raises(InputError, match=words):
+        sweep_from_volume(volume, matrix)
 
 
 def test_fan_mask_is_a_sector_without_the_text_beside_it():
@@ -221,6 +293,36 @@ def test_calibration_from_xml_and_from_transform_file_agree(shared_data):
     folder = shared_data / "us_tracked"
     xml = read_image_to_probe(folder / "plus_fCal2_results.xml")
     assert np.allclose(read_image_to_probe(folder / "plus_fCal2_ImageToProbe.tfm"), xml, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("c.xml", "<a", "not an XML file"),
+        ("c.xml", '<?xml version="1.0" encoding="nonsense"?><a/>', "not an XML file"),
+        ("c.xml", '<a><Transform From="Image" To="Probe"/></a>', "16"),
+        ("c.tfm", "words", "cannot be read as a transform"),
+        ("c.tfm", sitk.AffineTransform(2), "3-D space"),
+        ("c.tfm", sitk.DisplacementFieldTransform(3), "no linear transform"),
+        ("c.tfm", sitk.AffineTransform([0.0] * 9, [0.0] * 3), "singular"),
+    ],
+)
+def test_a_calibration_that_cannot_be_used_is_refused_in_one_sentence(tmp_path, name, content, words):
+    if isinstance(content, str):
+        (tmp_path / name).write_text(content)
+    else:
+        sitk.WriteTransform(content, str(tmp_path / name))
+    with pytest.raises(InputError, match=words) as error:
+        read_image_to_probe(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_calibration_may_be_any_linear_transform(tmp_path):
+    move, scale = sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), sitk.ScaleTransform(3, (5.0, 4.0, 2.0))
+    sitk.WriteTransform(sitk.CompositeTransform([scale, move]), str(tmp_path / "c.tfm"))
+    # From the probe, in LPS: (x, y, z) -> (5 (x + 1), 4 (y + 2), 2 (z + 3)).
+    found = read_image_to_probe(tmp_path / "c.tfm") @ (-5.0, -8.0, 6.0, 1.0)
+    assert np.allclose(found, (0.0, 0.0, 0.0, 1.0))
 
 
 def test_wires_of_the_real_phantom_are_where_the_pixels_are_bright(shared_data):

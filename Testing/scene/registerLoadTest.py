@@ -18,6 +18,7 @@ import SimpleITK as sitk
 import slicer
 import slicer.util
 from diffus_render.sweep import TrackedSweep, write_sweep
+from DiffUSRegisterLib.engine import trackedSweep
 from DiffUSRegisterLib.sequences import loadSweep
 from DiffUSRegisterLib.ultrasound import readUltrasound
 from DiffUSRenderLib.errors import RenderError
@@ -52,7 +53,21 @@ class RegisterLoadTest(unittest.TestCase):
         np.testing.assert_allclose(ultrasound.imageToReference, POSES, atol=1e-9)
         np.testing.assert_array_equal(ultrasound.frames[2], frameArray(2))
 
+    def loseAFrameAndTheOrientation(self):
+        image = sitk.ReadImage(str(self.path))
+        image.SetMetaData("Seq_Frame0001_ImageToReferenceTransformStatus", "INVALID")
+        image.EraseMetaData("UltrasoundImageOrientation")
+        sitk.WriteImage(image, str(self.path))
+
+    def testWhatTheFileLackedIsSaidInTheReport(self):
+        self.loseAFrameAndTheOrientation()
+        report = trackedSweep(readUltrasound(registerParameters(None, loadSweep(self.path)))).report
+        self.assertEqual((report.frames_in_file, report.frames_skipped), (4, 1))
+        self.assertEqual(len(report.notes), 1)
+        self.assertIn("orientation is not stated", report.notes[0])
+
     def testALoadedSweepComesBackWithASavedScene(self):
+        self.loseAFrameAndTheOrientation()
         browser = loadSweep(self.path)
         scene, folder = slicer.mrmlScene, self.path.parent
         for node in (browser.GetMasterSequenceNode(), browser.GetSequenceNode(_transformOf(browser))):
@@ -67,7 +82,9 @@ class RegisterLoadTest(unittest.TestCase):
         slicer.mrmlScene.Connect()
         browser = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
         ultrasound = readUltrasound(registerParameters(None, browser))
-        np.testing.assert_allclose(ultrasound.imageToReference, POSES, atol=1e-6)
+        np.testing.assert_allclose(ultrasound.imageToReference, POSES[[0, 2, 3]], atol=1e-6)
+        self.assertEqual(ultrasound.skipped, 1)
+        self.assertIn("orientation is not stated", ultrasound.notes[0])
 
     def testLostFramesAreLeftOutAndCounted(self):
         image = sitk.ReadImage(str(self.path))
@@ -88,10 +105,16 @@ class RegisterLoadTest(unittest.TestCase):
         sitk.WriteImage(image, str(self.path))
         with self.assertRaisesRegex(RenderError, "calibration"):
             loadSweep(self.path)
-        browser = loadSweep(self.path, addTransform(np.diag([0.5, 0.25, 0.5, 1.0]), name="ImageToProbe"))
+        calibration = addTransform(np.diag([0.5, 0.25, 0.5, 1.0]), name="ImageToProbe")
+        browser = loadSweep(self.path, calibration)
         volume = browser.GetProxyNode(browser.GetMasterSequenceNode())
         # Pixel (4, 8) is (2, 2, 0) for the probe, and the probe is turned by 90 degrees.
         np.testing.assert_allclose(pixelInWorld(volume, 4, 8), (98, 2, 0), atol=1e-9)
+        # The calibration is in the poses by now: that it stays chosen is nothing to remark.
+        self.assertEqual(readUltrasound(registerParameters(None, browser, imageToProbe=calibration)).notes, ())
+        other = addTransform(np.diag([0.5, 0.25, 0.5, 1.0]), name="Other")
+        notes = readUltrasound(registerParameters(None, browser, imageToProbe=other)).notes
+        self.assertEqual(notes, ("The calibration 'Other' was left out: the image has its place without it.",))
 
     def testABadFileAddsNothing(self):
         before = snapshot()

@@ -86,6 +86,15 @@ class RegisterStartTest(unittest.TestCase):
         settings["ultrasoundLandmarks"] = addPoints(there, labels=["U-4", "U-3", "U-2", "U-1"])
         self.assertMaps(self.start(**settings), (1, 2, 3), (TRUTH @ (1, 2, 3, 1))[:3])
 
+    def testEqualLabelsMatchBeforeTheirNumbers(self):
+        """Left and right of one level carry one number, and the lists stand in another order."""
+        labels = ["left-1", "right-1", "left-2", "right-2"]
+        there = [(TRUTH @ np.append(p, 1.0))[:3] for p in POINTS]
+        settings = self.landmarks()
+        settings["volumeLandmarks"] = addPoints([toWorld(self.volume, p) for p in POINTS], labels)
+        settings["ultrasoundLandmarks"] = addPoints(there[::-1], labels[::-1])
+        self.assertMaps(self.start(**settings), (1, 2, 3), (TRUTH @ (1, 2, 3, 1))[:3])
+
     def testLandmarksThatDifferInSizeStillGiveARigidStart(self):
         settings = self.landmarks()
         larger = [(TRUTH @ np.append(1.1 * point, 1.0))[:3] for point in POINTS]
@@ -108,10 +117,16 @@ class RegisterStartTest(unittest.TestCase):
         self.assertRefused("three or more", **self.landmarks(POINTS[:2]))
         self.assertRefused("one line", **self.landmarks(np.outer(np.arange(4), (1, 2, 3))))
         odd = {**self.landmarks(), "ultrasoundLandmarks": addPoints(POINTS[:2], labels=["a", "b"])}
-        self.assertRefused("do not match", **odd)
+        self.assertRefused("differ in length", **odd)
+        twice = {**self.landmarks(), "ultrasoundLandmarks": addPoints(POINTS, labels=["U-1", "V-1", "U-2", "U-3"])}
+        self.assertRefused("'1' stands for more than one", **twice)
+        lost = {**self.landmarks(), "ultrasoundLandmarks": addPoints([[np.nan, 0, 0], *POINTS[1:]])}
+        self.assertRefused("NaN or infinite", **lost)
         for matrix in (np.diag([2.0, 2, 2, 1]), np.diag([-1.0, 1, 1, 1])):
             settings = {"startFrom": StartFrom.TRANSFORM, "initialTransform": addTransform(matrix)}
             self.assertRefused("scales, shears or mirrors", **settings)
+        self.volume.SetAndObserveTransformNodeID(addTransform(np.diag([1.0, 0, 1, 1]), name="Flat").GetID())
+        self.assertRefused("'Flat' above the volume is singular", **self.landmarks())
         bent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLGridTransformNode", "Bent")
         self.assertRefused("nonlinear", startFrom=StartFrom.TRANSFORM, initialTransform=bent)
         hang(self.volume, bent)
@@ -129,6 +144,8 @@ class RegisterStartTest(unittest.TestCase):
         for choice, word in ((StartFrom.TRANSFORM, "transform"), (StartFrom.LANDMARKS, "landmarks")):
             parameters.startFrom = choice
             self.assertIn(word, missingInput(parameters))
+        parameters.volumeLandmarks = parameters.ultrasoundLandmarks = addPoints(POINTS)
+        self.assertIn("one list", missingInput(parameters))
 
 
 if __name__ == "__main__":

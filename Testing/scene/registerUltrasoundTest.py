@@ -16,7 +16,7 @@ import numpy as np
 import slicer
 import slicer.util
 from DiffUSRegisterLib.engine import trackedSweep
-from DiffUSRegisterLib.ultrasound import readUltrasound
+from DiffUSRegisterLib.ultrasound import Origin, readUltrasound, writeOrigin
 from DiffUSRenderLib.errors import RenderError
 from DiffUSRenderLib.geometry import toVtk
 from headless.fixtures import addTransform, addVolume, rotation
@@ -107,6 +107,39 @@ class RegisterUltrasoundTest(unittest.TestCase):
             found = apply(ultrasound.referenceToWorld @ ultrasound.imageToReference[0], (column, row, 0))
             np.testing.assert_allclose(found, pixelInWorld(volume, column, row), atol=1e-9)
 
+    def testThePresentFrameIsReadAsAllFramesAre(self):
+        """By the same chain: named poses, calibration, and what the file was read with."""
+        images, poses = self.images(5, None), poseSequence([PROBE[0], np.eye(4), *PROBE[2:]], "anything")
+        browser = addBrowser(images, poses)
+        node = addTransform(CALIBRATION)
+        settings = {"poseSequence": poses, "imageToProbe": node}
+        whole = readUltrasound(registerParameters(None, browser, **settings))
+        browser.SetSelectedItemNumber(3)
+        writeOrigin(images, Origin(7, ("From a file.",)), None)
+        one = readUltrasound(registerParameters(None, browser, presentFrameOnly=True, **settings))
+        self.assertEqual((one.itemNumbers, one.skipped, one.notes), ((3,), 0, ("From a file.",)))
+        np.testing.assert_array_equal(one.imageToReference[0], whole.imageToReference[whole.itemNumbers.index(3)])
+        np.testing.assert_array_equal(one.frames[0], frameArray(3))
+        browser.SetSelectedItemNumber(1)
+        self.assertRefused("present frame of 'Sweep' is not tracked", browser, presentFrameOnly=True, **settings)
+        self.assertRefused("present frame", addBrowser(self.images()), presentFrameOnly=True)
+        self.assertRefused("no present frame", self.images(), presentFrameOnly=True)
+
+    def testOneOfManyVolumesIsReadAsItIsShown(self):
+        nodes = []
+        for k in range(3):
+            node = slicer.vtkMRMLScalarVolumeNode()
+            slicer.util.updateVolumeFromArray(
+                node, np.random.default_rng(k).integers(30, 200, (9, 9, 9)).astype(np.uint8)
+            )
+            nodes.append(node)
+        browser = addBrowser(addSequence(nodes, "Image"))
+        self.assertRefused("Only the present frame", browser)
+        browser.SetSelectedItemNumber(2)
+        ultrasound = readUltrasound(registerParameters(None, browser, presentFrameOnly=True))
+        self.assertTrue(ultrasound.isVolume)
+        np.testing.assert_array_equal(ultrasound.frames, slicer.util.arrayFromVolume(nodes[2]))
+
     def testReadingChangesNothing(self):
         browser, _volume = self.trackedBrowser()
         browser.SetSelectedItemNumber(2)
@@ -138,6 +171,43 @@ class RegisterUltrasoundTest(unittest.TestCase):
             wanted = apply(PROBE[k + 1], apply(CALIBRATION, (17, 9, 0)))
             np.testing.assert_allclose(apply(ultrasound.imageToReference[k], (17, 9, 0)), wanted, atol=1e-9)
 
+    def assertCalibrated(self, ultrasound):
+        self.assertEqual(ultrasound.notes, ())
+        for k in range(len(ultrasound.frames)):
+            wanted = apply(TO_RAS, apply(PROBE[k + 1], apply(CALIBRATION, (17, 9, 0))))
+            found = apply(ultrasound.referenceToWorld @ ultrasound.imageToReference[k], (17, 9, 0))
+            np.testing.assert_allclose(found, wanted, atol=1e-9)
+
+    def testACalibrationNodeGoesUnderARecordedChainThatBeginsAtTheProbe(self):
+        images, poses = self.images(3, None), poseSequence(PROBE[1:4], "p", "ProbeToReferenceTransform")
+        browser = addBrowser(images, poses)
+        hang(browser.GetProxyNode(images), browser.GetProxyNode(poses), addTransform(TO_RAS))
+        node = addTransform(CALIBRATION, name="my calibration")
+        self.assertCalibrated(readUltrasound(registerParameters(None, browser, imageToProbe=node)))
+        frame = addVolume(frameArray(0)[np.newaxis], name="Frame")
+        hang(frame, addTransform(PROBE[1], name="ProbeToReference"), addTransform(TO_RAS))
+        self.assertCalibrated(readUltrasound(registerParameters(None, frame, imageToProbe=node)))
+
+    def testACalibrationNodeThatIsNotNeededIsSaid(self):
+        other = addTransform(CALIBRATION, name="Other")
+        browser, volume = self.trackedBrowser()
+        direct = addBrowser(self.images(), poseSequence(PROBE, "p", "ImageToReference"))
+        inImages = addBrowser(self.posesInImages())
+        solid = addVolume(np.random.default_rng(0).integers(30, 200, (9, 9, 9)).astype(np.uint8), name="US")
+        frame = addVolume(frameArray(0)[np.newaxis], name="Frame")
+        hang(frame, addTransform(CALIBRATION, name="ImageToProbe"), addTransform(PROBE[1]))
+        for ultrasound in (browser, direct, inImages, solid, frame):
+            with self.subTest(ultrasound.GetName()):
+                alone = readUltrasound(registerParameters(None, ultrasound))
+                both = readUltrasound(registerParameters(None, ultrasound, imageToProbe=other))
+                np.testing.assert_array_equal(both.imageToReference, alone.imageToReference)
+                self.assertEqual(len(both.notes), 1)
+                self.assertIn("'Other' was left out", both.notes[0])
+                self.assertEqual(trackedSweep(both).report.notes, both.notes)
+        own = readUltrasound(registerParameters(None, browser, imageToProbe=self.calibration))
+        self.assertEqual(own.notes, ())
+        self.assertWhereTheSceneShowsIt(own, browser, volume)
+
     def testNamedPosesNeedNoBrowser(self):
         images, poses = self.images(5, None), poseSequence(PROBE, "anything")
         node = addTransform(CALIBRATION)
@@ -155,6 +225,12 @@ class RegisterUltrasoundTest(unittest.TestCase):
         self.assertEqual(ultrasound.itemNumbers, (0, 1, 3, 4))
         np.testing.assert_array_equal(ultrasound.frames[2], frameArray(3))
         self.assertEqual(trackedSweep(ultrasound).report.frames_skipped, 1)
+
+    def testPosesOfOtherTimesAreSaid(self):
+        poses = poseSequence(PROBE[:3], "short")
+        ultrasound = readUltrasound(registerParameters(None, self.images(5, None), poseSequence=poses))
+        self.assertEqual(len(ultrasound.notes), 1)
+        self.assertIn("2 frames have no pose of their own time in 'short'", ultrasound.notes[0])
 
     def testALongRecordingIsThinnedEvenly(self):
         browser, _volume = self.trackedBrowser()
@@ -184,14 +260,17 @@ class RegisterUltrasoundTest(unittest.TestCase):
         ijkToRas = slicer.util.arrayFromVTKMatrix(_matrixOf(matrix, volume))
         np.testing.assert_allclose(found, apply(TO_RAS, apply(ijkToRas, (15, 12, 6))), atol=1e-9)
 
-    def testPosesMayStandInTheImagesOwnMatrices(self):
+    def posesInImages(self):
         nodes = []
         for k in range(3):
             node = slicer.vtkMRMLScalarVolumeNode()
             slicer.util.updateVolumeFromArray(node, frameArray(k)[np.newaxis])
             node.SetIJKToRASMatrix(toVtk(PROBE[k]))
             nodes.append(node)
-        images = addSequence(nodes, "Image")
+        return addSequence(nodes, "Image")
+
+    def testPosesMayStandInTheImagesOwnMatrices(self):
+        images = self.posesInImages()
         browser = addBrowser(images)
         hang(browser.GetProxyNode(images), addTransform(TO_RAS, name="Static"))
         ultrasound = readUltrasound(registerParameters(None, browser))
@@ -227,6 +306,19 @@ class RegisterUltrasoundTest(unittest.TestCase):
     def testAForgottenCalibration(self):
         large = imageSequence([frameArray(k, 480, 640) for k in range(2)])
         self.assertRefused("calibration", addBrowser(large, poseSequence(PROBE[:2], "p", "ImageToReference")))
+
+    def testPixelsOfImpossibleSize(self):
+        tiny = [m @ np.diag([0.01, 0.01, 0.01, 1.0]) for m in PROBE]
+        self.assertRefused(
+            "5 and 400 mm", addBrowser(self.images(5, None), poseSequence(tiny, "p", "ImageToReference"))
+        )
+        frame = addVolume(frameArray(0)[np.newaxis], name="Frame")
+        for scale in (0.01, 100.0):
+            hang(frame, addTransform(PROBE[1] @ np.diag([scale, scale, scale, 1.0])))
+            self.assertRefused("5 and 400 mm", frame)
+        solid = addVolume(np.random.default_rng(0).integers(30, 200, (10, 20, 24)).astype(np.uint8), name="US")
+        solid.SetIJKToRASMatrix(toVtk(np.diag([0.01, 0.01, 0.01, 1.0])))
+        self.assertRefused("5 and 400 mm", solid)
 
     def testAProbeThatNeverMoves(self):
         self.assertRefused(

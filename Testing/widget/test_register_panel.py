@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -23,7 +21,7 @@ from DiffUSRegisterLib.parameters import RANGES, OverlayMode, ShownPose, StartFr
 from DiffUSRegisterLib.run import RunState
 from DiffUSRenderLib.panel import runSoon
 from headless.fixtures import addTransform, addVolume, rotation
-from headless.qt_widgets import prepareQt, processEvents
+from headless.qt_widgets import prepareQt, processEvents, savePicture
 from headless.register_fixtures import (
     addBrowser,
     addView,
@@ -40,7 +38,6 @@ from PySide6 import QtWidgets
 MODULE = headless.ROOT / "DiffUSRegister"
 UI = MODULE / "Resources" / "UI" / "DiffUSRegister.ui"
 TARGET = rotation(0, 0, 90, (10, 20, 30))
-SCREENSHOTS = os.environ.get("DIFFUS_SCREENSHOTS")  # a folder to write pictures of the panel to
 
 
 class Panel:
@@ -90,9 +87,8 @@ class Panel:
         processEvents(60)
 
     def picture(self, name: str) -> None:
-        if SCREENSHOTS:
-            self.settle()
-            self.parent.grab().save(str(Path(SCREENSHOTS) / f"{name}.png"))
+        self.settle()
+        savePicture(self.parent, name)
 
 
 @pytest.fixture
@@ -174,6 +170,37 @@ def test_a_trusted_result_is_accepted_and_undone_with_one_click_each(panel):
     assert not panel.ui.undoButton.isEnabled()
 
 
+def test_accept_says_what_it_does_not_move(panel):
+    marks = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "tumour")
+    marks.SetAndObserveTransformNodeID(volume().GetTransformNodeID())
+    panel.register()
+    assert "Only the volume moves" in panel.ui.acceptButton.toolTip()
+    panel.ui.acceptButton.click()
+    assert "('tumour') must be put under 'MRBrain to ultrasound' too." in panel.status
+    marks.SetAndObserveTransformNodeID(volume().GetTransformNodeID())
+    panel.ui.undoButton.click()
+    assert "what still hangs under 'MRBrain to ultrasound' ('tumour')" in panel.status
+
+
+def test_an_edited_volume_is_not_accepted(panel):
+    panel.register()
+    was = volume().GetTransformNodeID()
+    slicer.util.arrayFromVolume(volume())[1, 2, 3] += 1
+    panel.ui.acceptButton.click()
+    assert panel.status == "The volume 'MRBrain' has been changed since it was registered; register again."
+    assert volume().GetTransformNodeID() == was
+
+
+def test_a_calibration_that_is_not_used_is_said(panel):
+    panel.node.ultrasound = addBrowser(
+        imageSequence([frameArray(k, 48, 64) for k in range(3)]),
+        poseSequence([rotation(0, 5 * k, 0, (2 * k + 1, 0, 0)) for k in range(3)], "q", "ImageToReference"),
+    )
+    panel.node.imageToProbe = addTransform(rotation(), name="Spare")
+    panel.register()
+    assert "The calibration 'Spare' was left out" in panel.ui.reasonsLabel.text()
+
+
 def test_a_check_asks_once_more_and_repeats_the_reasons(panel, monkeypatch):
     asked, answers = [], [False, True]
 
@@ -198,7 +225,7 @@ def test_a_rejected_result_offers_no_accept(panel):
     panel.register(verdict="rejected", reasons=("The ultrasound shows something else.",))
     assert panel.ui.verdictLabel.text() == "Rejected"
     assert not panel.ui.acceptButton.isVisible()
-    assert panel.ui.errorLabel.text() == ""
+    assert panel.ui.errorLabel.text() == "not known (verdict calibrated on simulated sweeps)"
     assert panel.ui.resultLabel.text() == "none"
     panel.picture("register_rejected")
     panel.register()
