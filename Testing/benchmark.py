@@ -14,7 +14,21 @@ sys.path[:0] = [
     *(str(Path(__file__).parents[1] / m) for m in ("DiffUSRender", "DiffUSRegister")),
 ]
 
-BENCHMARKS = ("render_speed", "scene_speed", "register_accuracy", "register_comparators")
+BENCHMARKS = (
+    "render_speed",
+    "paper_tables",
+    "scene_speed",
+    "live_speed",
+    "fit_recovery",
+    "pose_recovery",
+    "register_accuracy",
+    "register_real",
+    "register_methods",
+    "register_comparators",
+    "reconstruction",
+    "realism",
+    "ablation_tables",
+)
 
 
 @click.command()

@@ -22,7 +22,7 @@ def run(folder: Path) -> None:
     generator = np.random.default_rng(0)
     volume = addVolume(generator.normal(40, 30, (160, 160, 160)).astype(np.float32), np.eye(4), "CT")
     probe = addTransform(np.eye(4), name="Probe")
-    parameters = addParameterNode(volume, probe, rays=192, samples=400, depthMm=70.0)
+    parameters = addParameterNode(volume, probe, rays=192, samples=400, depthMm=70.0, automaticQuality=False)
     loop = headless.EventLoop()
     logic = RenderLogic(schedule=loop.schedule)
     poses = [rotation(0, 0, angle, (80, 60 + angle, 80)) for angle in np.linspace(-5, 5, 7)]

@@ -43,3 +43,14 @@ def dense_system(impedance: Tensor, variant: str) -> tuple[Tensor, Tensor]:
     right = torch.zeros_like(matrix[..., 0])
     right[..., 0] = 1
     return matrix, right
+
+
+def energy_balance(impedance: Tensor, variant: str = "signed") -> tuple[Tensor, Tensor]:
+    """Energy that stacks (..., N) return and pass on, per unit of incident energy, each (...); they must add up to 1.
+
+    Pressure p in impedance Z carries p^2 / Z: returned d_0^2, passed on g_k^2 Z_0 / Z_k.
+    """
+    matrix, right = dense_system(impedance, variant)
+    waves = torch.linalg.solve(matrix, right)
+    last = impedance.shape[-1] - 1
+    return waves[..., last + 1] ** 2, waves[..., last] ** 2 * impedance[..., 0] / impedance[..., -1]

@@ -14,13 +14,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from .. import files
 from ..errors import InputError
 from ..medium import AcousticMedium
-from ..medium.tissue import LABEL_TABLES
+from ..medium.tissue import LABEL_TABLES, tissue_table
+from ..medium.tissue import label_table as public_label_table
 from ..probe import probe_preset, read_probe_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ..files import Volume
+    from ..medium import Tissue
     from ..probe import Probe
 
 
@@ -75,8 +77,9 @@ FILES = (
     click.option("--png", metavar="FILE", help="The slice as a picture too."),
     click.option("--device", default="cpu", help="Where torch computes: cpu, cuda, cuda:1, mps."),
 )
-# Options of one kind of volume only: {name: kind}.
+# Options of some kinds of volume only: {name: kind, or kinds with "or" between them}.
 KIND_OF = {"labels_table": "labels", "scanner": "ct", "outside": "ct", "weights": "mri", "contrast": "mri"}
+KIND_OF["tissues"] = "mri or labels"
 MEDIUM = (
     click.option("--mask", metavar="FILE", help="Volume on the same grid, 0 outside of the patient (mri, ct)."),
     click.option("--contrast", help="Of the MRI: t1 or t2 (mri).  [default: t1]"),
@@ -89,6 +92,7 @@ MEDIUM = (
         help="Names of the labels (labels): JSON, CSV or Slicer .ctbl, or a public table such as totalsegmentator-v2. "
         f"Without it, those of a .seg.nrrd file, else {LABEL_TABLES[0]}.",
     ),
+    click.option("--tissues", metavar="FILE.csv", help="Tissues in place of the table's, as fit writes (mri, labels)."),
 )
 SETTINGS = (
     click.option("--preset", help="What the other settings start from: default, or paper for the DiffUS paper's."),
@@ -112,8 +116,10 @@ SETTINGS = (
 def torch_device(name: str) -> torch.device:
     """The device of this name; InputError if torch cannot compute on it here."""
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        place = torch.empty(0, device=name).device
+        torch.ones(1, device=place).cpu()  # "meta" has tensors without values
+        return place
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"torch cannot compute on '{name}' here; use --device cpu.") from error
 
 
@@ -133,21 +139,40 @@ def read_mask(path: str, volume: Volume) -> np.ndarray:
 
 def read_medium(kind: str, volume: Volume, mask: np.ndarray | None, chosen: dict[str, str]) -> AcousticMedium:
     """The medium of a volume; `chosen` holds the given options of MEDIUM, InputError for those of another kind."""
-    for name in chosen:
-        if KIND_OF[name] != kind:
-            raise InputError(f"--{name.replace('_', '-')} is for --kind {KIND_OF[name]}, not {kind}.")
+    require_of_kind(kind, chosen)
+    tissues = files.read_tissues(chosen.pop("tissues")) if "tissues" in chosen else None
     if kind == "labels":
         if mask is not None:
             raise InputError("--mask is for --kind mri or ct; in a label volume, label 0 is outside of the patient.")
-        return AcousticMedium.from_labels(volume.array, label_table(volume, **chosen), volume.ijk_to_ras)
+        return AcousticMedium.from_labels(
+            volume.array, label_table(volume, **chosen, tissues=tissues), volume.ijk_to_ras
+        )
     if kind == "ct":
         return AcousticMedium.from_ct(volume.array, volume.ijk_to_ras, mask=mask, **chosen)
     mapping = chosen.pop("weights", None)
-    return AcousticMedium.from_mri(volume.array, volume.ijk_to_ras, mask, mapping=mapping, **chosen)
+    return AcousticMedium.from_mri(volume.array, volume.ijk_to_ras, mask, mapping=mapping, tissues=tissues, **chosen)
 
 
-def label_table(volume: Volume, labels_table: str | None = None) -> str | dict[int, str]:
-    """A public table's name, or {value: name}: of the table or file named, else the volume's own, else the default."""
+def require_of_kind(kind: str, chosen: Iterable[str]) -> None:
+    """Raises InputError for an option of MEDIUM that belongs to another kind of volume."""
+    for name in chosen:
+        if kind not in KIND_OF[name].split(" or "):
+            raise InputError(f"--{name.replace('_', '-')} is for --kind {KIND_OF[name]}, not {kind}.")
+
+
+def label_table(
+    volume: Volume, labels_table: str | None = None, tissues: dict[str, Tissue] | None = None
+) -> str | dict[int, str | Tissue]:
+    """A public table's name, or {value: name}: of the table or file named, else the volume's own, else the default.
+
+    With `tissues` by name, {value: name or that tissue}.
+    """
     if labels_table is None:
-        return volume.labels or LABEL_TABLES[0]
-    return labels_table if labels_table in LABEL_TABLES else files.read_label_names(labels_table)
+        table = volume.labels or LABEL_TABLES[0]
+    else:
+        table = labels_table if labels_table in LABEL_TABLES else files.read_label_names(labels_table)
+    if not tissues:
+        return table
+    names = public_label_table(table) if isinstance(table, str) else table
+    found = {value: tissue_table().find(name) for value, name in names.items()}
+    return {value: name if (t := found[value]) is None else tissues.get(t.name, t) for value, name in names.items()}

@@ -1,0 +1,24 @@
+"""Fitting through the renderer: acquisition, tissues and the impedance network to an aligned sweep, and a pose."""
+
+from .fit import AppearanceFit
+from .media import FittableMedium, fixed_medium, label_medium, mri_medium
+from .parameters import ACQUISITION, GROUPS, TISSUE_CHANNELS, chosen_parameters
+from .pose import PoseLevel, PoseRecovery, PoseState
+from .result import FitResult, FitState
+
+__all__ = [
+    "ACQUISITION",
+    "GROUPS",
+    "TISSUE_CHANNELS",
+    "AppearanceFit",
+    "FitResult",
+    "FitState",
+    "FittableMedium",
+    "PoseLevel",
+    "PoseRecovery",
+    "PoseState",
+    "chosen_parameters",
+    "fixed_medium",
+    "label_medium",
+    "mri_medium",
+]

@@ -1,0 +1,29 @@
+"""Simulated frames of an abdomen CT beside a real liver sweep of another person: the command `realism`, as it is."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from Benchmarks.measure import console, report
+from click.testing import CliRunner
+from diffus_render.__main__ import main
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def run(folder: Path) -> None:
+    """Writes realism.csv, realism.png and realism_matched.json into `folder`; needs the shared test data."""
+    if not DATA.is_dir():
+        console.print(f"realism: left out, for the shared test data is not present at {DATA}")
+        return
+    table = folder / "realism.csv"
+    arguments = ["realism", "--real", DATA / "us_tracked" / "liver_us_sweep.igs.mha", "--kind", "ct"]
+    arguments += ["--volume", DATA / "ct" / "abdomen_pelvis_ct_3mm.nii.gz"]
+    arguments += ["--labels", DATA / "ct" / "abdomen_pelvis_ct_3mm_totalseg_labels.nii.gz", "--output", table]
+    arguments += ["--figure", folder / "realism.png", "--matched", folder / "realism_matched.json"]
+    CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    with open(table, newline="") as file:
+        header, *rows = csv.reader(file)
+    title = "Real liver sweep and simulated frames of another patient's CT; python -m diffus_render realism"
+    report(folder, "realism", title, header, rows)
