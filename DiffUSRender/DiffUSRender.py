@@ -14,6 +14,8 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
 )
 
+DOCUMENTATION = "https://github.com/gduguey/DiffUS/blob/main/Docs/render.md"
+
 
 class DiffUSRender(ScriptedLoadableModule):
     """Name, category and help of the module."""
@@ -23,14 +25,16 @@ class DiffUSRender(ScriptedLoadableModule):
         parent.title = _("DiffUS Render")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Ultrasound")]
         parent.dependencies = []
-        parent.contributors = ["DiffUS contributors"]
+        parent.contributors = ["The DiffUS developers"]
         parent.helpText = _(
             "Shows the ultrasound image that a probe at its present pose would show of a loaded MRI, CT or "
             "segmentation. Choose the volume and the probe's transform (or create a probe and place it on the skin), "
             "then Apply, or tick Live to follow the probe. For research; not for clinical decisions."
         )
+        parent.helpText += f' <a href="{DOCUMENTATION}">{_("Documentation")}</a>'
         parent.acknowledgementText = _(
-            "Simulation after the DiffUS publication on differentiable ultrasound rendering from MRI and CT."
+            "Simulation after DiffUS: Differentiable Ultrasound Rendering from Volumetric Imaging, N. Bertramo, "
+            "G. Duguey and V. Gopalakrishnan, 2025, arXiv:2508.06768."
         )
 
 

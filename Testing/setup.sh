@@ -53,4 +53,7 @@ if ! imports "$needs" >/dev/null; then
     for library in $libraries; do apt_install "$library" || true; done
     problem=$(imports "$needs") || fail "Qt and VTK do not load (${problem##*$'\n'}); install their libraries: apt-get install $libraries"
 fi
+# The public validator of the DICOM files that are exported; without it its tests are skipped.
+command -v dciodvfy >/dev/null || apt_install dicom3tools ||
+    echo "setup: without dciodvfy the DICOM export is tested less; install it: apt-get install dicom3tools"
 echo "setup: ready"

@@ -54,7 +54,7 @@ def probeToVolume(probeNode, volumeNode) -> np.ndarray | vtk.vtkGeneralTransform
     if isLinearToWorld(probeNode):
         requireRigid(nodeToWorld(probeNode), probeNode.GetName())
     if isLinearToWorld(parent):
-        _requireInvertible(nodeToWorld(parent), parent.GetName() if parent else "")
+        requireInvertible(nodeToWorld(parent), parent.GetName() if parent else "")
     if isLinearToWorld(probeNode) and isLinearToWorld(parent):
         return _matrixBetween(probeNode, parent)
     return transformBetween(probeNode, parent)
@@ -112,7 +112,8 @@ def requireRigid(matrix: np.ndarray, name: str) -> None:
         )
 
 
-def _requireInvertible(matrix: np.ndarray, name: str) -> None:
+def requireInvertible(matrix: np.ndarray, name: str) -> None:
+    """Raises RenderError, naming the transform, unless the matrix above a volume can be inverted."""
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < SMALLEST_DETERMINANT:
         raise RenderError(
             _("The transform '{name}' above the volume is singular; remove it or choose another.").format(name=name)

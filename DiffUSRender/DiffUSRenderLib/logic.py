@@ -2,50 +2,74 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import slicer
 import vtk
 
 from . import engine
+from .appearance import AppearanceMatch
+from .compare import FrameComparison
 from .errors import RenderError
+from .export import SliceExport
 from .fan_model import createFanModel, updateFanModel
 from .geometry import probeToVolume
 from .i18n import _
-from .live import LiveRendering
-from .media import MediumCache
-from .parameters import ProbePreset, ProbeSettings, RenderParameters, missingInput, readParameters, writeProbe
+from .live import LiveRendering, Schedule
+from .media import MediumCache, watchedEvents
+from .parameters import ParameterReader, ProbePreset, ProbeSettings, ProbeType, missingInput, readParameters, writeProbe
 from .probe_nodes import SkinPointPicker, createProbe, createSkinPoint, placeAtSliceView, placeOnSkin
+from .quality import reduced
+from .real_image import seeFan
 from .slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
 from .slice_view import SliceViewDriver
 from .surface import BodySurface
 from .torch_support import isTorchInstalled, requireTorch
 
-Schedule = Callable[[Callable[[], None]], None]
-
 
 class RenderLogic:
     """The scene layer. Inputs and settings come from a parameter node (`RenderParameterNode`, or alike by attribute).
 
-    schedule: calls a function once, soon, from the application's event loop; Live needs it.
+    schedule: calls a function once, soon or after the seconds given, from the application's event loop; Live and the
+        comparison need it.
     onStatus: gets one sentence for the user, or "" after a frame that went well.
+    clock: gives the seconds that Live measures its frames by.
+    onCompared: gets the line that says how alike the real and the simulated frame are, or why that cannot be said.
     Every method raises RenderError, with one sentence and nothing changed, for input that cannot be used.
     """
 
     def __init__(
-        self, schedule: Schedule | None = None, onStatus: Callable[[str], None] = lambda sentence: None
+        self,
+        schedule: Schedule | None = None,
+        onStatus: Callable[[str], None] = lambda sentence: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.schedule, self.onStatus = schedule, onStatus
+        self.onCompared: Callable[[str], None] = lambda line: None
         self.live = LiveRendering(
             self._renderLive,
             self._watched,
-            lambda call: self.schedule(call),
+            lambda *call: self.schedule(*call),
             lambda sentence: self.onStatus(sentence),
+            clock,
+            self._livePose,
+            lambda: self._parameterNode.automaticQuality,
         )
         self._media = MediumCache()
-        self._renderer = None
-        self._rendererParameters: RenderParameters | None = None
+        self.comparison = FrameComparison(
+            self._media,
+            lambda *call: self.schedule(*call),
+            lambda line: self.onCompared(line),
+            lambda sentence: self.onStatus(sentence),
+            clock,
+        )
+        self.export = SliceExport(self._media, lambda *call: self.schedule(*call))
+        self.appearance = AppearanceMatch(self._media, lambda *call: self.schedule(*call))
+        self._read = ParameterReader()
+        self._renderers = engine.RendererCache()
         self._fanShape: tuple | None = None
         self._parameterNode = None
         self._picker: SkinPointPicker | None = None
@@ -54,13 +78,17 @@ class RenderLogic:
 
     # --- one slice
 
-    def render(self, parameterNode):
-        """Renders the slice at the probe's present pose into the output node, made if there is none; returns it."""
+    def render(self, parameterNode, share: float = 1.0):
+        """Renders the slice at the probe's present pose into the output node, made if there is none; returns it.
+
+        share: how much of a frame's work is to be done, 0 to 1, at the expense of quality.
+        """
         volume, probe, output = self._inputs(parameterNode)
         way = probeToVolume(probe, volume)
         requireTorch()
-        renderer = self._rendererFor(readParameters(parameterNode))
-        medium = self._media.medium(volume, parameterNode.kind)
+        parameters = self._read(parameterNode)
+        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, share)))
+        medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask)
         pixels = engine.renderPixels(renderer, medium, way)
         if output is None:
             output = createSliceNode(probe.GetScene())
@@ -84,12 +112,6 @@ class RenderLogic:
             )
         return volume, parameterNode.probeTransform, output
 
-    def _rendererFor(self, parameters: RenderParameters):
-        if parameters != self._rendererParameters:
-            self._renderer = engine.buildRenderer(parameters)
-            self._rendererParameters = parameters
-        return self._renderer
-
     # --- live
 
     def startLive(self, parameterNode) -> None:
@@ -107,32 +129,24 @@ class RenderLogic:
         self.live.stop()
         self._parameterNode = None
 
-    def _renderLive(self) -> None:
+    def _renderLive(self, share: float) -> None:
         try:
-            self.render(self._parameterNode)
+            self.render(self._parameterNode, share)
         finally:
             self.live.observe()  # the user may have chosen another volume or probe, and the output may be new
 
+    def _livePose(self) -> np.ndarray | None:
+        volume, probe = self._parameterNode.inputVolume, self._parameterNode.probeTransform
+        way = None if None in (volume, probe) else probeToVolume(probe, volume)
+        return way if isinstance(way, np.ndarray) else None
+
     def _watched(self) -> dict[object, tuple]:
         parameterNode = self._parameterNode
-        modified = vtk.vtkCommand.ModifiedEvent
-        moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
-        watched: dict[object, tuple] = {parameterNode.parameterNode: (modified,)}
-        volume, probe = parameterNode.inputVolume, parameterNode.probeTransform
-        if volume is not None and volume.IsA("vtkMRMLSegmentationNode"):
-            watched[volume] = (moved,)
-            if segmentation := volume.GetSegmentation():
-                watched[segmentation] = (
-                    segmentation.SourceRepresentationModified,
-                    segmentation.SegmentModified,
-                    segmentation.SegmentAdded,
-                    segmentation.SegmentRemoved,
-                )
-        elif volume is not None:
-            # Modified tells of a new IJKToRAS (hardening), and of voxels written in place.
-            watched[volume] = (moved, modified, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent)
-        if probe is not None:
-            watched[probe] = (moved,)
+        watched: dict[object, tuple] = {parameterNode.parameterNode: (vtk.vtkCommand.ModifiedEvent,)}
+        for node in (parameterNode.inputVolume, parameterNode.mask):
+            watched.update(watchedEvents(node))
+        if (probe := parameterNode.probeTransform) is not None:
+            watched[probe] = (slicer.vtkMRMLTransformableNode.TransformModifiedEvent,)
         if parameterNode.outputSlice is not None:
             watched[parameterNode.outputSlice] = ()
         return watched
@@ -143,6 +157,35 @@ class RenderLogic:
         if parameterNode is not None and parameterNode.parameterNode.GetScene() is not None:
             parameterNode.live = False
         self.onStatus(sentence)
+
+    # --- the real image
+
+    def startComparison(self, parameterNode) -> None:
+        """Shows the real and the simulated frame together from now on, also while a recording is played."""
+        if self.schedule is None:
+            raise RenderError(_("Live needs the event loop of an application; render single slices instead."))
+        self.comparison.start(parameterNode)
+
+    def stopComparison(self) -> None:
+        """Stops comparing, and gives the slice view back."""
+        self.comparison.stop()
+
+    def probeFromImage(self, parameterNode) -> str:
+        """Gives the probe the fan that the real image shows, and says which, in one line."""
+        if parameterNode.realImage is None:
+            raise RenderError(_("Choose a real ultrasound image under Inputs."))
+        requireTorch()
+        seen = seeFan(parameterNode.realImage, readParameters(parameterNode).probe).probe
+        writeProbe(parameterNode, seen)
+        parameterNode.preset = ProbePreset.CUSTOM
+        shape = {
+            ProbeType.CONVEX: _("radius {radius:.0f} mm, {fov:.0f}°"),
+            ProbeType.PHASED: _("{fov:.0f}°"),
+            ProbeType.LINEAR: _("{width:.0f} mm wide"),
+        }[seen.probeType].format(radius=seen.radiusMm, fov=seen.fovDeg, width=seen.widthMm)
+        return _("Seen in the image: {type}, {shape}, {depth:.0f} mm deep. Set frequency and focus by hand.").format(
+            type=seen.probeType.label(), shape=shape, depth=seen.depthMm
+        )
 
     # --- the probe
 
@@ -223,7 +266,7 @@ class RenderLogic:
             model.SetDisplayVisibility(bool(parameterNode.showFan and probe))
         if probe is None or not parameterNode.showFan or not isTorchInstalled():
             return
-        shape: ProbeSettings = readParameters(parameterNode).probe
+        shape: ProbeSettings = self._read(parameterNode).probe
         if model is not None and self._fanShape == (model.GetID(), probe.GetID(), shape):
             return
         requireTorch()
@@ -237,10 +280,11 @@ class RenderLogic:
     def updateDriving(self, parameterNode) -> None:
         """Lets the chosen slice view follow the probe once there is a slice, or lets it go, as the node says."""
         view, probe, output = parameterNode.sliceView, parameterNode.probeTransform, parameterNode.outputSlice
-        if not parameterNode.driveSliceView or None in (view, probe, output) or not isTorchInstalled():
+        compared = view is not None and self.comparison.live.running and view is parameterNode.compareView
+        if not parameterNode.driveSliceView or None in (view, probe, output) or compared or not isTorchInstalled():
             self.stopDriving()
             return
-        shape = readParameters(parameterNode).probe
+        shape = self._read(parameterNode).probe
         driven = (view.GetID(), probe.GetID(), output.GetID(), shape)
         if driven != self._driven:
             requireTorch()
@@ -256,8 +300,12 @@ class RenderLogic:
 
     def forgetScene(self) -> None:
         """Drops every observer and every node, for a scene that closes or a module that goes."""
+        self.export.abort(_("The export has stopped: the scene was closed."))
+        self.appearance.forget(_("The match has stopped: the scene was closed."))
         self.stopLive()
+        self.comparison.stop()
         self.stopDriving()
         self.cancelPicking()
         self._media.clear()
+        self._read.forget()
         self._fanShape = None

@@ -14,7 +14,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from .engine import engineErrors
 from .errors import RenderError
-from .geometry import fromVtk, ijkToRas
+from .geometry import fromVtk, ijkToRas, isLinearToWorld, nodeToWorld
 from .i18n import _
 from .parameters import MediumKind
 
@@ -36,16 +36,40 @@ class Voxels:
 
 
 def guessKind(node) -> MediumKind:
-    """MRI (T1 or T2), CT or labels, from the node's class, its voxel range and its name."""
+    """MRI (T1 or T2), CT or labels, from the node's class, its DICOM modality, its voxel range and its name."""
+    return explainKind(node)[0]
+
+
+def explainKind(node) -> tuple[MediumKind, str]:
+    """What `guessKind` guesses, and by what, in a few words for the user."""
     if node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode"):
-        return MediumKind.LABELS
+        return MediumKind.LABELS, _("it holds labels")
+    name = (node.GetName() or "").lower()
+    mri = MediumKind.MRI_T2 if _T2_NAME.search(name) and "flair" not in name else MediumKind.MRI
+    modality = dicomModality(node)
+    if modality == "CT":
+        return MediumKind.CT, _("DICOM says CT")
+    if modality == "MR":
+        return mri, _("DICOM says MR")
     image = node.GetImageData()
     if image and image.GetNumberOfPoints() and image.GetScalarRange()[0] < CT_AIR_HU:
-        return MediumKind.CT
-    name = (node.GetName() or "").lower()
+        return MediumKind.CT, _("it has Hounsfield units")
     if _CT_NAME.search(name):
-        return MediumKind.CT
-    return MediumKind.MRI_T2 if _T2_NAME.search(name) and "flair" not in name else MediumKind.MRI
+        return MediumKind.CT, _("by its name")
+    if mri is MediumKind.MRI_T2:
+        return mri, _("by its name")
+    return mri, _("nothing says otherwise")
+
+
+def dicomModality(node) -> str:
+    """The modality of the DICOM series that a volume was loaded from, such as CT or MR; empty where there is none."""
+    scene = node.GetScene()
+    hierarchy = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode") if scene is not None else None
+    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+    if not item:
+        return ""
+    attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    return hierarchy.GetItemAttribute(item, attribute).strip().upper()
 
 
 def readVoxels(node, kind: MediumKind) -> Voxels:
@@ -54,11 +78,15 @@ def readVoxels(node, kind: MediumKind) -> Voxels:
         if kind is not MediumKind.LABELS:
             raise RenderError(_("A segmentation holds labels: set its kind to Automatic or Segmentation."))
         return _segmentationVoxels(node)
+    array = _scalars(node)
+    return Voxels(array, ijkToRas(node), _labelNames(node, array) if kind is MediumKind.LABELS else None)
+
+
+def _scalars(node) -> np.ndarray:
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
         raise RenderError(_("The volume '{name}' is empty; load one that has voxels.").format(name=node.GetName()))
-    array = slicer.util.arrayFromVolume(node)
-    return Voxels(array, ijkToRas(node), _labelNames(node, array) if kind is MediumKind.LABELS else None)
+    return slicer.util.arrayFromVolume(node)
 
 
 class MediumCache:
@@ -69,21 +97,30 @@ class MediumCache:
 
     def __init__(self) -> None:
         self._key: tuple | None = None
+        self._maskPlace = np.eye(4)
         self._medium: AcousticMedium | None = None
         self._refusal = ""
 
-    def medium(self, node, kind: MediumKind) -> AcousticMedium:
-        """The acoustic medium in the node's own RAS; raises RenderError for a volume that cannot be one."""
+    def medium(self, node, kind: MediumKind, mask=None) -> AcousticMedium:
+        """The acoustic medium in the node's own RAS; raises RenderError for a volume that cannot be one.
+
+        mask: a label map or segmentation node; of an MRI or CT, what lies outside of it is coupling gel.
+        """
         if kind is MediumKind.AUTO:
             kind = guessKind(node)
-        key = (node.GetID(), kind, *_stamp(node))
-        if key != self._key:
+        if kind is MediumKind.LABELS:
+            mask = None
+        key = (node.GetID(), kind, *_stamp(node), *(() if mask is None else (mask.GetID(), *_stamp(mask))))
+        place = np.eye(4) if mask is None else _maskToVolume(mask, node)
+        # Two transforms that move together do so but for rounding.
+        if key != self._key or not np.allclose(place, self._maskPlace, atol=1e-3):
             self.clear()  # before building: two media at a time may not fit into memory
             try:
-                self._medium = _buildMedium(readVoxels(node, kind), kind)
+                voxels = readVoxels(node, kind)
+                self._medium = _buildMedium(voxels, kind, None if mask is None else maskOnVolume(mask, node, voxels))
             except RenderError as error:
                 self._refusal = str(error)  # kept as well: Live must not examine a bad volume again for every pose
-            self._key = key
+            self._key, self._maskPlace = key, place
         if self._refusal:
             raise RenderError(self._refusal)
         return self._medium
@@ -94,16 +131,16 @@ class MediumCache:
         self._refusal = ""
 
 
-def _buildMedium(voxels: Voxels, kind: MediumKind) -> AcousticMedium:
+def _buildMedium(voxels: Voxels, kind: MediumKind, mask: np.ndarray | None) -> AcousticMedium:
     from diffus_render.medium import AcousticMedium
 
     with engineErrors():
         if kind is MediumKind.LABELS:
             return AcousticMedium.from_labels(voxels.array, voxels.names, voxels.ijkToRas)
         if kind is MediumKind.CT:
-            return AcousticMedium.from_ct(voxels.array, voxels.ijkToRas)
+            return AcousticMedium.from_ct(voxels.array, voxels.ijkToRas, mask=mask)
         contrast = "t2" if kind is MediumKind.MRI_T2 else "t1"
-        return AcousticMedium.from_mri(voxels.array, voxels.ijkToRas, contrast=contrast)
+        return AcousticMedium.from_mri(voxels.array, voxels.ijkToRas, mask, contrast=contrast)
 
 
 def _stamp(node) -> tuple:
@@ -114,6 +151,66 @@ def _stamp(node) -> tuple:
         return tuple((segment.GetName(), _representationTime(segment)) for segment in segments)
     image, colors = node.GetImageData(), _colorNode(node)
     return (image.GetMTime() if image else 0, ijkToRas(node).tobytes(), colors.GetMTime() if colors else 0)
+
+
+def watchedEvents(node) -> dict[object, tuple]:
+    """What to observe, with its events, to know of every change of a volume or segmentation node; nothing of None."""
+    moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+    if node is None:
+        return {}
+    if not node.IsA("vtkMRMLSegmentationNode"):
+        # Modified tells of a new IJKToRAS (hardening), and of voxels written in place.
+        modified = vtk.vtkCommand.ModifiedEvent
+        return {node: (moved, modified, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent)}
+    if (segmentation := node.GetSegmentation()) is None:
+        return {node: (moved,)}
+    events = (
+        segmentation.SourceRepresentationModified,
+        segmentation.SegmentModified,
+        segmentation.SegmentAdded,
+        segmentation.SegmentRemoved,
+    )
+    return {node: (moved,), segmentation: events}
+
+
+def _maskToVolume(mask, volume) -> np.ndarray:
+    """From the mask's own RAS to the volume's, (4, 4); raises RenderError where that is no matrix."""
+    source, target = mask.GetParentTransformNode(), volume.GetParentTransformNode()
+    if source is target:
+        return np.eye(4)
+    if not (isLinearToWorld(source) and isLinearToWorld(target)):
+        raise RenderError(
+            _("Mask '{name}' and volume hang under different nonlinear transforms; put both under one.").format(
+                name=mask.GetName()
+            )
+        )
+    return np.linalg.inv(nodeToWorld(target)) @ nodeToWorld(source)
+
+
+def maskOnVolume(mask, volume, voxels: Voxels) -> np.ndarray:
+    """Where a label map or segmentation node is not empty, on the grid of a volume's voxels, (K, J, I) bool.
+
+    Nearest neighbours; raises RenderError for a mask that is empty there.
+    """
+    from scipy import ndimage
+
+    found = (
+        readVoxels(mask, MediumKind.LABELS)
+        if mask.IsA("vtkMRMLSegmentationNode")
+        else Voxels(_scalars(mask), ijkToRas(mask))
+    )
+    volumeToMask = np.linalg.inv(_maskToVolume(mask, volume) @ found.ijkToRas) @ voxels.ijkToRas
+    inside = found.array != 0
+    if inside.shape != voxels.array.shape or not np.allclose(volumeToMask, np.eye(4), atol=1e-3):
+        matrix = volumeToMask[2::-1, 2::-1]  # array indices run k, j, i
+        inside = ndimage.affine_transform(
+            inside, matrix, volumeToMask[2::-1, 3], voxels.array.shape, order=0, mode="grid-constant", cval=0
+        )
+    if not inside.any():
+        raise RenderError(
+            _("The mask '{name}' covers nothing of the volume; choose another.").format(name=mask.GetName())
+        )
+    return inside
 
 
 def _colorNode(node):

@@ -14,11 +14,11 @@ from vtk import vtkCommand
 from .errors import RenderError
 
 
-def runSoon(call) -> None:
-    """Calls `call` once, when the event loop has nothing more urgent to do."""
+def runSoon(call, seconds: float = 0.0) -> None:
+    """Calls `call` once, after so many seconds, when the event loop has nothing more urgent to do."""
     import qt
 
-    qt.QTimer.singleShot(0, call)
+    qt.QTimer.singleShot(round(1000 * seconds), call)
 
 
 class ModulePanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -35,6 +35,7 @@ class ModulePanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self._parameterNode = None
         self._guiTag: int | None = None
+        self._guiObservers: list[int] = []
         self._updating = False
 
     def setup(self) -> None:
@@ -83,17 +84,37 @@ class ModulePanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setParameterNode(self, node) -> None:
         """Binds the widgets to a parameter node instead of the one before; None leaves them unbound."""
         if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
+            self._disconnectGui(self._parameterNode)
             self.removeObserver(self._parameterNode.parameterNode, vtkCommand.ModifiedEvent, self.onParametersChanged)
         self._parameterNode = node
         if node is None:
             return
         self.beforeConnecting(node)
-        # The wrapper's own connectGui gives no tag back in Slicer, so that nothing it bound could ever be released.
-        named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
-        self._guiTag = node.connectParametersToGui({name: widget for name, widget in named.items() if name})
+        self._connectGui(node)
         self.addObserver(node.parameterNode, vtkCommand.ModifiedEvent, self.onParametersChanged)
         self.onParametersChanged()
+
+    def _connectGui(self, node) -> None:
+        # The wrapper's own connectGui gives no tag back in Slicer, so that nothing it bound could ever be released;
+        # and either way it observes the node for good, which would add up: the observer's tag is kept here.
+        addObserver = node.AddObserver
+
+        def remember(*arguments) -> int:
+            self._guiObservers.append(addObserver(*arguments))
+            return self._guiObservers[-1]
+
+        named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+        node.AddObserver = remember
+        try:
+            self._guiTag = node.connectParametersToGui({name: widget for name, widget in named.items() if name})
+        finally:
+            del node.AddObserver
+
+    def _disconnectGui(self, node) -> None:
+        node.disconnectGui(self._guiTag)
+        for tag in self._guiObservers:
+            node.RemoveObserver(tag)
+        self._guiObservers.clear()
 
     def beforeConnecting(self, node) -> None:
         """What must be known of a parameter node before its widgets are bound."""

@@ -8,7 +8,17 @@ from typing import Annotated, Union
 import slicer
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-from .parameters import RANGES, EchoModel, ImageSettings, MediumKind, ProbePreset, ProbeSettings, ProbeType
+from .parameters import (
+    RANGES,
+    CompareMode,
+    EchoModel,
+    ExportFormat,
+    ImageSettings,
+    MediumKind,
+    ProbePreset,
+    ProbeSettings,
+    ProbeType,
+)
 
 _PROBE, _IMAGE = ProbeSettings(), ImageSettings()
 
@@ -19,11 +29,16 @@ def _range(name: str) -> WithinRange:
 
 @parameterNodeWrapper
 class RenderParameterNode:
-    """Inputs, probe, image and live state; units stand in the names. Defaults: `ProbeSettings` and `ImageSettings`."""
+    """Inputs, probe, image, live and comparison; units stand in the names.
+
+    Defaults: `ProbeSettings` and `ImageSettings`.
+    """
 
     # The wrapper wants typing.Union with None last, not the bar notation.
     inputVolume: Union[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLSegmentationNode, None]  # noqa: UP007
     kind: MediumKind = MediumKind.AUTO
+    mask: Union[slicer.vtkMRMLLabelMapVolumeNode, slicer.vtkMRMLSegmentationNode, None]  # noqa: UP007
+    realImage: Union[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLVectorVolumeNode, None]  # noqa: UP007
     probeTransform: slicer.vtkMRMLTransformNode
     sliceView: slicer.vtkMRMLSliceNode
     outputSlice: slicer.vtkMRMLScalarVolumeNode
@@ -60,5 +75,18 @@ class RenderParameterNode:
     seed: Annotated[int, _range("seed")] = _IMAGE.seed
 
     live: bool = False
+    automaticQuality: bool = True
     driveSliceView: bool = True
     showFan: bool = True
+
+    compare: bool = False
+    compareView: slicer.vtkMRMLSliceNode
+    compareMode: CompareMode = CompareMode.BLENDED
+    compareFade: Annotated[float, _range("compareFade")] = 0.5
+    comparedSlice: slicer.vtkMRMLScalarVolumeNode
+    comparedPair: slicer.vtkMRMLScalarVolumeNode
+
+    exportBrowser: slicer.vtkMRMLSequenceBrowserNode
+    exportFormat: ExportFormat = ExportFormat.NRRD
+    exportPath: str = ""
+    exportPatient: bool = False

@@ -81,6 +81,42 @@ class EchoModel(enum.Enum):
         }[self]
 
 
+class CompareMode(enum.Enum):
+    """How a real and a simulated frame are shown together."""
+
+    BLENDED = "blended"
+    SIDE_BY_SIDE = "side-by-side"
+
+    def label(self) -> str:
+        return {
+            CompareMode.BLENDED: _("Blended"),
+            CompareMode.SIDE_BY_SIDE: _("Side by side"),
+        }[self]
+
+
+class ExportFormat(enum.Enum):
+    """What a simulation is exported as."""
+
+    SCENE = "scene"
+    NRRD = "nrrd"
+    IGS = "igs"
+    PNG = "png"
+    GIF = "gif"
+    MP4 = "mp4"
+    DICOM = "dicom"
+
+    def label(self) -> str:
+        return {
+            ExportFormat.SCENE: _("Sequence in the scene"),
+            ExportFormat.NRRD: _("NRRD, with poses"),
+            ExportFormat.IGS: _("PLUS sequence (.igs.mha)"),
+            ExportFormat.PNG: _("PNG pictures"),
+            ExportFormat.GIF: _("GIF film"),
+            ExportFormat.MP4: _("MP4 film"),
+            ExportFormat.DICOM: _("DICOM ultrasound"),
+        }[self]
+
+
 # name: (lowest, highest), in the unit that the name ends with
 RANGES = {
     "frequencyMhz": (0.5, 20.0),
@@ -104,6 +140,7 @@ RANGES = {
     "specularExponent": (0.0, 16.0),
     "startDepthMm": (0.0, 100.0),
     "seed": (0, 9999),
+    "compareFade": (0.0, 1.0),
 }
 
 
@@ -158,6 +195,25 @@ def readParameters(parameterNode) -> RenderParameters:
     return RenderParameters(_read(ProbeSettings, parameterNode), _read(ImageSettings, parameterNode))
 
 
+class ParameterReader:
+    """`readParameters`, which takes long, once for every change of the node: for what is done at every frame."""
+
+    def __init__(self) -> None:
+        self._key: tuple | None = None
+        self._parameters = RenderParameters()
+
+    def __call__(self, parameterNode) -> RenderParameters:
+        node = parameterNode.parameterNode
+        key = (node, node.GetMTime())
+        if key != self._key:
+            self._parameters, self._key = readParameters(parameterNode), key
+        return self._parameters
+
+    def forget(self) -> None:
+        """Drops the node."""
+        self._key = None
+
+
 def writeProbe(parameterNode, probe: ProbeSettings) -> None:
     """Writes the probe's numbers into a parameter node; raises RenderError, and writes none, if one is out of range."""
     for field in fields(probe):
@@ -179,6 +235,40 @@ def missingInput(parameterNode) -> str:
         return _("Choose a volume (MRI, CT) or a segmentation.")
     if parameterNode.probeTransform is None:
         return _("Choose the probe's transform, or create a probe.")
+    return ""
+
+
+def missingForComparison(parameterNode) -> str:
+    """What must still be chosen before a real frame can be compared, in one sentence; empty if nothing is missing."""
+    if parameterNode is None or parameterNode.inputVolume is None:
+        return _("Choose a volume (MRI, CT) or a segmentation.")
+    if parameterNode.realImage is None:
+        return _("Choose a real ultrasound image under Inputs.")
+    if parameterNode.compareView is None:
+        return _("Choose the slice view that shows the comparison.")
+    return ""
+
+
+def missingForMatch(parameterNode) -> str:
+    """What must still be chosen before the appearance can be matched, in one sentence; empty if nothing is missing."""
+    if parameterNode is None or parameterNode.inputVolume is None:
+        return _("Choose a volume (MRI, CT) or a segmentation.")
+    if parameterNode.realImage is None:
+        return _("Choose a real ultrasound image under Inputs.")
+    return ""
+
+
+def missingForExport(parameterNode) -> str:
+    """What must still be chosen before an export can begin, in one sentence; empty if nothing is missing."""
+    if missing := missingInput(parameterNode):
+        return missing
+    kind, single = parameterNode.exportFormat, parameterNode.exportBrowser is None
+    if single and kind is ExportFormat.SCENE:
+        return _("Choose a recording: a single slice is in the scene already, by Apply.")
+    if single and kind in (ExportFormat.GIF, ExportFormat.MP4):
+        return _("A film needs a recording: choose the sequence that moves the probe.")
+    if kind is not ExportFormat.SCENE and not parameterNode.exportPath.strip():
+        return _("Choose the file to write.")
     return ""
 
 

@@ -39,15 +39,16 @@ def _markAndDisplay(node) -> None:
     display.SetInterpolate(1)
 
 
-def updateSliceNode(sliceNode, pixels: np.ndarray, pixelToProbe: np.ndarray, probeNode) -> None:
-    """Puts `pixels`, uint8 (rows, columns), into the node, with its geometry in mm, under the probe.
+def updateSliceNode(sliceNode, pixels: np.ndarray, pixelToParent: np.ndarray, parentNode) -> None:
+    """Puts `pixels`, uint8 (rows, columns), into the node, with its geometry in mm, under a transform (None is world).
 
-    `pixelToProbe` (4, 4) maps (column, row, 0) to the probe's frame: it becomes the node's IJKToRAS.
+    `pixelToParent` (4, 4) maps (column, row, 0) to the frame under it, the probe's: it becomes the node's IJKToRAS.
     """
     if sliceNode.GetAttribute(SLICE_ATTRIBUTE) is None:  # an empty volume that the user has made for it
         _markAndDisplay(sliceNode)
-    if not np.array_equal(ijkToRas(sliceNode), pixelToProbe):
-        sliceNode.SetIJKToRASMatrix(toVtk(pixelToProbe))
-    if sliceNode.GetTransformNodeID() != probeNode.GetID():
-        sliceNode.SetAndObserveTransformNodeID(probeNode.GetID())
+    if not np.array_equal(ijkToRas(sliceNode), pixelToParent):
+        sliceNode.SetIJKToRASMatrix(toVtk(pixelToParent))
+    parentId = None if parentNode is None else parentNode.GetID()
+    if sliceNode.GetTransformNodeID() != parentId:
+        sliceNode.SetAndObserveTransformNodeID(parentId)
     slicer.util.updateVolumeFromArray(sliceNode, pixels[np.newaxis])

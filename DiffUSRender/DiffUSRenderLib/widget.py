@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import slicer
 
+from .appearance_panel import AppearancePanel
 from .errors import RenderError
+from .export_panel import ExportPanel
 from .i18n import _
-from .media import guessKind
+from .media import explainKind, guessKind
 from .panel import ModulePanel
 from .parameter_node import RenderParameterNode
-from .parameters import MediumKind, ProbePreset, ProbeType, missingInput, readParameters
+from .parameters import (
+    CompareMode,
+    MediumKind,
+    ProbePreset,
+    ProbeType,
+    missingForComparison,
+    missingInput,
+    readParameters,
+)
 from .slice_node import SLICE_ATTRIBUTE
 
 
@@ -22,26 +32,37 @@ class RenderWidget(ModulePanel):
         ModulePanel.__init__(self, parent)
         self._preset: ProbePreset | None = None
         self._presetNumbers = None
+        self._liveSaid = False
 
     def connectButtons(self) -> None:
-        self.logic.onStatus = self.showStatus
+        self.logic.onStatus, self.logic.onCompared = self.onLiveStatus, self.showComparison
         self.ui.createProbeButton.clicked.connect(self.onCreateProbe)
         self.ui.placeAtSliceButton.clicked.connect(self.onPlaceAtSlice)
         self.ui.placeOnSkinButton.clicked.connect(self.onPlaceOnSkin)
+        self.ui.fromImageButton.clicked.connect(self.onFromImage)
         self.ui.applyButton.clicked.connect(self.onApply)
+        self.exportPanel = ExportPanel(self)
+        self.appearancePanel = AppearancePanel(self)
 
     def cleanup(self) -> None:
         ModulePanel.cleanup(self)
         if self.logic is not None:
-            self.logic.onStatus = lambda sentence: None
+            self.logic.onStatus = self.logic.onCompared = lambda sentence: None
+            self.exportPanel.disconnect()
+            self.appearancePanel.disconnect()
 
     def newParameterNode(self) -> RenderParameterNode:
-        """The scene's parameter node; offers the first volume and the red slice view where none is chosen."""
+        """The scene's parameter node; offers volume, real image and slice views of the scene where none is chosen."""
         node = RenderParameterNode(self.logic.getParameterNode())
         if node.inputVolume is None:
-            node.inputVolume = _firstVolume(slicer.mrmlScene)
+            node.inputVolume = next((v for v in _volumes(slicer.mrmlScene) if not _isFrame(v)), None)
+        if node.realImage is None:  # only one that has a place: a photograph is none
+            frames = (v for v in _volumes(slicer.mrmlScene) if _isFrame(v) and v.GetParentTransformNode())
+            node.realImage = next(frames, None)
         if node.sliceView is None:
             node.sliceView = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceNode")
+        if node.compareView is None:  # another one than the view that follows the probe, where there is one
+            node.compareView = slicer.mrmlScene.GetNthNodeByClass(1, "vtkMRMLSliceNode") or node.sliceView
         return node
 
     def beforeConnecting(self, node: RenderParameterNode) -> None:
@@ -60,6 +81,9 @@ class RenderWidget(ModulePanel):
     def onPlaceAtSlice(self, checked: bool = False) -> None:
         self.attempt(lambda: self.logic.placeAtSliceView(self._parameterNode, self._parameterNode.sliceView))
 
+    def onFromImage(self, checked: bool = False) -> None:
+        self.attempt(lambda: self.showStatus(self.logic.probeFromImage(self._parameterNode)))
+
     def onPlaceOnSkin(self, checked: bool = False) -> None:
         def ended() -> None:
             if self._parameterNode is not None:
@@ -76,8 +100,11 @@ class RenderWidget(ModulePanel):
     def updateAll(self) -> None:
         self._updatePreset()
         self._updateLive()
+        self._updateComparison()
         self._updateViews()
         self._updatePanel()
+        self.exportPanel.update()
+        self.appearancePanel.update()
 
     def _updatePreset(self) -> None:
         node = self._parameterNode
@@ -100,6 +127,15 @@ class RenderWidget(ModulePanel):
             self.logic.stopLive()
             self.showStatus("")
 
+    def _updateComparison(self) -> None:
+        node, running = self._parameterNode, self.logic.comparison.live.running
+        if node.compare and not running:
+            if not self.attempt(lambda: self.logic.startComparison(node)):
+                node.compare = False
+        elif not node.compare and running:
+            self.logic.stopComparison()
+            self.showComparison("")
+
     def _updateViews(self) -> None:
         try:
             self.logic.updateFan(self._parameterNode)
@@ -113,38 +149,84 @@ class RenderWidget(ModulePanel):
         ui.applyButton.setEnabled(not missing)
         ui.applyButton.setToolTip(missing or _("Render the slice at the probe's present pose."))
         ui.liveCheckBox.setEnabled(node.live or not missing)
-        placeable = node.inputVolume is not None and node.probeTransform is not None
-        ui.placeAtSliceButton.setEnabled(placeable and node.sliceView is not None)
-        ui.placeOnSkinButton.setEnabled(placeable and not self.logic.picking)
-        ui.driveCheckBox.setEnabled(node.sliceView is not None)
-        ui.guessLabel.setText(_guessText(node))
+        self._updateInputs()
         for shown, widgets in (
             (node.probeType is not ProbeType.LINEAR, (ui.fovLabel, ui.fovSlider)),
             (node.probeType is ProbeType.CONVEX, (ui.radiusLabel, ui.radiusSlider)),
             (node.probeType is ProbeType.LINEAR, (ui.widthLabel, ui.widthSlider)),
             (not node.automaticTgc, (ui.tgcLabel, ui.tgcSlider)),
+            (node.compareMode is CompareMode.BLENDED, (ui.compareFadeLabel, ui.compareFadeSlider)),
         ):
             for widget in widgets:
                 widget.setVisible(shown)
         ui.noiseSlider.setEnabled(node.noise)
+        missing = missingForComparison(node)
+        ui.compareCheckBox.setEnabled(node.compare or not missing)
+        ui.compareCheckBox.setToolTip(missing or _("Simulate at the pose of the real image, and show both."))
+
+    def _updateInputs(self) -> None:
+        node, ui = self._parameterNode, self.ui
+        text, reason = _guess(node)
+        ui.guessLabel.setText(text)
+        ui.guessLabel.setToolTip(reason)
+        labels = node.inputVolume is not None and MediumKind.LABELS in (node.kind, guessKind(node.inputVolume))
+        for widget in (ui.maskLabel, ui.maskSelector):
+            widget.setEnabled(not labels)
+        placeable = node.inputVolume is not None and node.probeTransform is not None
+        ui.placeAtSliceButton.setEnabled(placeable and node.sliceView is not None)
+        ui.placeOnSkinButton.setEnabled(placeable and not self.logic.picking)
+        ui.driveCheckBox.setEnabled(node.sliceView is not None)
+        real = node.realImage is not None
+        ui.fromImageButton.setEnabled(real)
+        ui.fromImageButton.setToolTip(
+            _("Take array, radius, angle or width, and depth from the fan that the real image shows.")
+            if real
+            else _("Choose a real ultrasound image under Inputs: its fan can be taken over here.")
+        )
+
+    def onLiveStatus(self, sentence: str) -> None:
+        """Shows what Live says; a frame that went well takes back only what Live itself has said."""
+        if sentence or self._liveSaid:
+            self.ui.statusLabel.setText(sentence)
+        self._liveSaid = bool(sentence)
+        self._showRate()
 
     def showStatus(self, sentence: str) -> None:
         """Shows one sentence below the Apply button, and the rate of Live."""
         self.ui.statusLabel.setText(sentence)
-        rate = self.logic.live.framesPerSecond
-        self.ui.rateLabel.setText(_("{rate:.0f} frames/s").format(rate=rate) if rate else "")
+        self._liveSaid = False
+        self._showRate()
+
+    def _showRate(self) -> None:
+        live = self.logic.live
+        if not live.framesPerSecond:
+            self.ui.rateLabel.setText("")
+            return
+        text = _("{rate:.0f} frames/s, reduced quality") if live.reduced else _("{rate:.0f} frames/s, full quality")
+        self.ui.rateLabel.setText(text.format(rate=live.framesPerSecond))
+
+    def showComparison(self, line: str) -> None:
+        """Shows how alike the real and the simulated frame are, or why that cannot be said."""
+        self.ui.compareLabel.setText(line)
 
 
-def _guessText(node: RenderParameterNode) -> str:
+def _guess(node: RenderParameterNode) -> tuple[str, str]:
+    """What the volume is taken as, and why."""
     if node.kind is not MediumKind.AUTO or node.inputVolume is None:
-        return ""
-    return _("taken as {kind}").format(kind=guessKind(node.inputVolume).label())
+        return "", ""
+    kind, reason = explainKind(node.inputVolume)
+    text = _("taken as {kind}").format(kind=kind.label())
+    return text, _("{guess}: {reason}.").format(guess=text, reason=reason)
 
 
-def _firstVolume(scene):
-    """The first volume of the scene that is not itself a simulated slice, or None."""
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-        node = scene.GetNthNodeByClass(n, "vtkMRMLScalarVolumeNode")
-        if node.GetAttribute(SLICE_ATTRIBUTE) is None and not node.IsA("vtkMRMLVectorVolumeNode"):
-            return node
-    return None
+def _volumes(scene) -> list:
+    """The grey volumes of the scene that are not themselves simulated."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    nodes = (scene.GetNthNodeByClass(n, "vtkMRMLScalarVolumeNode") for n in range(count))
+    return [n for n in nodes if n.GetAttribute(SLICE_ATTRIBUTE) is None and not n.IsA("vtkMRMLVectorVolumeNode")]
+
+
+def _isFrame(volume) -> bool:
+    """Whether a volume has one slice only, as a frame of ultrasound has."""
+    image = volume.GetImageData()
+    return image is not None and image.GetDimensions()[2] == 1

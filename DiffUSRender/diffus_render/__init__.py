@@ -9,6 +9,8 @@ from .medium import AcousticMedium
 from .probe import ConvexProbe, LinearProbe, PhasedProbe, Probe, probe_preset
 from .renderer import UltrasoundRenderer
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AcousticMedium",
     "ConvexProbe",

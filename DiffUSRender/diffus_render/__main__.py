@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import files
+from .commands.ablation import ablation
 from .commands.common import (
     FILES,
     KIND_OF,
@@ -25,6 +26,10 @@ from .commands.common import (
     read_probe,
     torch_device,
 )
+from .commands.export import export_command, maps_command
+from .commands.fit import fit
+from .commands.realism import realism
+from .commands.reconstruct import reconstruct
 from .errors import InputError
 from .medium import mri
 from .pose import require_rigid
@@ -43,6 +48,9 @@ def main() -> None:
 @options(FILES)
 @options(MEDIUM)
 @options(SETTINGS)
+@click.option(
+    "--settings", "settings_path", metavar="FILE.json", help="Settings that fit wrote; options win over them."
+)
 def render(
     volume_path: str,
     kind: str,
@@ -52,17 +60,21 @@ def render(
     png: str | None,
     device: str,
     mask: str | None,
+    settings_path: str | None,
     **given: object,
 ) -> None:
     """Renders the slice that a probe at a pose would show."""
     files.require_writable(output, files.VOLUME_SUFFIXES)
     if png:
         files.require_writable(png, (".png",))
-    read = (volume_path, mask, pose, probe_name, given["weights"], given["labels_table"])
+    used = (given[name] for name in ("weights", "labels_table", "tissues"))
+    read = (volume_path, mask, pose, probe_name, settings_path, *used)
     files.require_not_input((output, png), read)
     place = torch_device(device)
     settings = {name: None if value == "none" else value for name, value in given.items() if value is not None}
     medium_options = {name: settings.pop(name) for name in KIND_OF if name in settings}
+    if settings_path:
+        settings = {**files.read_settings(settings_path), **settings}
     renderer = UltrasoundRenderer(read_probe(probe_name), **settings)
     probe_to_ras = require_rigid(torch.from_numpy(files.read_transform(pose)), pose)
     with progress() as bar:
@@ -164,6 +176,14 @@ def fan(image_path: str, mm_per_pixel: float | None, frequency_mhz: float, outpu
             click.echo(f"{key.partition('_')[0]} {probe[key]:.2f} {unit}")
     click.echo(f"{'face' if probe['type'] == 'linear' else 'apex'} at column {apex[0]:.1f}, row {apex[1]:.1f}")
     click.echo(f"edges fit to {found.residual_mm:.2f} mm")
+
+
+main.add_command(ablation)
+main.add_command(fit)
+main.add_command(reconstruct)
+main.add_command(realism)
+main.add_command(export_command)
+main.add_command(maps_command)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Volumes, slices and transforms as files, through SimpleITK.
 
 Files follow ITK: geometry in LPS, and a transform file holds the map *from* the parent, as 3D Slicer
-writes it. Everything here takes and gives RAS and maps *to* the parent. Nothing is written half:
-a file is made under a temporary name beside its place and moved there when it is complete.
+writes it. Everything here takes and gives RAS and maps *to* the parent. Nothing is written half (`atomic`).
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import os
 import re
 import shlex
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +18,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
+from .atomic import replacing, require_writable
 from .errors import InputError
+from .medium.tissue import TISSUE_COLUMNS, Tissue
+from .volumes import LPS, write_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
 VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
 TRANSFORM_SUFFIXES = (".tfm", ".h5", ".txt", ".mat")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,7 @@ def write_slice(path: str | os.PathLike, image: np.ndarray, pixel_to_ras: np.nda
     pixel_to_ras: (4, 4), pixel centres (column, row, 0, 1) to RAS mm; its third column is the slice's thickness.
     """
     path = require_writable(path, VOLUME_SUFFIXES)
-    lps = LPS @ np.asarray(pixel_to_ras, dtype=np.float64)
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    volume = sitk.GetImageFromArray(np.asarray(image, dtype=np.uint8)[None])
-    volume.SetSpacing(spacing.tolist())
-    volume.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    volume.SetOrigin(lps[:3, 3].tolist())
-    with replacing(path) as temporary:
-        sitk.WriteImage(volume, str(temporary), useCompression=True)
+    write_volume(path, np.asarray(image, dtype=np.uint8)[None], pixel_to_ras)
 
 
 def read_picture(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
@@ -146,36 +139,12 @@ def write_transform(path: str | os.PathLike, matrix_to_parent: np.ndarray) -> No
         sitk.WriteTransform(transform, str(temporary))
 
 
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path`, with its suffixes; the file moves to `path` at the end, and goes on an error."""
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def require_not_input(written: Iterable[str | Path | None], read: Iterable[str | Path | None]) -> None:
     """Raises InputError if a file to be written is one that is read: its content would be lost."""
     sources = {Path(path).resolve() for path in read if path}
     for path in filter(None, written):
         if Path(path).resolve() in sources:
             raise InputError(f"{path} is read too and would be overwritten; choose another file to write.")
-
-
-def require_writable(path: str | os.PathLike, suffixes: tuple[str, ...]) -> Path:
-    """`path`, if its folder exists, takes files, and it ends in one of `suffixes`; else InputError."""
-    path = Path(path)
-    if not path.name.lower().endswith(suffixes):
-        raise InputError(f"{path} has an ending that cannot be written here; use {' or '.join(suffixes)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"The folder {path.parent} does not exist; make it first, or write somewhere else.")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path} cannot be written (a folder, or no permission); choose another place.")
-    return path
 
 
 def read_label_names(path: str | os.PathLike) -> dict[int, str]:
@@ -198,6 +167,39 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
     if not names:
         raise InputError(f"{path} names no label; every row needs a whole number and a name.")
     return names
+
+
+def read_tissues(path: str | os.PathLike) -> dict[str, Tissue]:
+    """{name: tissue} of a CSV with the columns of `TISSUE_COLUMNS`. Raises InputError, naming the file."""
+    path = _existing_file(path)
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        texts = ("name", "source")
+        tissues = [Tissue(**{c: row[c] if c in texts else float(row[c]) for c in TISSUE_COLUMNS}) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a tissue table; it needs the columns {', '.join(TISSUE_COLUMNS)}.") from error
+    if not tissues:
+        raise InputError(f"{path} is not a tissue table: it has no row below its heading.")
+    numbers = [(t.impedance_mrayl, t.attenuation_db_cm_mhz, t.attenuation_exponent) for t in tissues]
+    scattering = [t.scattering_db for t in tissues]
+    physical = np.isfinite(numbers).all() and not np.isnan(scattering).any() and np.max(scattering, initial=0) < 100
+    if not physical or min(z for z, _, _ in numbers) <= 0 or min(a for _, a, _ in numbers) < 0:
+        raise InputError(f"{path} holds tissues that cannot be: impedances must be positive, attenuation 0 or more.")
+    return {tissue.name: tissue for tissue in tissues}
+
+
+def read_settings(path: str | os.PathLike) -> dict[str, object]:
+    """The settings of a frame in a JSON file, by name, also of one that `fit` wrote. Raises InputError, naming it."""
+    path = _existing_file(path)
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}.") from error
+    if isinstance(settings, dict):
+        settings = settings.get("settings", settings)
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} must hold settings by name, as fit writes them.")
+    return settings
 
 
 def read_number_pairs(path: str | os.PathLike) -> list[tuple[float, float]]:

@@ -114,10 +114,12 @@ def plan_frame(
     )
 
 
-def render_iq(plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]) -> Tensor:
-    """Complex echo (B, 2, rays, samples), before noise and gain, of sub-ray samples at points (B, S, rays, samples, 3).
+def ray_echoes(
+    plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]
+) -> tuple[Tensor, Tensor]:
+    """Echo of the boundaries and amplitude of the scatterers, each (B, S, rays, samples), at points (..., 3).
 
-    Points are in the medium's world, mm. The amplitude unit is fully developed white-matter speckle at the face.
+    Before the beam and the pulse, per unit of reflection and of fully developed white-matter speckle at the face.
     """
     settings, probe = plan.settings, plan.probe
     impedance, attenuation, exponent, scattering = medium.sample(points)
@@ -129,14 +131,26 @@ def render_iq(plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b 
     reflection, transmission = echo(settings.echo, impedance, loss, probe.sample_spacing_mm)
     if isinstance(settings.specular_exponent, Tensor) or settings.specular_exponent > 0:
         reflection = reflection * _specular_lobe(medium, points, settings.specular_exponent)
-    weights = plan.weights[:, None, None]
-    real = (reflection * (weights * plan.reflection_scale)).sum(1)
+    return reflection, transmission * scattering
+
+
+def boundary_iq(plan: FramePlan, reflection: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:
+    """The boundaries' part of the complex echo, which is real, before the beam and the pulse: (B, rays, samples)."""
+    return (reflection * (plan.weights[:, None, None] * plan.reflection_scale)).sum(1)
+
+
+def render_iq(plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]) -> Tensor:
+    """Complex echo (B, 2, rays, samples), before noise and gain, of sub-ray samples at points (B, S, rays, samples, 3).
+
+    Points are in the medium's world, mm. The amplitude unit is fully developed white-matter speckle at the face.
+    """
+    reflection, strength = ray_echoes(plan, medium, points)
+    real = boundary_iq(plan, reflection)
     if plan.texture is None:
         iq = torch.stack([real, torch.zeros_like(real)], 1)
     else:
-        strength = transmission * scattering * plan.speckle_scale
         noise = sample_speckle(plan.texture, points, plan.grain_mm)
-        re, im = (noise * strength).sum(2)
+        re, im = (noise * (strength * plan.speckle_scale)).sum(2)
         iq = torch.stack([re + real, im], 1)
     if plan.axial_taps is not None:
         iq = blur_lateral(blur_axial(iq, plan.axial_taps), plan.lateral_taps)

@@ -21,7 +21,7 @@ _RANGES = {
     "grain_mm": (0.005, 10.0),
 }
 _MAY_BE_NONE = ("noise_db", "tgc_db_per_cm", "grain_mm")
-_MAY_BE_TENSOR = ("reflection_db", "specular_exponent", "tgc_db_per_cm", "gain_db", "dynamic_range_db")
+_MAY_BE_TENSOR = ("reflection_db", "specular_exponent", "noise_db", "tgc_db_per_cm", "gain_db", "dynamic_range_db")
 COMPRESSIONS = ("log", "linear")
 
 
@@ -39,7 +39,7 @@ class PaperArtefacts:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderSettings:
-    """Settings of a frame; those that gradients may fit (gain, TGC, range, reflection, lobe) may be 0-d tensors.
+    """Settings of a frame; those that gradients may fit (gain, TGC, range, noise, reflection, lobe) may be 0-d tensors.
 
     echo: `layered` (the paper's), `transmission` or `reverberation`.
     attenuation: whether tissue attenuates, a f^b dB/cm.
@@ -63,7 +63,7 @@ class RenderSettings:
     psf: bool = True
     reflection_db: float | Tensor = 57.0
     specular_exponent: float | Tensor = 0.0
-    noise_db: float | None = -65.0
+    noise_db: float | Tensor | None = -65.0
     tgc_db_per_cm: float | Tensor | None = None
     gain_db: float | Tensor = 0.0
     dynamic_range_db: float | Tensor = 60.0

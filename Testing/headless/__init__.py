@@ -61,13 +61,22 @@ def newScene():
 
 
 class EventLoop:
-    """Stands for the application's event loop: calls what was scheduled, when told to."""
+    """Stands for the application's event loop and its clock: calls what was scheduled, when told to."""
 
     def __init__(self) -> None:
         self.pending: list = []
+        self.later: list[tuple[float, object]] = []
+        self.now = 0.0
 
-    def schedule(self, call) -> None:
-        self.pending.append(call)
+    def schedule(self, call, seconds: float = 0.0) -> None:
+        if seconds > 0:
+            self.later.append((self.now + seconds, call))
+        else:
+            self.pending.append(call)
+
+    def clock(self) -> float:
+        """Seconds since the loop began; only `wait` makes them pass."""
+        return self.now
 
     def run(self) -> int:
         """Makes the calls that are due now, and returns how many they were."""
@@ -75,6 +84,17 @@ class EventLoop:
         for call in due:
             call()
         return len(due)
+
+    def wait(self, seconds: float) -> int:
+        """Lets so much time pass, makes the calls that come due, and returns how many they were."""
+        end, count = self.now + seconds, self.run()
+        while self.later and (first := min(self.later, key=lambda entry: entry[0]))[0] <= end:
+            self.later.remove(first)
+            self.now = max(self.now, first[0])
+            first[1]()
+            count += 1 + self.run()
+        self.now = max(self.now, end)
+        return count
 
 
 prepare()

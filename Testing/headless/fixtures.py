@@ -90,3 +90,13 @@ def addSegmentation(segments: dict[str, np.ndarray], ijkToRas: np.ndarray, name=
         image.SetImageToWorldMatrix(toVtk(ijkToRas))
         node.AddSegmentFromBinaryLabelmapRepresentation(image, segment, [1.0, 0.0, 0.0], "")
     return node
+
+
+def observerCount(item) -> int:
+    """How many observers a VTK object has; tags count up, so that many in a row without one mean the end."""
+    count = missing = tag = 0
+    while missing < 5000:
+        tag += 1
+        missing = 0 if item.GetCommand(tag) else missing + 1
+        count += not missing
+    return count

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
 
@@ -15,6 +17,22 @@ import slicer.util
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 
+def savePicture(widget, name: str) -> QtGui.QImage:
+    """What the widget looks like; also written to screenshots/`name`.png."""
+    folder = Path(__file__).resolve().parents[2] / "screenshots"
+    folder.mkdir(exist_ok=True)
+    picture = widget.grab()
+    if not picture.save(str(folder / f"{name}.png")):
+        raise OSError(f"The picture {folder / name}.png could not be written.")
+    return picture.toImage()
+
+
+def _emit(signal, value) -> None:
+    """PySide6's emit hands out True without a reference of its own: enough of them would free it."""
+    signal.emit(value)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(True))
+
+
 class qMRMLWidget(QtWidgets.QWidget):
     def setMRMLScene(self, scene) -> None:
         for selector in self.findChildren(qMRMLNodeComboBox):
@@ -23,8 +41,6 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 class ctkCollapsibleButton(QtWidgets.QWidget):
     """A head that folds and unfolds the widget's content."""
-
-    contentsCollapsed = QtCore.Signal(bool)
 
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
@@ -58,7 +74,6 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         self._collapsed = collapsed
         self._head.setArrowType(QtCore.Qt.RightArrow if collapsed else QtCore.Qt.DownArrow)
         self.setMaximumHeight(self._head.sizeHint().height() + 2 if collapsed else 16777215)
-        self.contentsCollapsed.emit(collapsed)
 
     collapsed = QtCore.Property(bool, isCollapsed, setCollapsed)
     text = QtCore.Property(str, _text, setText)
@@ -86,7 +101,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
         self._slider.blockSignals(True)
         self._slider.setValue(round(1000 * (value - self._box.minimum()) / span) if span else 0)
         self._slider.blockSignals(False)
-        self.valueChanged.emit(value)
+        _emit(self.valueChanged, value)
 
     def _onSlider(self, position: int) -> None:
         self._box.setValue(self._box.minimum() + position / 1000 * (self._box.maximum() - self._box.minimum()))
@@ -121,7 +136,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         self._box = QtWidgets.QComboBox(self)
         layout.addWidget(self._box)
-        self._box.currentIndexChanged.connect(lambda index: self.currentNodeChanged.emit(self.currentNode()))
+        self._box.currentIndexChanged.connect(lambda index: _emit(self.currentNodeChanged, self.currentNode()))
         self._types, self._noneText, self._scene, self._tags = [], "None", None, []
 
     def setMRMLScene(self, scene) -> None:
@@ -146,7 +161,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._box.setCurrentIndex(max(0, self._box.findData(current)))
         self._box.blockSignals(False)
         if (self._box.currentData() or "") != (current or ""):
-            self.currentNodeChanged.emit(self.currentNode())
+            _emit(self.currentNodeChanged, self.currentNode())
 
     def currentNode(self):
         identifier = self._box.currentData()
@@ -201,6 +216,8 @@ def connectorFor(widget, parameter) -> _Connector:
     if (type(widget), kind) in ((QtWidgets.QSpinBox, int), (QtWidgets.QDoubleSpinBox, float)):
         widget.setRange(bounds.minimum, bounds.maximum)
         return _Connector(widget.valueChanged, widget.value, widget.setValue)
+    if type(widget) is QtWidgets.QLineEdit and kind is str:
+        return _Connector(widget.textChanged, widget.text, widget.setText)
     if isinstance(widget, ctkSliderWidget) and kind is float:
         widget.setRange(bounds.minimum, bounds.maximum)
         return _Connector(widget.valueChanged, widget.value_, widget.setValue)

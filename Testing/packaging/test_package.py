@@ -13,8 +13,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [folder.parent for folder in sorted(ROOT.glob("DiffUS*/CMakeLists.txt"))]
-SHIPPED = {".py", ".ui", ".png", ".svg", ".json", ".csv", ".pt"}
+NOT_SHIPPED = {"CMakeLists.txt"}  # of a module's folder; everything else belongs to the module
 INSTALL_DIR = "lib/Slicer/qt-scripted-modules"
+
+
+def shipped_files(module):
+    """What a module's folder has for the package, relative to the folder."""
+    files = (f for f in module.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    return [f.relative_to(module).as_posix() for f in files if f.name not in NOT_SHIPPED]
 
 
 def tool(name):
@@ -52,12 +58,7 @@ def package(build):
 
 
 def test_the_package_holds_what_the_tree_has(package):
-    tree = {
-        file.relative_to(module).as_posix()
-        for module in MODULES
-        for file in module.rglob("*")
-        if file.suffix in SHIPPED and "__pycache__" not in file.parts
-    }
+    tree = {file for module in MODULES for file in shipped_files(module)}
     packed = {file.relative_to(package).as_posix() for file in package.rglob("*") if file.is_file()}
     assert not tree - packed, "not listed in CMakeLists.txt:\n  " + "\n  ".join(sorted(tree - packed))
     assert packed == tree
@@ -70,22 +71,27 @@ def test_slicer_runs_every_scene_test(build):
 
 
 def test_names_are_unique_where_all_modules_share_one_folder():
-    files = [file.relative_to(m).as_posix() for m in MODULES for file in m.rglob("*") if file.suffix in SHIPPED]
+    files = [file for module in MODULES for file in shipped_files(module)]
     assert len(files) == len(set(files))
     for module in MODULES:
         assert [file.stem for file in module.glob("*.py")] == [module.name], "every .py here is loaded as a module"
 
 
 def test_the_engines_import_and_find_their_data_from_the_package(package, tmp_path):
-    code = (
-        "import diffus_render.renderer, diffus_render.files\n"
-        "from diffus_render.probe.presets import preset_names\n"
-        "from diffus_render.medium.tissue import TissueTable\n"
-        "assert preset_names()\n"
-        "print(diffus_render.renderer.__file__)\n"
-    )
-    origin = run(sys.executable, "-S", "-c", PATH_LINE + code, cwd=tmp_path, env=package_env(package))
-    assert str(package) in origin
+    engines = [p.parent for p in sorted(package.glob("diffus_*/__init__.py"))]
+    assert {engine.name for engine in engines} >= {"diffus_render", "diffus_register"}
+    files = [f.relative_to(package).with_suffix("") for engine in engines for f in sorted(engine.rglob("*.py"))]
+    names = [".".join(f.parts).removesuffix(".__init__") for f in files]
+    code = f"""
+import importlib
+for name in {names!r}:
+    assert importlib.import_module(name).__file__.startswith({str(package)!r}), name
+from diffus_render.probe.presets import preset_names
+from diffus_render.medium.tissue import label_table, tissue_table
+from diffus_render.medium.mri import load_impedance
+assert preset_names() and tissue_table() and label_table("freesurfer") and load_impedance()
+"""
+    run(sys.executable, "-S", "-c", PATH_LINE + code, cwd=tmp_path, env=package_env(package))
 
 
 @pytest.mark.parametrize("module", [module.name for module in MODULES])

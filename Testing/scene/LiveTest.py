@@ -28,7 +28,7 @@ class LiveTest(unittest.TestCase):
         headless.newScene()
         self.loop = headless.EventLoop()
         self.said: list[str] = []
-        self.logic = RenderLogic(self.loop.schedule, self.said.append)
+        self.logic = RenderLogic(self.loop.schedule, self.said.append, self.loop.clock)
         self.head = addHead()
         self.tracker = addTransform(name="Tracker")
         self.probe = addTransform(parent=self.tracker, name="Probe")
@@ -97,9 +97,31 @@ class LiveTest(unittest.TestCase):
         patient = addTransform(name="Patient")
         self.assertRendersOnce(lambda: self.probe.SetMatrixTransformToParent(pose(56)))
         self.assertRendersOnce(lambda: self.tracker.SetMatrixTransformToParent(toVtk(rotation(0, 0, 2))))
-        self.assertRendersOnce(lambda: self.head.SetAndObserveTransformNodeID(patient.GetID()))
+        self.head.SetAndObserveTransformNodeID(patient.GetID())
         self.assertRendersOnce(lambda: patient.SetMatrixTransformToParent(toVtk(rotation(0, 0, 4))))
         self.assertRendersOnce(lambda: self.head.HardenTransform())
+
+    def testThePoseThatIsShownAlreadyIsNoNews(self):
+        for _ in range(5):
+            self.probe.SetMatrixTransformToParent(pose())
+            self.settle()
+        self.assertEqual(self.frames, [])
+
+    def testItFollowsAStreamThatWritesMatrixAndNodeInOneGo(self):
+        """As OpenIGTLink does: the matrix is set in place, and the node's events come together at the end."""
+        matrix = pose(55)
+        self.probe.SetMatrixTransformToParent(matrix)
+        self.settle()
+
+        def receive():
+            wasModifying = self.probe.StartModify()
+            self.probe.SetMatrixTransformToParent(pose(50))
+            self.probe.SetAttribute("status", "OK")
+            self.probe.Modified()
+            self.probe.EndModify(wasModifying)
+
+        self.assertRendersOnce(receive)
+        self.assertTrue(np.array_equal(self.frames[0], sliceArray(self.logic.render(self.parameters))))
 
     def testItFollowsTheVoxels(self):
         def paint():
@@ -175,14 +197,14 @@ class LiveTest(unittest.TestCase):
             RenderLogic().startLive(self.parameters)
 
     def testTheRateIsThatOfTheMovement(self):
-        times = iter([0.0, 0.1, 0.2, 0.3, 60.0, 60.05, 60.10])
         loop = headless.EventLoop()
         live = LiveRendering(
-            lambda: None, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None, lambda: next(times)
+            lambda share: None, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None, loop.clock
         )
         rates = []
         live.start(slicer.mrmlScene)
-        for _ in range(7):
+        for seconds in (0.0, 0.1, 0.1, 0.1, 60.0, 0.05, 0.05):
+            loop.now += seconds
             live.requestFrame()
             loop.run()
             rates.append(live.framesPerSecond)
@@ -195,7 +217,7 @@ class LiveTest(unittest.TestCase):
         sentences = []
         loop = headless.EventLoop()
 
-        def broken():
+        def broken(share):
             raise ZeroDivisionError("divided by zero")
 
         live = LiveRendering(broken, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None)

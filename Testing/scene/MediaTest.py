@@ -17,7 +17,7 @@ import slicer.util
 import vtk
 from DiffUSRenderLib.errors import RenderError
 from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.media import MediumCache, guessKind, readVoxels
+from DiffUSRenderLib.media import MediumCache, explainKind, guessKind, maskOnVolume, readVoxels
 from DiffUSRenderLib.parameters import MediumKind
 from headless.fixtures import (
     addHead,
@@ -59,6 +59,71 @@ class MediaTest(unittest.TestCase):
                 self.assertIs(guessKind(addVolume(array, None, name, className)), kind)
         self.assertIs(guessKind(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")), MediumKind.LABELS)
         self.assertIs(guessKind(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")), MediumKind.MRI)
+
+    def testTheGuessSaysWhatItRestsOn(self):
+        shifted = self.noise.copy()
+        shifted[0] = -1000
+        for array, name, words in (
+            (shifted, "Anything", "Hounsfield"),
+            (self.noise, "Brain CT masked", "name"),
+            (self.noise, "Sub1_T2w", "name"),
+            (self.noise, "Anything", "nothing says otherwise"),
+        ):
+            self.assertIn(words, explainKind(addVolume(array, None, name))[1])
+
+    def testDicomSaysTheKindBeforeAllElse(self):
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+        shifted = self.noise.copy()
+        shifted[0] = -1000  # an MRI that was filtered below zero
+        for array, name, modality, kind in (
+            (shifted, "5: AX T2 TSE", "MR", MediumKind.MRI_T2),
+            (shifted, "5: AX T1", "MR", MediumKind.MRI),
+            (self.noise, "Head", "CT", MediumKind.CT),
+            (shifted, "Head", "OT", MediumKind.CT),
+        ):
+            with self.subTest(modality=modality, name=name):
+                node = addVolume(array, None, name)
+                item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+                hierarchy.SetItemAttribute(item, attribute, modality)
+                self.assertIs(guessKind(node), kind)
+                self.assertEqual("DICOM" in explainKind(node)[1], modality in ("CT", "MR"))
+
+    def testWhatLiesOutsideOfTheMaskIsGel(self):
+        volume = addVolume(np.full((20, 20, 20), 40, np.float32) + self.ripple((20, 20, 20)), OBLIQUE, "CT")
+        labels = addVolume(box((20, 20, 20), (0, 0, 0), (20, 20, 10)), OBLIQUE, "Brain", "LabelMapVolume")
+        segments = addSegmentation({"Brain": box((20, 20, 20), (0, 0, 0), (20, 20, 10))}, OBLIQUE)
+        for mask in (labels, segments):
+            with self.subTest(mask=mask.GetClassName()):
+                medium = MediumCache().medium(volume, MediumKind.CT, mask)
+                inside, outside = (self.sample(medium, (OBLIQUE @ [i, 10, 10, 1])[:3])[3] for i in (4, 16))
+                self.assertGreater(inside, 0.1)
+                self.assertAlmostEqual(outside, 0.0, places=5)
+
+    def testAMaskOnAnotherGridUnderAnotherTransformLiesWhereItIs(self):
+        volume = addVolume(np.full((20, 20, 20), 40, np.float32), OBLIQUE, "CT")
+        moved = rotation(5, 10, 15, (7, 8, 9))
+        volume.SetAndObserveTransformNodeID(addTransform(moved).GetID())
+        finer = moved @ OBLIQUE @ np.diag([0.5, 0.5, 0.5, 1.0])
+        mask = addVolume(box((40, 40, 40), (0, 0, 0), (40, 20, 40)), finer, "Brain", "LabelMapVolume")
+        found = maskOnVolume(mask, volume, readVoxels(volume, MediumKind.CT))
+        self.assertTrue(found[:, :10].all())
+        self.assertFalse(found[:, 10:].any())
+
+    def testTheMediumFollowsItsMask(self):
+        volume = addVolume(np.full((16, 16, 16), 40, np.float32) + self.ripple((16, 16, 16)), None, "CT")
+        mask = addVolume(box((16, 16, 16), (2, 2, 2), (14, 14, 14)), None, "Brain", "LabelMapVolume")
+        cache = MediumCache()
+        whole = cache.medium(volume, MediumKind.CT)
+        masked = cache.medium(volume, MediumKind.CT, mask)
+        self.assertIsNot(masked, whole)
+        self.assertIs(cache.medium(volume, MediumKind.CT, mask), masked)
+        slicer.util.arrayFromVolume(mask)[5] = 0
+        slicer.util.arrayFromVolumeModified(mask)
+        self.assertIsNot(cache.medium(volume, MediumKind.CT, mask), masked)
+        empty = addVolume(np.zeros((16, 16, 16), np.uint8), None, "Nothing", "LabelMapVolume")
+        with self.assertRaisesRegex(RenderError, "'Nothing' covers nothing"):
+            cache.medium(volume, MediumKind.CT, empty)
 
     def testSegmentsBecomeTheirTissues(self):
         shape = (20, 22, 24)
@@ -176,6 +241,9 @@ class MediaTest(unittest.TestCase):
         self.assertIs(guessKind(head), MediumKind.MRI)
         self.assertGreater(sliceArray(logic.render(parameters)).std(), 5)
         logic.forgetScene()
+
+    def ripple(self, shape):
+        return np.random.default_rng(3).normal(0, 3, shape).astype(np.float32)
 
     def sample(self, medium, point):
         import torch

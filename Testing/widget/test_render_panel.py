@@ -15,9 +15,9 @@ import vtk
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
 from DiffUSRenderLib.geometry import toVtk
-from DiffUSRenderLib.parameters import RANGES, MediumKind, ProbePreset, ProbeType, readParameters
-from headless.fixtures import addHead, addTransform, addVolume, rotation, sliceArray
-from headless.qt_widgets import prepareQt, processEvents
+from DiffUSRenderLib.parameters import RANGES, CompareMode, MediumKind, ProbePreset, ProbeType, readParameters
+from headless.fixtures import addHead, addTransform, addVolume, observerCount, rotation, sliceArray
+from headless.qt_widgets import ctkCollapsibleButton, prepareQt, processEvents, qMRMLNodeComboBox, savePicture
 from PySide6 import QtWidgets
 
 MODULE = headless.ROOT / "DiffUSRender"
@@ -88,6 +88,17 @@ def test_it_opens_with_what_the_scene_offers(panel):
     assert panel.status == ""
 
 
+def test_a_tracked_frame_is_offered_as_real_image_and_never_as_patient(panel):
+    panel.node.inputVolume = None
+    slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetFirstNodeByName("CT head"))
+    frames = [addVolume(np.ones((1, 40, 40), np.uint8), None, name) for name in ("Photograph", "US frame")]
+    frames[1].SetAndObserveTransformNodeID(addTransform(name="ImageToReference").GetID())
+    panel.widget.exit()
+    panel.widget.enter()
+    assert panel.node.inputVolume is None
+    assert panel.node.realImage is frames[1]
+
+
 def test_apply_waits_for_inputs_and_says_which(panel):
     assert not panel.ui.applyButton.isEnabled()
     assert "probe" in panel.ui.applyButton.toolTip()
@@ -129,7 +140,7 @@ def test_live_follows_until_it_is_unticked(panel):
         panel.node.probeTransform.SetMatrixTransformToParent(toVtk(rotation(-90, 5 * step, 0, (0, 0, 55))))
         processEvents(30)
     assert not np.array_equal(first, sliceArray(panel.node.outputSlice))
-    assert re.fullmatch(r"\d+ frames/s", panel.ui.rateLabel.text())
+    assert re.fullmatch(r"\d+ frames/s, (full|reduced) quality", panel.ui.rateLabel.text())
     panel.ui.liveCheckBox.setChecked(False)
     still = sliceArray(panel.node.outputSlice)
     panel.node.probeTransform.SetMatrixTransformToParent(toVtk(rotation(-90, 0, 0, (0, 20, 50))))
@@ -238,6 +249,10 @@ def test_a_saved_scene_comes_back_with_its_own_numbers(panel):
     panel.ui.depthSlider.setValue(91)
     panel.ui.kindComboBox.setCurrentIndex(list(MediumKind).index(MediumKind.CT))
     panel.ui.speckleCheckBox.setChecked(False)
+    panel.ui.automaticQualityCheckBox.setChecked(False)
+    panel.ui.compareModeComboBox.setCurrentIndex(1)
+    panel.ui.maskSelector.setCurrentNode(addVolume(np.ones((9, 9, 9), np.uint8), None, "Brain", "LabelMapVolume"))
+    panel.ui.realImageSelector.setCurrentNode(addVolume(np.ones((1, 40, 40), np.uint8), None, "US frame"))
     probeName = panel.node.probeTransform.GetName()
     scene = slicer.mrmlScene
     scene.SetSaveToXMLString(1)
@@ -257,6 +272,10 @@ def test_a_saved_scene_comes_back_with_its_own_numbers(panel):
     assert not panel.ui.speckleCheckBox.isChecked()
     assert panel.node.preset is ProbePreset.CUSTOM
     assert panel.ui.probeSelector.currentNode().GetName() == probeName
+    assert not panel.node.automaticQuality
+    assert panel.node.compareMode is CompareMode.SIDE_BY_SIDE
+    assert panel.ui.maskSelector.currentNode().GetName() == "Brain"
+    assert panel.ui.realImageSelector.currentNode().GetName() == "US frame"
 
 
 def test_clicking_on_the_skin(panel):
@@ -301,12 +320,176 @@ def test_the_simulated_slice_is_never_offered_as_the_patient(panel):
     assert panel.node.inputVolume.GetName() == "MRI"
 
 
-def test_it_looks_like_a_panel(panel, tmp_path):
-    picture = panel.parent.grab()
-    assert picture.save(str(tmp_path / "panel.png"))
-    image = picture.toImage()
-    colors = {image.pixel(x, y) for x in range(0, image.width(), 7) for y in range(0, image.height(), 7)}
-    assert len(colors) > 8
+def addRealImage(panel) -> tuple:
+    """A real frame, under a transform, of what the panel simulates, and the slice view's layers."""
+    import DiffUSRenderLib.geometry as geometry
+
+    panel.node.depthMm, panel.node.fovDeg, panel.node.radiusMm = 80.0, 60.0, 30.0
+    panel.ui.createProbeButton.click()
+    panel.ui.applyButton.click()
+    pixels = np.pad(np.maximum(sliceArray(panel.node.outputSlice)[0], 1)[::3, ::3], 12)
+    pixels[pixels == 1] = 0
+    matrix = geometry.ijkToRas(panel.node.outputSlice) @ np.diag([3.0, 3.0, 3.0, 1.0])
+    matrix[:3, 3] -= 12 * matrix[:3, :2].sum(1)
+    real = addVolume(pixels[np.newaxis], matrix, "US frame")
+    real.SetAndObserveTransformNodeID(panel.node.probeTransform.GetID())
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Green")
+    view.SetLayoutName("Green")
+    layers = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Green")
+    layers.SetLayoutName("Green")
+    panel.ui.compareViewSelector.setCurrentNode(view)
+    return real, layers
+
+
+def test_comparing_in_the_panel(panel):
+    assert not panel.ui.compareCheckBox.isEnabled()
+    assert "real ultrasound image" in panel.ui.compareCheckBox.toolTip()
+    real, layers = addRealImage(panel)
+    panel.ui.realImageSelector.setCurrentNode(real)
+    assert panel.ui.compareCheckBox.isEnabled()
+    panel.ui.compareCheckBox.setChecked(True)
+    panel.settle()
+    assert re.match(r"NCC 0\.\d\d, SSIM", panel.ui.compareLabel.text())
+    assert layers.GetBackgroundVolumeID() == real.GetID()
+    panel.ui.compareFadeSlider.setValue(0.9)
+    panel.settle()
+    assert layers.GetForegroundOpacity() == pytest.approx(0.9)
+    panel.widget.exit()  # it goes on in another module, and is found again
+    panel.widget.enter()
+    assert panel.logic.comparison.live.running
+    panel.ui.compareModeComboBox.setCurrentIndex(1)
+    panel.settle()
+    assert layers.GetBackgroundVolumeID() == panel.node.comparedPair.GetID()
+    assert not panel.ui.compareFadeSlider.isVisibleTo(panel.parent)
+    panel.ui.compareCheckBox.setChecked(False)
+    assert layers.GetBackgroundVolumeID() is None
+    assert panel.ui.compareLabel.text() == ""
+    assert panel.logic.comparison.live.observerCount == 0
+
+
+def test_the_probe_from_the_real_image(panel):
+    assert not panel.ui.fromImageButton.isEnabled()
+    real, _layers = addRealImage(panel)
+    panel.ui.presetComboBox.setCurrentIndex(list(ProbePreset).index(ProbePreset.LINEAR))
+    panel.ui.realImageSelector.setCurrentNode(real)
+    panel.ui.fromImageButton.click()
+    assert panel.node.probeType is ProbeType.CONVEX
+    assert panel.node.fovDeg == pytest.approx(60, abs=1.5)
+    assert panel.node.preset is ProbePreset.CUSTOM
+    assert panel.status.startswith("Seen in the image: Convex")
+    panel.ui.liveCheckBox.setChecked(True)
+    panel.settle()
+    assert panel.status.startswith("Seen in the image: Convex")  # a frame that went well says nothing
+    panel.node.probeTransform.SetMatrixTransformToParent(toVtk(rotation(0, 0, 0, (0, 4000, 0))))
+    panel.settle()
+    assert "outside the volume" in panel.status
+    panel.node.probeTransform.SetMatrixTransformToParent(toVtk(rotation(-90, 0, 0, (0, 0, 55))))
+    panel.settle()
+    assert panel.status == ""
+    panel.ui.liveCheckBox.setChecked(False)
+    panel.ui.realImageSelector.setCurrentNode(panel.node.inputVolume)
+    panel.ui.fromImageButton.click()
+    assert "is a volume, not a frame" in panel.status
+
+
+def test_a_mask_is_for_mri_and_ct(panel):
+    assert panel.ui.maskSelector.isEnabled()
+    panel.ui.createProbeButton.click()
+    panel.ui.applyButton.click()
+    before = sliceArray(panel.node.outputSlice)
+    mask = addVolume(np.zeros((39, 39, 39), np.uint8), None, "Brain", "LabelMapVolume")
+    mask.CopyOrientation(panel.node.inputVolume)
+    slicer.util.arrayFromVolume(mask)[:, :, :20] = 1
+    panel.ui.maskSelector.setCurrentNode(mask)
+    panel.ui.applyButton.click()
+    assert panel.status == ""
+    assert not np.array_equal(before, sliceArray(panel.node.outputSlice))
+    panel.ui.kindComboBox.setCurrentIndex(list(MediumKind).index(MediumKind.LABELS))
+    assert not panel.ui.maskSelector.isEnabled()
+
+
+def test_a_click_that_is_cancelled_changes_nothing(panel):
+    panel.ui.createProbeButton.click()
+    before = slicer.util.arrayFromTransformMatrix(panel.node.probeTransform).copy()
+    panel.ui.placeOnSkinButton.click()
+    interaction = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLInteractionNode")
+    interaction.SetCurrentInteractionMode(interaction.ViewTransform)
+    assert panel.ui.placeOnSkinButton.isEnabled()
+    assert panel.status == ""
+    assert np.array_equal(before, slicer.util.arrayFromTransformMatrix(panel.node.probeTransform))
+
+
+def observers() -> dict[str, int]:
+    """How many observers the scene and each of its nodes have; the tests' own selectors observe the scene too."""
+    scene = slicer.mrmlScene
+    nodes = [scene.GetNthNode(n) for n in range(scene.GetNumberOfNodes())]
+    return {"scene": observerCount(scene)} | {node.GetID(): observerCount(node) for node in nodes}
+
+
+def test_reloading_the_module_leaves_no_observers(panel):
+    real, _layers = addRealImage(panel)
+    panel.ui.realImageSelector.setCurrentNode(real)
+    panel.ui.compareCheckBox.setChecked(True)
+    panel.ui.placeOnSkinButton.click()
+    panel.settle()  # every node is there now
+    panel.ui.compareCheckBox.setChecked(False)
+    panel.widget.cleanup()
+    before = observers()
+    for _ in range(2):
+        again = Panel()
+        again.ui.liveCheckBox.setChecked(True)
+        again.ui.compareCheckBox.setChecked(True)
+        again.ui.placeOnSkinButton.click()
+        again.settle()
+        assert again.logic.live.running
+        assert again.logic.comparison.live.running
+        assert sum(observers().values()) > sum(before.values())
+        again.node.live = again.node.compare = False
+        again.widget.cleanup()
+        for selector in again.widget.uiWidget.findChildren(qMRMLNodeComboBox):
+            selector.setMRMLScene(None)
+        again.parent.deleteLater()
+        processEvents()
+        after = observers()
+        assert after == before
+
+
+def test_closing_the_scene_leaves_no_observers_but_the_panels_own(panel):
+    before = observerCount(slicer.mrmlScene)
+    real, _layers = addRealImage(panel)
+    panel.ui.realImageSelector.setCurrentNode(real)
+    panel.ui.liveCheckBox.setChecked(True)
+    panel.ui.compareCheckBox.setChecked(True)
+    panel.settle()
+    slicer.mrmlScene.Clear(0)
+    panel.settle()
+    assert observerCount(slicer.mrmlScene) == before
+    assert not panel.logic.live.running
+    assert not panel.logic.comparison.live.running
+    assert panel.ui.compareLabel.text() == ""
+
+
+def test_it_looks_like_a_panel(panel):
+    sections = [w for w in vars(panel.ui).values() if isinstance(w, ctkCollapsibleButton)]
+    for name, height, folded in (("panel", 900, None), ("unfolded", 1900, False)):
+        for section in sections if folded is not None else ():
+            section.setCollapsed(folded)
+        panel.parent.resize(470, height)
+        processEvents(30)
+        image = savePicture(panel.parent, f"render_{name}")
+        colors = {image.pixel(x, y) for x in range(0, image.width(), 7) for y in range(0, image.height(), 7)}
+        assert len(colors) > 8
+    assert panel.parent.width() == 470  # nothing in it needs more room
+
+
+def test_the_sections_follow_the_work(panel):
+    order = [e.get("name") for e in _elements() if e.get("class") == "ctkCollapsibleButton"]
+    sections = [name for name in order if not name.endswith("AdvancedButton")]
+    wanted = ["inputsButton", "probeButton", "imageButton", "liveButton", "compareButton"]
+    assert [name for name in sections if name in wanted] == wanted
+    assert sections[-1] in ("compareButton", "exportSection")
+    folded = {e.get("name") for e in _elements() if _properties(e).get("collapsed") == "true"}
+    assert {name for name in order if name.endswith("AdvancedButton")} <= folded
 
 
 # --- the .ui file and the code agree
@@ -325,15 +508,16 @@ def test_every_bound_parameter_exists_and_is_bound_once():
 
     bound = [name for e in _elements() if (name := _properties(e).get("SlicerParameterName"))]
     assert len(bound) == len(set(bound))
-    assert set(bound) == set(RenderParameterNode.allParameters) - {"fanModel", "skinPoint"}
+    made = {"fanModel", "skinPoint", "comparedSlice", "comparedPair"}  # by the module, not chosen
+    assert set(bound) == set(RenderParameterNode.allParameters) - made
 
 
 def test_every_widget_that_the_code_names_exists():
     names = {e.get("name") for e in _elements()}
-    code = (MODULE / "DiffUSRenderLib" / "widget.py").read_text(encoding="utf-8")
-    used = set(re.findall(r"\bui\.(\w+)", code)) - {"findChildren"}
-    assert len(used) > 15
-    assert used <= names
+    for path in (MODULE / "DiffUSRenderLib").glob("*.py"):
+        used = set(re.findall(r"\bui\.(\w+)", path.read_text(encoding="utf-8")))
+        assert used <= names, path.name
+        assert path.name != "widget.py" or len(used) > 20
 
 
 def test_every_setting_has_a_tooltip_and_numbers_say_their_unit():
@@ -364,7 +548,7 @@ def test_every_selector_gets_the_scene():
 
 def test_only_the_panel_knows_qt():
     for path in (MODULE / "DiffUSRenderLib").glob("*.py"):
-        if path.name not in ("widget.py", "panel.py"):
+        if path.name not in ("widget.py", "panel.py", "export_panel.py"):
             text = path.read_text(encoding="utf-8")
             assert not re.search(r"^\s*(import|from) (qt|ctk|PySide6|PythonQt)\b", text, re.M), path.name
 

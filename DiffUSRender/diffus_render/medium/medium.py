@@ -17,7 +17,7 @@ from .mri import IntensityScale, mri_maps
 from .tissue import CHANNELS, GEL, Tissue, tissue_properties
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jaxtyping import Bool, Float
@@ -96,6 +96,7 @@ class AcousticMedium:
         contrast: str = "t1",
         scale: IntensityScale | None = None,
         sulci: Tensor | None = None,
+        tissues: Mapping[str, Tissue] | None = None,
     ) -> AcousticMedium:
         """From an MRI of the head, (K, J, I): impedance by the network, attenuation and scattering by memberships.
 
@@ -104,6 +105,7 @@ class AcousticMedium:
         mapping: normalised intensity to MRayl: None for the weights shipped, a file of weights, or a function.
         contrast: "t1", or "t2" with bright fluid. scale: from `fit_intensity_scale`; None fits it to this image.
         sulci: (K, J, I), the share of each voxel that is fluid between gyri and so bright; None finds it.
+        tissues: by name, in place of the table's attenuation and scattering (of csf, sulcus, grey and white matter).
         Differentiable to t1 with scale and sulci held. Raises InputError as `from_ct` does.
         """
         matrix = as_ijk_to_ras(ijk_to_ras)
@@ -114,6 +116,7 @@ class AcousticMedium:
             contrast=contrast,
             scale=scale,
             sulci=sulci,
+            tissues=tissues,
             spacing_mm=_spacing_kji(matrix),
         )
         return cls(maps, matrix)

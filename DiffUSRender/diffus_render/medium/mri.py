@@ -7,7 +7,7 @@ have fixed places (`fit_intensity_scale`, `normalise`); the same scale is used w
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..errors import InputError
 from .checks import as_mask, as_volume, require_contrast
 from .curves import lookup, piecewise_linear
 from .smoothing import soften
-from .tissue import GEL, tissue_properties, tissue_table
+from .tissue import GEL, Tissue, tissue_properties, tissue_table
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -239,6 +239,7 @@ def mri_maps(
     contrast: str = "t1",
     scale: IntensityScale | None = None,
     sulci: Tensor | None = None,
+    tissues: Mapping[str, Tissue] | None = None,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Float[Tensor, "4 k j i"]:
     """The four maps of an MRI, (4, K, J, I); arguments and errors as in `AcousticMedium.from_mri`."""
@@ -253,13 +254,19 @@ def mri_maps(
     clamped = volume.clamp(min(scale.centres), max(scale.centres))
     if sulci is None:
         sulci = narrow_fluid(normalise(clamped.detach(), scale), inside, spacing_mm)
-    fluid, sulcus = tissue_properties(("csf", "sulcus"))[:, 1:].tolist()
-    for column, in_fluid, in_sulcus in zip(tissue_properties(TISSUES).T[1:].tolist(), fluid, sulcus):
+    fluid, sulcus = tissue_properties(mri_tissues(("csf", "sulcus"), tissues))[:, 1:].tolist()
+    properties = tissue_properties(mri_tissues(TISSUES, tissues))
+    for column, in_fluid, in_sulcus in zip(properties.T[1:].tolist(), fluid, sulcus):
         channel = piecewise_linear(clamped, *_ascending(scale, column))
         maps.append(channel + (in_sulcus - in_fluid) * sulci)
     maps = [channel.masked_fill(~inside, value) for channel, value in zip(maps, GEL)]
     maps[0] = soften(maps[0])
     return torch.stack(maps)
+
+
+def mri_tissues(names: Sequence[str], tissues: Mapping[str, Tissue] | None = None) -> list[Tissue]:
+    """The tissues of these names: of `tissues` where it has them, else of the table."""
+    return [tissues[name] if tissues and name in tissues else tissue_table()[name] for name in names]
 
 
 def narrow_fluid(

@@ -26,6 +26,18 @@ CHANNELS = ("impedance_mrayl", "attenuation_db_cm_mhz", "attenuation_exponent", 
 # attenuates nor scatters. One value per channel; the row "gel" of the table says the same.
 GEL = (1.55, 0.0, 1.0, 0.0)
 
+# Of a tissue table on file, one row per tissue.
+TISSUE_COLUMNS = (
+    "name",
+    "density",
+    "speed",
+    "impedance_mrayl",
+    "attenuation_db_cm_mhz",
+    "attenuation_exponent",
+    "scattering_db",
+    "source",
+)
+
 LABEL_TABLES = ("totalsegmentator-v1", "totalsegmentator-v2", "totalsegmentator-mr", "freesurfer")
 
 _SIDES = {"left", "right", "l", "r", "lh", "rh", "ctx"}

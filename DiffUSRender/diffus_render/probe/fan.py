@@ -252,6 +252,8 @@ def _radial_range(visible: np.ndarray, x: float, y: float, half: float) -> tuple
     column, row = np.clip(column, 0, columns - 1).astype(int), np.clip(row, 0, rows - 1).astype(int)
     lit = visible[row, column] & on_image
     keep = lit.any(1)
+    if not keep.any():
+        raise InputError(NOT_FOUND + "between the lines that its sides would follow lies nothing.")
     lit, on_image = lit[keep], on_image[keep]
     first, last = lit.argmax(1), lit.shape[1] - 1 - lit[:, ::-1].argmax(1)
     enters, leaves = on_image.argmax(1), on_image.shape[1] - 1 - on_image[:, ::-1].argmax(1)

@@ -49,13 +49,18 @@ def probe_from_dict(specification: dict[str, object]) -> Probe:
 
 
 def read_probe_json(path: str | Path) -> Probe:
-    """The probe of a JSON file; raises InputError where the file is absent, is not JSON or holds no valid probe."""
+    """The probe of a JSON file, also of one that `fit` wrote.
+
+    Raises InputError where the file is absent, is not JSON or holds no valid probe.
+    """
     try:
         specification = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"The probe file {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise InputError(f"The probe file {path} is not valid JSON: {error}.") from error
+    if isinstance(specification, dict) and isinstance(specification.get("probe"), dict):
+        specification = specification["probe"]
     return probe_from_dict(specification)
 
 

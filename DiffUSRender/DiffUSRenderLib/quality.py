@@ -1,0 +1,77 @@
+"""How much work a frame may be while the probe moves, and which settings make it so."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import replace
+
+from .parameters import ProbeSettings
+
+TARGET_FRAMES_PER_SECOND = 20.0
+RENDER_SHARE = 0.7  # of a frame's time; the rest is for the application to draw it
+SHARES = tuple(0.5**n for n in range(8))
+MEASURED_FRAMES = 3
+LEAST_RAYS, LEAST_SAMPLES = 48, 100  # fewer do not show anatomy
+
+
+class AdaptiveQuality:
+    """Chooses the share of a full frame's work, 1 at best, that keeps the rate; from the time that frames took."""
+
+    def __init__(self, budget: float = RENDER_SHARE / TARGET_FRAMES_PER_SECOND) -> None:
+        self._budget = budget
+        self._setLevel(0)
+
+    @property
+    def share(self) -> float:
+        """The share of the work to be done for the next frame of a moving probe."""
+        return SHARES[self._level]
+
+    def measured(self, share: float, seconds: float) -> None:
+        """Tells how long a frame of this share took.
+
+        Time is taken as proportional to work, which is pessimistic for the way up: the share does not swing.
+        """
+        if share == 1.0 and seconds <= self._budget:
+            if self._level:
+                self._setLevel(0)  # a frame at rest that was quick enough for a moving probe
+            return
+        if share != self.share:
+            return
+        if self._first:  # it also made what the later ones use again
+            self._first = False
+            return
+        self._seconds.append(seconds)
+        if min(self._seconds) > self._budget:
+            self._setLevel(self._levelWithin(min(self._seconds)))
+        elif len(self._seconds) == MEASURED_FRAMES and max(self._seconds) * 2 <= self._budget:
+            self._setLevel(max(0, self._level - 1))
+
+    def _levelWithin(self, seconds: float) -> int:
+        level = self._level
+        while level + 1 < len(SHARES) and seconds * SHARES[level] / self.share > self._budget:
+            level += 1
+        return level
+
+    def _setLevel(self, level: int) -> None:
+        self._level, self._first = level, True
+        self._seconds: deque[float] = deque(maxlen=MEASURED_FRAMES)
+
+
+def reduced(probe: ProbeSettings, share: float) -> ProbeSettings:
+    """The same probe with about `share` of the work of a frame: fewer sub-rays first, then fewer lines and samples.
+
+    Its fan, and so the slice's pixels and their places, stay as they are.
+    """
+    rest = share
+    perLine = max(1, math.floor(probe.raysPerLine * rest))
+    rest = min(1.0, rest * probe.raysPerLine / perLine)
+    layers = max(1, math.floor(probe.elevationLayers * rest))
+    rest = min(1.0, rest * probe.elevationLayers / layers)
+    return replace(
+        probe,
+        raysPerLine=perLine,
+        elevationLayers=layers,
+        rays=min(probe.rays, max(LEAST_RAYS, round(probe.rays * math.sqrt(rest)))),
+        samples=min(probe.samples, max(LEAST_SAMPLES, round(probe.samples * math.sqrt(rest)))),
+    )

@@ -1,0 +1,92 @@
+"""The pages: tables as the code has them, links that lead somewhere, Python that runs, commands that exist."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import settings_tables
+from diffus_register.__main__ import main as register_commands
+from diffus_render.__main__ import main as render_commands
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "Docs").glob("*.md"))]
+COMMANDS = {"diffus_render": render_commands, "diffus_register": register_commands}
+
+
+def ids(value):
+    return value.name if isinstance(value, Path) else None
+
+
+@pytest.mark.parametrize(("page", "name", "make"), settings_tables.BLOCKS, ids=ids)
+def test_a_table_is_what_the_code_says(page, name, make):
+    text = page.read_text(encoding="utf-8")
+    assert settings_tables.renewed(text, name, make()) == text, "run: python Testing/settings_tables.py"
+
+
+@pytest.mark.parametrize("module", ["DiffUSRender", "DiffUSRegister"])
+def test_every_bound_setting_has_a_row(module):
+    rows = settings_tables.tables(module).count("\n| **")
+    assert rows >= len(settings_tables.bound_parameters(module)) > 15
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith("http"):
+            file, _, anchor = target.partition("#")
+            there = (page.parent / file).resolve() if file else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_files_named_in_a_page_exist(page):
+    for name in re.findall(r"`((?:Testing|Resources|Docs)/[\w./]+)`", page.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_examples_run(tmp_path):
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "Docs" / "developers.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) >= 4
+    paths = [str(ROOT / module) for module in ("DiffUSRender", "DiffUSRegister")]
+    code = f"import sys\nsys.path[:0] = {paths!r}\n" + "\n".join(blocks)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """The words of every call of an engine's command line in a page."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"python -m (diffus_(?:render|register) [^`\n#|>]*)", text)
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_commands_and_their_options_exist(page):
+    for words in command_lines(page):
+        group = COMMANDS[words[0]]
+        command = group.get_command(click.Context(group), words[1])
+        assert command is not None, words
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        unknown = {word.split("=")[0] for word in words[2:] if word.startswith("--")} - known - {"--help"}
+        assert not unknown, (words, unknown)
+
+
+def test_the_pages_show_every_command():
+    shown = {tuple(words[:2]) for words in command_lines(ROOT / "Docs" / "commands.md")}
+    for engine, group in COMMANDS.items():
+        missing = {name for name in group.commands if (engine, name) not in shown}
+        assert not missing, f"{engine}: {', '.join(sorted(missing))}"

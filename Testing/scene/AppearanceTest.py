@@ -1,0 +1,150 @@
+"""Gain, time gain, range and frequency of a recording come into the parameter node, and go again."""
+
+from __future__ import annotations
+
+import re
+import sys
+import unittest
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import headless
+import numpy as np
+from DiffUSRenderLib import appearance
+from DiffUSRenderLib.appearance import readSweep
+from DiffUSRenderLib.errors import RenderError
+from DiffUSRenderLib.geometry import ijkToRas, toVtk
+from DiffUSRenderLib.logic import RenderLogic
+from DiffUSRenderLib.parameters import ProbePreset, readParameters
+from DiffUSRenderLib.run import RunState
+from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, rotation, sliceArray
+from headless.match_fixtures import PROBE, SCANNER, addRecording, poseOf
+from headless.register_fixtures import newTrackedScene
+
+
+class AppearanceTest(unittest.TestCase):
+    def setUp(self):
+        newTrackedScene()
+        quick = mock.patch.multiple(appearance, STEPS=6, FITTED_FRAMES=3)
+        quick.start()
+        self.addCleanup(quick.stop)
+        self.loop, self.said, self.states = headless.EventLoop(), [], []
+        self.logic = RenderLogic(self.loop.schedule)
+        self.match = self.logic.appearance
+        self.match.onEnded, self.match.onState = self.said.append, self.states.append
+        self.head = addHead()
+        self.parameters = addParameterNode(
+            self.head,
+            None,
+            rays=96,
+            samples=220,
+            preset=ProbePreset.CRANIOTOMY_CONVEX,
+            **{**PROBE, "frequencyMhz": 5.0},
+        )
+
+    def tearDown(self):
+        self.logic.forgetScene()
+
+    def runToEnd(self) -> str:
+        for _ in range(60):
+            if self.match.state is RunState.IDLE:
+                return self.said[-1]
+            self.loop.run()
+        self.fail("the match does not end")
+
+    def testTheScannersSettingsAreFoundAndUndone(self):
+        self.parameters.realImage = addRecording(self.head)
+        before = readParameters(self.parameters)
+        self.match.start(self.parameters)
+        said = re.search(r"NCC of 1 held-out frames .* \(smoothed (-?[\d.]+), (-?[\d.]+)\)", self.runToEnd())
+        self.assertGreater(float(said[2].rstrip(".")), float(said[1]) + 0.2)
+        found = readParameters(self.parameters)
+        self.assertAlmostEqual(found.image.gainDb, SCANNER["gainDb"], delta=1.0)
+        self.assertAlmostEqual(found.image.dynamicRangeDb, SCANNER["dynamicRangeDb"], delta=5.0)
+        # One tissue: time gain and attenuation are told only together, frequency by the texture.
+        lost = 2 * 0.54
+        self.assertAlmostEqual(
+            found.image.tgcDbPerCm - lost * found.probe.frequencyMhz, SCANNER["tgcDbPerCm"] - lost * 4.0, delta=0.4
+        )
+        self.assertFalse(found.image.automaticTgc)
+        self.assertEqual(self.parameters.preset, ProbePreset.CUSTOM)
+        self.assertAlmostEqual(found.probe.radiusMm, 30.0, delta=2.0)
+        self.assertEqual(found.image.seed, before.image.seed)
+        self.assertEqual([state.progress for state in self.states], sorted(state.progress for state in self.states))
+        self.assertTrue(self.match.undoable)
+        self.match.undo(self.parameters)
+        self.assertEqual(readParameters(self.parameters), before)
+        self.assertEqual(self.parameters.preset, ProbePreset.CRANIOTOMY_CONVEX)
+        self.assertFalse(self.match.undoable)
+        with self.assertRaisesRegex(RenderError, "no match to undo"):
+            self.match.undo(self.parameters)
+
+    def testASingleImageIsMatchedToItself(self):
+        self.parameters.realImage = addRecording(self.head, 1)
+        self.match.start(self.parameters)
+        self.assertIn("NCC of the frame itself", self.runToEnd())
+        self.assertAlmostEqual(self.parameters.gainDb, SCANNER["gainDb"], delta=2.0)
+
+    def testFramesLieWhereTheSceneSays(self):
+        image = addRecording(self.head)
+        above = addTransform(rotation(10, -20, 30, (5, 6, 7)), name="World moved")
+        image.GetParentTransformNode().SetAndObserveTransformNodeID(above.GetID())
+        self.head.SetAndObserveTransformNodeID(above.GetID())
+        sweep = readSweep(image, self.head, readParameters(self.parameters))
+        self.assertEqual(sweep.pixels.shape[0], 6)
+        for number, place in enumerate(sweep.imageToVolume):
+            wanted = poseOf(number) @ ijkToRas(image)
+            self.assertTrue(np.allclose(place[:3, [0, 1, 3]], wanted[:3, [0, 1, 3]], atol=1e-6))
+            self.assertGreater(np.linalg.det(place[:3, :3]), 0)
+
+    def testRowsFromTheBottomUpAreTurned(self):
+        image = addRecording(self.head)
+        straight = readSweep(image, self.head, readParameters(self.parameters))
+        rows = sliceArray(image).shape[1]
+        turned = np.eye(4)
+        turned[1, 1], turned[1, 3] = -1.0, rows - 1.0
+        one = addVolume(sliceArray(image)[:, ::-1], ijkToRas(image) @ turned, "Bottom up")
+        one.SetAndObserveTransformNodeID(image.GetTransformNodeID())
+        sweep = readSweep(one, self.head, readParameters(self.parameters))
+        self.assertTrue(np.allclose(sweep.pixels[0], straight.pixels[0]))
+        self.assertTrue(np.allclose(sweep.imageToVolume[0], straight.imageToVolume[0], atol=1e-6))
+        self.assertTrue(np.allclose(sweep.imageToProbe, straight.imageToProbe, atol=0.5))
+
+    def testCancelAndClosingChangeNothing(self):
+        self.parameters.realImage = addRecording(self.head)
+        before = readParameters(self.parameters)
+        self.match.start(self.parameters)
+        self.loop.run()
+        with self.assertRaisesRegex(RenderError, "running"):
+            self.match.start(self.parameters)
+        self.match.cancel()
+        self.assertEqual(self.runToEnd(), "The match was cancelled; nothing was changed.")
+        self.match.start(self.parameters)
+        self.loop.run()
+        self.logic.forgetScene()
+        self.assertIs(self.match.state, RunState.IDLE)
+        self.assertIn("scene was closed", self.said[-1])
+        self.assertEqual(readParameters(self.parameters), before)
+        self.assertFalse(self.match.undoable)
+
+    def testWhatIsMissingOrWrongIsSaid(self):
+        with self.assertRaisesRegex(RenderError, "real ultrasound image"):
+            self.match.start(self.parameters)
+        image = addRecording(self.head, 1)
+        self.parameters.realImage = image
+        self.parameters.specularExponent = 2.0
+        self.match.start(self.parameters)
+        self.assertIn("specular", self.runToEnd())
+        self.parameters.specularExponent = 0.0
+        image.GetParentTransformNode().SetMatrixTransformToParent(toVtk(rotation(0, 0, 0, (500, 0, 0))))
+        self.match.start(self.parameters)
+        self.assertIn("outside of the volume", self.runToEnd())
+        self.parameters.inputVolume = None
+        with self.assertRaisesRegex(RenderError, "Choose a volume"):
+            self.match.start(self.parameters)
+
+
+if __name__ == "__main__":
+    unittest.main()
