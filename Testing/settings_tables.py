@@ -1,10 +1,12 @@
-"""The tables in Docs/ that are made of the code: settings of both panels, tissues, probes, and the tests of trust.
+"""The tables in Docs/ that are made of the code, or of what the benchmarks wrote into Benchmarks/results.
 
+Settings of both panels, tissues, probes, the tests of trust, and the figures of the page of physics.
 Run: python Testing/settings_tables.py, after one of them was changed; a test says when a page is out of date.
 """
 
 from __future__ import annotations
 
+import csv
 import enum
 import re
 import sys
@@ -12,6 +14,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "Testing" / "Benchmarks" / "results"
+TOLD, RECOVERED = 0.9, 5.0  # share of a prior's variance that the frames removed, and the error in % that is aimed at
 BEGIN, END = "<!-- {name}: made by Testing/settings_tables.py -->", "<!-- end of {name} -->"
 HEADER = "| setting | default | range | what it does |\n|---|---|---|---|"
 BUTTONS = ("QPushButton", "QToolButton")
@@ -135,12 +139,80 @@ def trust() -> str:
     return "| evidence | passed | else the reason says |\n|---|---|---|\n" + "\n".join(rows)
 
 
+def result(name: str) -> list[dict[str, str]]:
+    """The rows of a benchmark's table; its first line says what made it, and where."""
+    with open(RESULTS / f"{name}.csv", newline="", encoding="utf-8") as file:
+        next(file)
+        return list(csv.DictReader(file))
+
+
+def table(rows: list[dict[str, str]], columns: dict[str, str]) -> str:
+    """Some columns of a table, {name in the file: heading}."""
+    lines = ["| " + " | ".join(row[name] for name in columns) + " |" for row in rows]
+    return "\n".join(["| " + " | ".join(columns.values()) + " |", "|---" * len(columns) + "|", *lines])
+
+
+def cost() -> str:
+    """Milliseconds of a frame of 256 rays, few and many samples."""
+    rows = [r for r in result("paper_cost") if r["rays"] == "256" and r["samples"] in ("32", "200")]
+    models = ("dense solve", "layered", "transmission", "reverberation", "whole frame")
+    columns = {name: name for name in ("device", "pass", "samples")}
+    return table(rows, columns | {f"{model}, ms": model for model in models})
+
+
+def ablation() -> str:
+    """Means over the sweeps of the paper's table 1."""
+    rows = [r for r in result("ablation_benchmark") if r["sweep"].startswith("mean")]
+    return table(rows, {"row": "row", "ncc": "NCC", "ssim": "SSIM", "mse": "MSE", "mae": "MAE"})
+
+
+def fits() -> str:
+    """Held-out correlation of each case, and how many of the numbers that the frames tell came out right."""
+    numbers = [r for r in result("fit_recovery") if r["error %"] and r["parameter"] != "noise_db"]
+    rows = result("fit_recovery_ncc")
+    for row in rows:
+        told = [r for r in numbers if r["case"] == row["case"] and float(r["learned"] or 1) > TOLD]
+        off = [r for r in told if float(r["error %"]) > RECOVERED]
+        row["right"] = f"{len(told) - len(off)} of {len(told)}"
+        row["off"] = ", ".join(f"{r['parameter'].split('_')[0]} of {r['tissue']} {r['error %']} %" for r in off)
+    columns = {"case": "fitted", "before": "NCC before", "after": "after", "smoothed before": "smoothed before"}
+    return table(rows, {**columns, "smoothed after": "after", "right": "within 5 %", "off": "the others"})
+
+
+def poses() -> str:
+    """Success of the recovery of a pose against the offset of its start."""
+    rows = result("pose_recovery")
+    columns = {"offset, mm and deg": "start off by, mm and °", "success": "within 0.3 mm and 0.3°"}
+    return table(rows, {**columns, "median error of successes, mm": "median of these, mm"})
+
+
+def reconstructions() -> str:
+    """Correlation with held-out frames."""
+    columns = {name: name for name in ("sweep", "held out", "start from")}
+    kinds = {"start": "start", "reconstructed": "reconstructed", "compounded": "compounded"}
+    return table(result("reconstruction"), columns | {f"NCC {name}": word for name, word in kinds.items()})
+
+
+def likeness() -> str:
+    """Statistics of real and simulated frames."""
+    rows = result("realism")
+    names = {"frames": "frames", "speckle_snr": "speckle SNR", "nakagami_m": "Nakagami m"}
+    names |= {"axial_width_mm": "width along, mm", "lateral_width_mm": "across, mm", "gcnr": "gCNR"}
+    return table(rows, {**names, "histogram_distance": "grey levels", "pkl": "pKL"})
+
+
 BLOCKS = (
     (ROOT / "Docs" / "render.md", "settings", lambda: tables("DiffUSRender")),
     (ROOT / "Docs" / "render.md", "probes", probes),
     (ROOT / "Docs" / "register.md", "settings", lambda: tables("DiffUSRegister")),
     (ROOT / "Docs" / "physics.md", "tissues", tissues),
+    (ROOT / "Docs" / "physics.md", "cost", cost),
     (ROOT / "Docs" / "physics.md", "trust", trust),
+    (ROOT / "Docs" / "physics.md", "fits", fits),
+    (ROOT / "Docs" / "physics.md", "poses", poses),
+    (ROOT / "Docs" / "physics.md", "reconstructions", reconstructions),
+    (ROOT / "Docs" / "physics.md", "likeness", likeness),
+    (ROOT / "Docs" / "physics.md", "ablation", ablation),
 )
 
 

@@ -133,6 +133,27 @@ def spoilt(name: str, truth: SimulatedCase, volume, other, number: int, liver: T
     yield _slipped(name, truth, volume, start[5], number)
 
 
+def splatted(sweep: TrackedSweep, spacing: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """The frames' pixels averaged in voxels of the reference frame, small gaps filled by a Gaussian; 0..100."""
+    points, values = [], []
+    for number, pose in enumerate(sweep.image_to_reference):
+        pixels = torch.nonzero(sweep.mask[0])[::3]
+        flat = torch.nn.functional.pad(pixels.flip(1).double(), (0, 1))
+        points.append(flat @ pose[:3, :3].T + pose[:3, 3])
+        values.append(sweep.frames[number][pixels[:, 0], pixels[:, 1]])
+    place, value = torch.cat(points).numpy(), torch.cat(values).numpy()
+    low = place.min(0) - 2
+    size = np.ceil((place.max(0) + 2 - low) / spacing).astype(int)
+    i, j, k = np.rint((place - low) / spacing).astype(int).T
+    flat = (k * size[1] + j) * size[0] + i
+    total = np.bincount(flat, value, size.prod()).reshape(size[::-1])
+    count = np.bincount(flat, minlength=size.prod()).reshape(size[::-1]).astype(float)
+    total, count = (ndimage.gaussian_filter(part, 1.0) for part in (total, count))
+    matrix = np.diag([spacing, spacing, spacing, 1.0])
+    matrix[:3, 3] = low
+    return np.where(count > 1e-2, 100 * total / np.maximum(count, 1e-2), 0).astype(np.float32), matrix
+
+
 def _slipped(name, truth, volume, initial, number) -> Case:
     """The second half of the frames is moved by 3 to 6 mm; errors are taken at where that half's targets now lie."""
     matrices = truth.sweep.image_to_reference.clone()

@@ -13,28 +13,18 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from Benchmarks.measure import console, report
-from Benchmarks.register_cases import SHARED, good_cases
-from scipy import ndimage
+from Benchmarks.register_cases import SHARED, good_cases, splatted
 
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def compound(sweep, spacing: float = 1.0) -> sitk.Image:
-    """The frames splatted into a grid in the reference frame (LPS for ITK), small gaps filled by a Gaussian."""
-    rows, columns = np.nonzero(sweep.mask[0].numpy())
-    pixels = np.stack([columns, rows, 0 * rows, np.ones_like(rows)], 1)[::2]
-    points = np.concatenate([pixels @ (FLIP @ pose).T[:, :3] for pose in sweep.image_to_reference.numpy()])
-    values = np.concatenate([frame[rows[::2], columns[::2]] for frame in sweep.frames.numpy()])
-    low = points.min(0) - 2
-    size = np.ceil((points.max(0) + 2 - low) / spacing).astype(int)
-    i, j, k = np.rint((points - low) / spacing).astype(int).T
-    flat = (k * size[1] + j) * size[0] + i
-    total = np.bincount(flat, values, size.prod()).reshape(size[::-1])
-    count = np.bincount(flat, minlength=size.prod()).reshape(size[::-1]).astype(float)
-    total, count = (ndimage.gaussian_filter(a, 0.8) for a in (total, count))
-    image = sitk.GetImageFromArray(np.where(count > 0.02, total / np.maximum(count, 0.02), 0).astype(np.float32) * 255)
-    image.SetOrigin(low.tolist())
-    image.SetSpacing([spacing] * 3)
+def compound(sweep) -> sitk.Image:
+    """The sweep in a grid of 1 mm in the reference frame, for ITK: in LPS, with the axes in their usual directions."""
+    array, ijk_to_ras = splatted(sweep)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array[:, ::-1, ::-1]))
+    last = np.array([array.shape[2] - 1, array.shape[1] - 1, 0, 1])
+    image.SetOrigin((FLIP @ ijk_to_ras @ last)[:3].tolist())
+    image.SetSpacing(np.diag(ijk_to_ras)[:3].tolist())
     return image
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from Benchmarks.measure import console, report
-from Benchmarks.register_cases import SHARED, read_volume
+from Benchmarks.register_cases import SHARED, read_volume, splatted
 from diffus_register.landmarks import match_landmarks, read_landmarks, rigid_from_landmarks, target_errors
 from diffus_register.registration import register, sweep_extent
-from diffus_render.sweep import TrackedSweep, read_image_to_probe, read_sweep
-from scipy import ndimage
+from diffus_render.sweep import read_image_to_probe, read_sweep
 from simulated_sweep import SimulatedCase, displaced
 
 STARTS = 3
@@ -60,27 +59,6 @@ def liver():
     even, odd = (sweep.subset(list(range(first, len(sweep), 2))) for first in (0, 1))
     targets = sweep_extent(odd)[2][::500].numpy()
     return *splatted(even), SimulatedCase(odd, np.eye(4), targets)
-
-
-def splatted(sweep: TrackedSweep, spacing: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """The frames' pixels averaged in voxels of the reference frame, small gaps filled by a Gaussian; 0..100."""
-    points, values = [], []
-    for number, pose in enumerate(sweep.image_to_reference):
-        pixels = torch.nonzero(sweep.mask[0])[::3]
-        flat = torch.nn.functional.pad(pixels.flip(1).double(), (0, 1))
-        points.append(flat @ pose[:3, :3].T + pose[:3, 3])
-        values.append(sweep.frames[number][pixels[:, 0], pixels[:, 1]])
-    place, value = torch.cat(points).numpy(), torch.cat(values).numpy()
-    low = place.min(0) - 2
-    size = np.ceil((place.max(0) + 2 - low) / spacing).astype(int)
-    i, j, k = np.rint((place - low) / spacing).astype(int).T
-    flat = (k * size[1] + j) * size[0] + i
-    total = np.bincount(flat, value, size.prod()).reshape(size[::-1])
-    count = np.bincount(flat, minlength=size.prod()).reshape(size[::-1]).astype(float)
-    total, count = (ndimage.gaussian_filter(part, 1.0) for part in (total, count))
-    matrix = np.diag([spacing, spacing, spacing, 1.0])
-    matrix[:3, 3] = low
-    return np.where(count > 1e-2, 100 * total / np.maximum(count, 1e-2), 0).astype(np.float32), matrix
 
 
 def resect() -> list[str]:

@@ -146,8 +146,8 @@ class FakeRegistration:
         report = {
             "verdict": self.verdict,
             "reasons": list(self.reasons),
-            "expected_error_mm": 0.8,
-            "expected_error_worst_mm": 1.9,
+            "expected_error_mm": None if self.verdict == "rejected" else 0.8,
+            "expected_error_worst_mm": None if self.verdict == "rejected" else 1.9,
             "calibrated_on": "simulated sweeps",
             "similarity": 0.5,
             "seconds": 1.0,

@@ -14,9 +14,9 @@ from DiffUSRenderLib.parameters import ProbePreset, readParameters
 from DiffUSRenderLib.run import RunState
 from headless.fixtures import addHead
 from headless.match_fixtures import addRecording
-from headless.qt_widgets import prepareQt, processEvents
+from headless.panels import renderPanel
+from headless.qt_widgets import processEvents
 from headless.register_fixtures import newTrackedScene
-from PySide6 import QtWidgets
 
 
 @pytest.fixture
@@ -25,26 +25,9 @@ def panel():
     newTrackedScene()
     head = addHead()
     image = addRecording(head, 4)
-    prepareQt()
-    import DiffUSRender
-
-    parent = QtWidgets.QWidget()
-    QtWidgets.QVBoxLayout(parent)
-    shown = DiffUSRender.DiffUSRenderWidget(parent)
-    shown.setup()
-    parent.resize(460, 2600)  # Slicer scrolls it
-    parent.show()
-    shown.enter()
-    processEvents(10)
-    shown.ui.raysSpinBox.setValue(48)
-    shown.ui.samplesSpinBox.setValue(100)
-    shown.ui.appearanceSection.setCollapsed(False)
-    shown.recorded = image
-    with mock.patch.multiple(appearance, STEPS=2, FITTED_FRAMES=1):
+    with renderPanel("appearanceSection") as shown, mock.patch.multiple(appearance, STEPS=2, FITTED_FRAMES=1):
+        shown.recorded = image
         yield shown
-    shown.cleanup()
-    parent.deleteLater()
-    processEvents()
 
 
 def finish(panel) -> str:

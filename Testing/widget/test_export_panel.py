@@ -14,7 +14,8 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the p
 from DiffUSRenderLib.parameters import ExportFormat
 from DiffUSRenderLib.run import RunState
 from headless.fixtures import addHead, addTransform, rotation, sliceArray
-from headless.qt_widgets import prepareQt, processEvents, savePicture
+from headless.panels import renderPanel
+from headless.qt_widgets import processEvents, savePicture
 from headless.register_fixtures import addBrowser, newTrackedScene, poseSequence
 from PIL import Image
 from PySide6 import QtWidgets
@@ -28,24 +29,8 @@ def panel(tmp_path):
     """The module's widget as Slicer shows it, with a head, a probe and a small image."""
     newTrackedScene()
     addHead()
-    prepareQt()
-    import DiffUSRender
-
-    parent = QtWidgets.QWidget()
-    QtWidgets.QVBoxLayout(parent)
-    shown = DiffUSRender.DiffUSRenderWidget(parent)
-    shown.setup()
-    parent.resize(460, 2600)  # Slicer scrolls it
-    parent.show()
-    shown.enter()
-    processEvents(10)
-    shown.ui.raysSpinBox.setValue(48)
-    shown.ui.samplesSpinBox.setValue(100)
-    shown.ui.exportSection.setCollapsed(False)
-    yield shown
-    shown.cleanup()
-    parent.deleteLater()
-    processEvents()
+    with renderPanel("exportSection") as shown:
+        yield shown
 
 
 def choose(panel, kind, path=""):
