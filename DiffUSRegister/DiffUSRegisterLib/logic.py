@@ -159,7 +159,7 @@ class RegisterLogic:
     def _observe(self, scene) -> None:
         for event, callback in (
             (slicer.vtkMRMLScene.StartCloseEvent, self._onSceneClosing),
-            (slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._onNodeRemoved),
+            (slicer.vtkMRMLScene.NodeRemovedEvent, self._onNodeRemoved),
         ):
             self._sceneTags.append((scene, scene.AddObserver(event, callback)))
 

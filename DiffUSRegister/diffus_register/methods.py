@@ -1,7 +1,7 @@
 """Refinement by a similarity of whole images: intensities resliced at the frames, or what the renderer says of them.
 
 The search is always by patch LC2. A method then refines and ranks its candidates by gradient; the verdict rests on the
-evidence of patch LC2 whatever the method, so that one calibration serves all.
+evidence of patch LC2 whatever the method. Its limits were set on the method lc2; others get no more than check.
 """
 
 from __future__ import annotations

@@ -114,7 +114,8 @@ def mind_descriptor(image: Float[Tensor, "*b h w"], radius: int = 1, step: int =
         for n in range(4)
     ]
     stack = torch.cat(distance, 1)
-    variance = stack.mean(1, keepdim=True) + 1e-3 * stack.detach().mean() + 1e-12
+    floor = 1e-3 * stack.mean((1, 2, 3), keepdim=True)  # of each image by itself, whatever else is in the batch
+    variance = stack.mean(1, keepdim=True) + floor + 1e-12
     return torch.exp(-stack / variance).reshape(*image.shape[:-2], 4, h, w)
 
 

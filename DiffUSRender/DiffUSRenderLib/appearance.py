@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import slicer.util
 
 from . import engine
 from .errors import RenderError
@@ -206,10 +207,11 @@ def _within(name: str, value: float) -> float:
 
 
 def _write(parameterNode, parameters: RenderParameters, preset: ProbePreset) -> None:
-    writeProbe(parameterNode, parameters.probe)
-    for field in fields(ImageSettings):
-        setattr(parameterNode, field.name, getattr(parameters.image, field.name))
-    parameterNode.preset = preset
+    with slicer.util.NodeModify(parameterNode.parameterNode):  # no picture, and no error, of half of the numbers
+        writeProbe(parameterNode, parameters.probe)
+        for field in fields(ImageSettings):
+            setattr(parameterNode, field.name, getattr(parameters.image, field.name))
+        parameterNode.preset = preset
 
 
 def _told(result) -> str:

@@ -121,10 +121,10 @@ class FrameComparison:
         volume, image = parameterNode.inputVolume, parameterNode.realImage
         real = readRealFrame(image)
         fan = self._seenFan(image, real, parameterNode)
-        renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, share))
-        medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask)
-        way = _wayToVolume(fan.probeToWorld(real.imageToWorld), volume)
         try:
+            renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, share))
+            medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask)
+            way = _wayToVolume(fan.probeToWorld(real.imageToWorld), volume)
             simulated, covered = engine.renderAt(renderer, medium, way, self._grid)
         except RenderError:
             self._show(parameterNode, real, np.zeros_like(real.pixels))  # never an old picture over a new frame

@@ -168,6 +168,7 @@ class SliceExport:
                 frames.probe_to_reference,
                 "ProbeToReference",
                 frames.timestamps.tolist(),
+                simulated=True,
             )
             display = added.GetProxyNode(added.GetMasterSequenceNode()).GetDisplayNode()
             display.AutoWindowLevelOff()

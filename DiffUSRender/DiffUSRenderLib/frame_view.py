@@ -94,7 +94,9 @@ def restoreView(view, found: tuple) -> None:
     sliceToRas, fieldOfView, origin, layers = found
     composite = compositeNode(view)
     if composite is not None and layers is not None:
-        background, foreground, opacity = layers
+        scene, (*volumes, opacity) = view.GetScene(), layers
+        # One that has gone since must not come back as whatever volume gets its identifier next.
+        background, foreground = (name if name and scene.GetNodeByID(name) else None for name in volumes)
         composite.SetBackgroundVolumeID(background)
         composite.SetForegroundVolumeID(foreground)
         composite.SetForegroundOpacity(opacity)

@@ -235,6 +235,7 @@ class RenderLogic:
         """Forgets a click that has not come yet."""
         if self._picker is not None:
             self._picker.stop()
+            self._picker = None
 
     def _onPicked(self, parameterNode, point: np.ndarray) -> None:
         try:

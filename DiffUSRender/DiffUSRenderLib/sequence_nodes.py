@@ -11,22 +11,33 @@ import slicer.util
 from .errors import RenderError
 from .geometry import toVtk
 from .i18n import _
+from .slice_node import RECORDED_SLICE, SLICE_ATTRIBUTE
 
+SHORTEST_STEP_S = 0.002  # a sequence takes two items that are less than 0.001 apart for one
 SOURCE_ATTRIBUTE = "Sequences.Source"  # the name that a transform had on the tracker, whatever the node is called
 
 
 def addTrackedSweep(
-    scene, name: str, frames: np.ndarray, ijkToRas: np.ndarray, poses: np.ndarray, poseName: str, times: list[float]
+    scene,
+    name: str,
+    frames: np.ndarray,
+    ijkToRas: np.ndarray,
+    poses: np.ndarray,
+    poseName: str,
+    times: list[float],
+    simulated: bool = False,
 ):
     """A recording as two sequences with their browser, which is returned; raises RenderError, and adds nothing else.
 
     frames (K, rows, columns) uint8, each with ijkToRas (4, 4), under the transform `poseName`, poses (K, 4, 4), which
-    is played with them; times in s.
+    is played with them; times in s. simulated: whether the frames are marked as such, and never taken for real ones.
     """
     images = _addSequence(scene, f"{name} Image", "Image")
     transforms = _addSequence(scene, f"{name} {poseName}", poseName)
     volume, transform = slicer.vtkMRMLScalarVolumeNode(), slicer.vtkMRMLLinearTransformNode()
     volume.SetIJKToRASMatrix(toVtk(ijkToRas))
+    if simulated:  # every item tells, since playing one copies its attributes
+        volume.SetAttribute(SLICE_ATTRIBUTE, RECORDED_SLICE)
     for pixels, pose, time in zip(frames, poses, _distinct(times)):
         slicer.util.updateVolumeFromArray(volume, pixels[np.newaxis])
         images.SetDataNodeAtValue(volume, time)
@@ -69,7 +80,6 @@ def _proxy(browser, sequence):
 
 
 def _distinct(times: list[float]) -> list[str]:
-    """The times as index values, in seconds; numbers instead where two frames have the same time."""
-    values = [f"{time:.6f}" for time in times]
-    increasing = all(a < b for a, b in pairwise(times))
-    return values if increasing and len(set(values)) == len(values) else [str(n) for n in range(len(times))]
+    """The times as index values, in seconds; numbers instead where two frames have the same time, or nearly so."""
+    apart = all(b - a >= SHORTEST_STEP_S for a, b in pairwise(times))
+    return [f"{time:.6f}" for time in times] if apart else [str(n) for n in range(len(times))]

@@ -10,7 +10,8 @@ from .geometry import ijkToRas, toVtk
 from .i18n import _
 
 WINDOW, LEVEL = 255.0, 127.5
-SLICE_ATTRIBUTE = "DiffUSRender.SimulatedSlice"
+SLICE_ATTRIBUTE = "DiffUSRender.SimulatedSlice"  # of every simulated image, so that none is taken for a real one
+OWN_SLICE, RECORDED_SLICE = "1", "recorded"
 
 
 def createSliceNode(scene, name: str | None = None):
@@ -23,13 +24,13 @@ def createSliceNode(scene, name: str | None = None):
 
 
 def mayBeOverwritten(node) -> bool:
-    """Whether a volume node is a simulated slice, or empty: no other image is ever written over."""
-    return node.GetAttribute(SLICE_ATTRIBUTE) is not None or node.GetImageData() is None
+    """Whether a volume node is a simulated slice of no recording, or empty: no other image is ever written over."""
+    return node.GetAttribute(SLICE_ATTRIBUTE) == OWN_SLICE or node.GetImageData() is None
 
 
 def _markAndDisplay(node) -> None:
     scene = node.GetScene()
-    node.SetAttribute(SLICE_ATTRIBUTE, "1")
+    node.SetAttribute(SLICE_ATTRIBUTE, OWN_SLICE)
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     if scene.GetNodeByID("vtkMRMLColorTableNodeGrey"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 
 from .errors import RenderError
 from .i18n import _
@@ -42,9 +43,17 @@ def requireTorch() -> None:
                 "restart Slicer and try again."
             )
         ) from error
-    torch = pytorchUtils.PyTorchUtilsLogic().installTorch(
-        askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT
-    )
+    try:
+        torch = pytorchUtils.PyTorchUtilsLogic().installTorch(
+            askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT
+        )
+    except Exception as error:  # whatever the network and pip may raise
+        logging.exception("DiffUS: installing PyTorch")
+        raise RenderError(
+            _("PyTorch could not be installed ({reason}): check the network connection and try again.").format(
+                reason=error
+            )
+        ) from error
     if torch is None:
         raise RenderError(
             _("PyTorch was not installed: open the module 'PyTorch Utils', install version 2.2 or later and try again.")

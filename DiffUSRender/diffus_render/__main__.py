@@ -18,6 +18,7 @@ from .commands.common import (
     KIND_OF,
     MEDIUM,
     SETTINGS,
+    SETTINGS_FILE,
     Commands,
     options,
     progress,
@@ -48,9 +49,7 @@ def main() -> None:
 @options(FILES)
 @options(MEDIUM)
 @options(SETTINGS)
-@click.option(
-    "--settings", "settings_path", metavar="FILE.json", help="Settings that fit wrote; options win over them."
-)
+@SETTINGS_FILE
 def render(
     volume_path: str,
     kind: str,

@@ -52,13 +52,21 @@ def require_new_folder(path: str | os.PathLike) -> Path:
     return path
 
 
+def require_place(path: str | os.PathLike) -> Path:
+    """`path`, if the folder that it lies in exists and takes files; else InputError."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} does not exist; make it first, or write somewhere else.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written (no permission for its folder); choose another place.")
+    return path
+
+
 def require_writable(path: str | os.PathLike, suffixes: tuple[str, ...]) -> Path:
     """`path`, if its folder exists, takes files, and it ends in one of `suffixes`; else InputError."""
     path = Path(path)
     if not path.name.lower().endswith(suffixes):
         raise InputError(f"{path} has an ending that cannot be written here; use {' or '.join(suffixes)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"The folder {path.parent} does not exist; make it first, or write somewhere else.")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path} cannot be written (a folder, or no permission); choose another place.")
-    return path
+    if path.is_dir():
+        raise InputError(f"{path} cannot be written (it is a folder); choose another place.")
+    return require_place(path)

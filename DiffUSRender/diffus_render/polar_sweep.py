@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
+from .pose import place_samples
 from .probe.fan import estimate_fan
+from .probe.geometry import pixel_centres
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from .sweep import TrackedSweep
 
 SQUARE = 0.02  # how far rows and columns may differ in size for a fan to be estimated
+SAME_PIXEL = 1e-3  # relative
+BEAM = ("frequency_mhz", "focus_mm", "f_number", "transmit_f_number", "cycles", "elevation_layers", "elevation_mm")
+SAMPLING = ("rays", "samples", "rays_per_line")
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,7 @@ class PolarSweep:
 
     def points(self, index: Tensor | slice, dtype: torch.dtype = torch.float32) -> Float[Tensor, "n s rays samples 3"]:
         """Reference mm of the samples of some frames, (n, S, rays, samples, 3), elevation layers included."""
-        points = self.probe.sample_points()[0]
-        pose = self.probe_to_reference[index]
-        moved = torch.einsum("bij,srnj->bsrni", pose[:, :3, :3], points) + pose[:, None, None, None, :3, 3]
-        return moved.to(dtype)
+        return place_samples(self.probe_to_reference[index], self.probe.sample_points()[0]).to(dtype)
 
     def in_frame(self, polar: Float[Tensor, "n rays samples"], rows: int, columns: int) -> Tensor:
         """Polar images (n, rays, samples) on the pixels of the frames, (n, rows, columns); the fan's rim repeats."""
@@ -62,6 +64,19 @@ def probe_of_sweep(sweep: TrackedSweep, *, frequency_mhz: float = 5.0) -> tuple[
     step = max(1, len(sweep) // 32)
     fan = estimate_fan((sweep.frames[::step] * 255).numpy(), size.mean().item(), frequency_mhz=frequency_mhz)
     return fan.probe, fan.pixel_to_probe
+
+
+def shows_slices_of(sweep: TrackedSweep, probe: Probe) -> bool:
+    """Whether the frames have the very size and pixels of the probe's slice: those that were rendered with it."""
+    geometry = probe.slice_geometry()
+    size = sweep.image_to_reference[0, :3, :2].norm(dim=0)
+    same = tuple(sweep.frames.shape[1:]) == (geometry.rows, geometry.columns)
+    return same and bool(((size / geometry.mm_per_pixel - 1).abs() < SAME_PIXEL).all())
+
+
+def beam_of(probe: Probe, *, sampling: bool = False) -> dict[str, object]:
+    """What a fan in pixels does not tell, by name: frequency, beam and elevation; also rays and samples if asked."""
+    return {name: getattr(probe, name) for name in (*BEAM, *(SAMPLING if sampling else ()))}
 
 
 def polar_sweep(
@@ -133,10 +148,6 @@ def smooth(images: Float[Tensor, "n h w"], sigma: float | tuple[float, float]) -
 
 def frame_grid(probe: Probe, pixel_to_probe: Tensor, rows: int, columns: int) -> Float[Tensor, "rows columns 2"]:
     """Where the pixels of a frame lie in a polar image, (rows, columns, 2) float64, as `grid_sample` wants it."""
-    row, column = torch.meshgrid(
-        torch.arange(rows, dtype=torch.float64), torch.arange(columns, dtype=torch.float64), indexing="ij"
-    )
-    xy = torch.stack([column, row], -1) @ pixel_to_probe[:2, :2].T + pixel_to_probe[:2, 3]
-    polar = probe.polar_coordinates(xy)
+    polar = probe.polar_coordinates(pixel_centres(rows, columns, pixel_to_probe))
     scale = polar.new_tensor([2 / (probe.rays - 1), 2 / (probe.samples - 1)])
     return (polar * scale - 1).flip(-1)

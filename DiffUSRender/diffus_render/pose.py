@@ -40,6 +40,14 @@ def transform_points(
     return points @ a_to_b[..., :3, :3].transpose(-1, -2) + a_to_b[..., None, :3, 3]
 
 
+def place_samples(
+    probe_to_ras: Float[Tensor, "b 4 4"], points: Float[Tensor, "s rays samples 3"]
+) -> Float[Tensor, "b s rays samples 3"]:
+    """Samples of a probe, (S, rays, samples, 3) mm of its frame, at a batch of poses (B, 4, 4)."""
+    turned = torch.einsum("bij,srnj->bsrni", probe_to_ras[:, :3, :3], points)
+    return turned + probe_to_ras[:, None, None, None, :3, 3]
+
+
 def ras_to_lps(matrix: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
     """The same map, 4x4, with both of its ends flipped between RAS and LPS (its own inverse)."""
     sign = matrix.new_tensor([-1.0, -1.0, 1.0, 1.0])

@@ -25,7 +25,7 @@ from .physics.psf import (
     noise_power,
 )
 from .physics.speckle import sample_speckle, speckle_correlation, speckle_texture
-from .pose import require_rigid
+from .pose import place_samples, require_rigid
 from .settings import RenderSettings, make_settings
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def plan_frame(
         texture=texture,
         grain_mm=grain,
         noise=noise,
-        gain_db=settings.gain_db + _tgc_db(probe, settings, depth),
+        gain_db=settings.gain_db + 0.1 * depth * time_gain_db_per_cm(probe, settings),
         grid=grid.to(dtype).to(device),
         inside=inside.to(device),
     )
@@ -201,8 +201,7 @@ class UltrasoundRenderer(nn.Module):
     def points_ras(self, probe_to_ras: Float[Tensor, "b 4 4"], dtype: torch.dtype = torch.float32) -> Tensor:
         """World mm of every sub-ray sample (B, S, rays, samples, 3); composed in the pose's precision."""
         points = self.plan(dtype, probe_to_ras.device).points
-        pose = probe_to_ras.to(dtype)
-        return torch.einsum("bij,srnj->bsrni", pose[:, :3, :3], points) + pose[:, None, None, None, :3, 3]
+        return place_samples(probe_to_ras.to(dtype), points)
 
     def polar(self, medium: AcousticMedium, points_ras: Float[Tensor, "b s rays samples 3"]) -> Tensor:
         """Polar B-mode (B, rays, samples) at points in the medium's world, also nonlinearly mapped ones."""
@@ -260,11 +259,11 @@ def _speckle_scale(
     return weights[:, None, None] * (layers[:, None] * (along * across)).rsqrt()
 
 
-def _tgc_db(probe: Probe, settings: RenderSettings, depth_mm: Tensor) -> Tensor:
-    rate = settings.tgc_db_per_cm
-    if rate is None:
-        rate = 2 * TGC_DB_CM_MHZ * probe.frequency_mhz if settings.attenuation else 0.0
-    return 0.1 * depth_mm * rate
+def time_gain_db_per_cm(probe: Probe, settings: RenderSettings) -> float | Tensor:
+    """The two-way time gain: that of the settings, or what compensates the usual tissue at the probe's frequency."""
+    if settings.tgc_db_per_cm is not None:
+        return settings.tgc_db_per_cm
+    return 2 * TGC_DB_CM_MHZ * probe.frequency_mhz if settings.attenuation else 0.0
 
 
 def _open(plan: FramePlan, impedance: Tensor, attenuation: Tensor, scattering: Tensor) -> tuple[Tensor, ...]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .physics.echo import ECHO_MODELS
+from .physics.speckle import require_seed
 
 _RANGES = {
     "reflection_db": (-40.0, 120.0),
@@ -23,6 +24,7 @@ _RANGES = {
 _MAY_BE_NONE = ("noise_db", "tgc_db_per_cm", "grain_mm")
 _MAY_BE_TENSOR = ("reflection_db", "specular_exponent", "noise_db", "tgc_db_per_cm", "gain_db", "dynamic_range_db")
 COMPRESSIONS = ("log", "linear")
+_SWITCHES = ("attenuation", "speckle", "psf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,13 @@ class RenderSettings:
         for field in fields(self):
             if field.name in _RANGES:
                 _require_in_range(field.name, getattr(self, field.name))
-        if self.echo not in ECHO_MODELS:
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be true or false, but it is {getattr(self, name)!r}.")
+        require_seed(self.seed)
+        if self.artefacts is not None and not isinstance(self.artefacts, PaperArtefacts):
+            raise InputError(f"artefacts must be None or PaperArtefacts, but they are {self.artefacts!r}.")
+        if not isinstance(self.echo, str) or self.echo not in ECHO_MODELS:
             raise InputError(f"There is no echo model {self.echo!r}; choose one of {', '.join(ECHO_MODELS)}.")
         if self.compression not in COMPRESSIONS:
             raise InputError(f"There is no compression {self.compression!r}; choose one of {', '.join(COMPRESSIONS)}.")
@@ -85,6 +93,12 @@ class RenderSettings:
     def replace(self, **changes: object) -> RenderSettings:
         """The same settings with some changed."""
         return replace(self, **changes)
+
+
+def settings_to_dict(settings: RenderSettings) -> dict[str, object]:
+    """The settings as plain numbers by name, for a file; without the paper's artefacts, which no file holds."""
+    named = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "artefacts"}
+    return {name: value.item() if isinstance(value, Tensor) else value for name, value in named.items()}
 
 
 def paper_settings(**changes: object) -> RenderSettings:
@@ -111,7 +125,7 @@ def make_settings(preset: str = "default", **settings: object) -> RenderSettings
 
     Raises InputError for an unknown preset or setting, with the known ones.
     """
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise InputError(f"There is no render preset {preset!r}; choose one of {', '.join(PRESETS)}.")
     known = RenderSettings.__dataclass_fields__
     unknown = sorted(set(settings) - set(known))

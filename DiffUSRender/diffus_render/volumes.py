@@ -8,6 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .atomic import replacing
+from .errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,4 +30,12 @@ def write_volume(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray) ->
     """Writes voxels (K, J, I) with voxel centres (i, j, k, 1) to RAS mm, (4, 4), in the format of the ending."""
     image = place_in_ras(sitk.GetImageFromArray(array), ijk_to_ras)
     with replacing(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+        write_image(image, temporary)
+
+
+def write_image(image: sitk.Image, path: Path) -> None:
+    """Writes an image, compressed; raises InputError where that fails, as on a full disk."""
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as error:
+        raise InputError(f"Nothing could be written to {path.parent}; is the disk full?") from error

@@ -22,7 +22,9 @@ def run(folder: Path) -> None:
     arguments += ["--volume", DATA / "ct" / "abdomen_pelvis_ct_3mm.nii.gz"]
     arguments += ["--labels", DATA / "ct" / "abdomen_pelvis_ct_3mm_totalseg_labels.nii.gz", "--output", table]
     arguments += ["--figure", folder / "realism.png", "--matched", folder / "realism_matched.json"]
-    CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    if done.exit_code:
+        raise RuntimeError(done.output)
     with open(table, newline="") as file:
         header, *rows = csv.reader(file)
     title = "Real liver sweep and simulated frames of another patient's CT; python -m diffus_render realism"

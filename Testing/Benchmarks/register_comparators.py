@@ -6,8 +6,8 @@ itk-elastix and convexAdam are optional: `.venv/bin/pip install -e .[bench]`.
 
 from __future__ import annotations
 
-import importlib.util
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -126,15 +126,17 @@ def by_convexadam(case, fixed, moving) -> np.ndarray:
 TOOLS = {
     "DiffUS": (by_diffus, "torch"),
     "SimpleITK MI": (by_simpleitk, "SimpleITK"),
-    "itk-elastix MI": (by_elastix, "itk.elastix"),
+    "itk-elastix MI": (by_elastix, "itk-elastix"),
     "convexAdam MIND": (by_convexadam, "convexAdam"),
 }
 
 
-def installed(module: str) -> bool:
-    if module.startswith("itk."):
-        return all(importlib.util.find_spec(name) is not None for name in ("itk", "itk.itkElastixPython"))
-    return importlib.util.find_spec(module) is not None
+def installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def run(folder: Path) -> None:
@@ -142,7 +144,7 @@ def run(folder: Path) -> None:
     if not SHARED.is_dir():
         console.print(f"skipped: the shared test data is not present at {SHARED}")
         return
-    tools = {name: tool for name, (tool, module) in TOOLS.items() if installed(module)}
+    tools = {name: tool for name, (tool, package) in TOOLS.items() if installed(package)}
     for name in TOOLS.keys() - tools.keys():
         console.print(f"skipped {name}: not installed; .venv/bin/pip install -e .\\[bench]")
     found: dict[str, list] = {name: [] for name in tools}

@@ -13,7 +13,8 @@ from diffus_register.__main__ import main as register_commands
 from diffus_render.__main__ import main as render_commands
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "Docs").glob("*.md"))]
+RESULTS = ROOT / "Testing" / "Benchmarks" / "results"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "Docs").glob("*.md")), RESULTS / "README.md"]
 COMMANDS = {"diffus_render": render_commands, "diffus_register": register_commands}
 
 
@@ -54,6 +55,11 @@ def test_links_lead_somewhere(page):
 def test_files_named_in_a_page_exist(page):
     for name in re.findall(r"`((?:Testing|Resources|Docs)/[\w./]+)`", page.read_text(encoding="utf-8")):
         assert (ROOT / name).exists(), name
+
+
+def test_the_results_are_those_that_their_page_names():
+    named = re.findall(r"`([\w-]+\.(?:csv|png|json))`", (RESULTS / "README.md").read_text(encoding="utf-8"))
+    assert sorted(named) == sorted(path.name for path in RESULTS.iterdir() if path.name != "README.md")
 
 
 def test_the_examples_run(tmp_path):

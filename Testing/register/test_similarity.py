@@ -53,7 +53,7 @@ def test_the_same_image_beats_a_shifted_one_and_batches_agree(name):
     smooth = torch.nn.functional.avg_pool2d(images(1, 40, 40, seed=8), 5, 1)[0]
     smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
     mask = torch.ones_like(smooth, dtype=torch.bool)
-    moved = smooth.roll(3, 1)
+    moved = 0.3 * smooth.roll(3, 1)
     both = measure(torch.stack([smooth, smooth]), torch.stack([smooth, moved]), torch.stack([mask, mask]))
     assert both.shape == (2,)
     assert both[0] > both[1]
@@ -87,7 +87,5 @@ def test_gradcheck(name):
         assert torch.autograd.gradcheck(
             lambda x, y: sim.mutual_information(x, y, mask, bins=10), (a, b.requires_grad_())
         )
-    elif name == "mind_ssc":  # its noise floor is a constant for the gradient
-        assert torch.autograd.gradcheck(lambda x: sim.mind_ssc(a.detach(), x, mask), (b.requires_grad_(),), atol=2e-3)
     else:
         assert torch.autograd.gradcheck(lambda x, y: getattr(sim, name)(x, y, mask), (a, b.requires_grad_()))

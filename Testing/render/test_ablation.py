@@ -319,6 +319,7 @@ def bad_inputs():
         "figure": ({"figure": "figure.jpg"}, ".png"),
         "initial": ({"initial": "mri.nii.gz"}, "cannot be read as a transform"),
         "over the input": ({"initial": "table.csv"}, "would be overwritten"),
+        "over the tissues": ({"tissues": "table.csv"}, "would be overwritten"),
         "both": ({"remind2reg": "."}, "does not go with --remind2reg"),
         "modality": ({"modality": "T2"}, "--remind2reg"),
         "no folder": ({"volume": None, "sweep": None, "initial": None, "remind2reg": "nowhere"}, "no folder"),

@@ -9,6 +9,7 @@ from diffus_render.medium.ct import (
     density_from_hu,
     even_tissue,
     impedance_from_hu,
+    local_statistics,
     noise_level,
     speed_from_hu,
 )
@@ -108,6 +109,17 @@ def noisy_organ():
     clean = torch.full((24, 24, 48), 60.0)
     clean[:, :, 24:] = -100.0
     return clean + 15 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)), clean
+
+
+@pytest.mark.parametrize("size", [120, 126, 127, 129])
+def test_local_means_lie_where_the_voxels_are(size):
+    """A step is met half-way at its own place, also far from the corner and where cells of 2 mm do not come out."""
+    hu = torch.zeros(12, 12, size)
+    hu[..., size - 15 :] = 100.0
+    profile = local_statistics(hu, (1.0, 1.0, 0.5))[0][6, 6].numpy()
+    assert np.interp(50.0, profile[size - 30 : size - 4], np.arange(size - 30, size - 4)) == pytest.approx(
+        size - 15.5, abs=1.0
+    )
 
 
 def test_noise_is_measured():

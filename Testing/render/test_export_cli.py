@@ -111,6 +111,17 @@ def test_a_slice_is_what_render_renders(case):
     np.testing.assert_allclose(first.GetDirection(), second.GetDirection(), atol=1e-9)
 
 
+def test_the_settings_of_a_file_are_those_of_the_option(case):
+    Path("fitted.json").write_text(json.dumps({"probe": PROBE, "settings": {"gain_db": -12.0, "noise_db": None}}))
+    single = {**case, "pose": "pose.tfm"}
+    good("export", {**single, "settings": "fitted.json", "output": "a.nrrd"})
+    good("export", {**single, "gain-db": -12, "noise-db": "none", "output": "b.nrrd"})
+    good("export", {**single, "settings": "fitted.json", "gain-db": 0, "output": "c.nrrd"})
+    a, b, c = (sitk.GetArrayFromImage(sitk.ReadImage(f"{name}.nrrd")) for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert c.mean() > a.mean() + 10  # the option wins
+
+
 def test_a_volume_that_lies_elsewhere_is_brought_to_the_sweep(sweep):
     good("export", {**sweep, "output": "there.igs.mha"})
     moved = np.eye(4)
@@ -145,6 +156,7 @@ def bad_inputs():
         "over an input": ({"output": "sweep.igs.mha", "sweep": "sweep.igs.mha"}, "would be overwritten"),
         "source of a picture": ({"output": "a.png", "pose": "pose.tfm", "dicom-source": "x.dcm"}, "ends in .dcm"),
         "no source": ({"output": "a.dcm", "pose": "pose.tfm", "dicom-source": "x.dcm"}, "cannot be read as DICOM"),
+        "settings": ({"output": "a.png", "pose": "pose.tfm", "settings": "probe.json"}, "Unknown render setting"),
         "scaled": ({"output": "a.png", "sweep": "sweep.igs.mha", "volume-to-reference": "scaled.tfm"}, "scales"),
     }
 
@@ -167,6 +179,15 @@ def test_patient_without_a_source_is_refused(case):
     result = run("export", {**case, "pose": "pose.tfm", "output": "a.dcm"}, "--include-patient")
     assert result.exit_code == 2
     assert "--dicom-source" in result.stderr
+
+
+def test_a_name_that_the_disk_refuses_is_one_sentence(case):
+    before = sorted(Path().iterdir())
+    result = run("maps", {"volume": case["volume"], "kind": case["kind"], "output": 300 * "a"})
+    assert result.exit_code == 1
+    assert "could not be read or written" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert sorted(Path().iterdir()) == before
 
 
 def test_maps_are_written_into_a_new_folder(case):

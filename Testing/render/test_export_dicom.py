@@ -148,6 +148,20 @@ def test_it_carries_the_patient_when_that_is_wished(tmp_path, source):
     assert "OtherPatientIDs" not in dataset
 
 
+def test_the_pydicom_that_slicer_has_can_write_it(tmp_path, monkeypatch):
+    """3D Slicer up to 5.10 has pydicom 2, whose `save_as` is asked for a complete file in other words."""
+    former, asked = pydicom.dataset.FileDataset.save_as, []
+
+    def save_as(self, filename, write_like_original=True):
+        asked.append(write_like_original)
+        former(self, filename, enforce_file_format=not write_like_original)
+
+    monkeypatch.setattr(pydicom, "__version_info__", ("2", "4", "4"))
+    monkeypatch.setattr(pydicom.dataset.FileDataset, "save_as", save_as)
+    assert written(tmp_path / "us.dcm", made(PROBES["LINEAR"])).Modality == "US"
+    assert asked == [False]
+
+
 def test_a_file_that_is_no_source_is_refused(tmp_path):
     (tmp_path / "text.dcm").write_text("no DICOM")
     for name in ("text.dcm", "none.dcm"):

@@ -232,6 +232,21 @@ def test_held_out_frames_are_one_stretch():
     assert [len(part) for part in split_frames(4)] == [3, 1]
 
 
+def test_frames_as_many_pixels_wide_but_of_another_size_are_not_the_probes_own(volume):
+    labels, matrix = volume
+    sweep = fan_sweep(AcousticMedium.from_labels(labels, LABELS, matrix), PROBE, count=4)
+    half = sweep.image_to_reference.clone()
+    half[:, :3, :2] *= 0.5
+    fittable = label_medium(labels, LABELS, matrix)
+    own, other = (
+        AppearanceFit(fittable, replace(sweep, image_to_reference=pose), torch.eye(4), probe=PROBE).probe
+        for pose in (sweep.image_to_reference, half)
+    )
+    assert own == PROBE
+    assert other.depth_mm == pytest.approx(0.5 * PROBE.depth_mm, rel=0.03)
+    assert other.transmit_f_number == PROBE.transmit_f_number  # the beam stays that of the probe given
+
+
 def test_bad_requests_get_one_sentence(volume):
     labels, matrix = volume
     medium = AcousticMedium.from_labels(labels, LABELS, matrix)

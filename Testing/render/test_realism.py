@@ -14,7 +14,7 @@ from diffus_render.metrics import histogram_distance, patch_kl
 from diffus_render.polar_sweep import in_fan, polar_sweep
 from diffus_render.realism import AppearanceMatch, frame_distances, frame_statistics, rocked
 from diffus_render.renderer import UltrasoundRenderer
-from diffus_render.sweep import TrackedSweep, write_sweep
+from diffus_render.sweep import TrackedSweep, read_sweep, write_sweep
 from scipy import ndimage, stats
 from support.phantoms import phantom, pose_from, probe_of
 
@@ -177,10 +177,20 @@ def test_the_command_writes_table_and_figure_with_fitted_settings(case):
 
 
 def test_the_command_refuses_in_one_sentence(case):
+    import SimpleITK as sitk
+
     (case / "bad.json").write_text("{}")
+    probe = {"type": "linear", "frequency_mhz": 4.0, "depth_mm": 30.0, "focus_mm": 20.0, "width_mm": 30.0}
+    (case / "odd.json").write_text(json.dumps({"probe": probe, "settings": {"speckle": "no"}}))
+    image = np.random.default_rng(0).random((9, 9, 9), dtype=np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(image), str(case / "image.nrrd"))
+    write_sweep(read_sweep(case / "sweep.igs.mha").subset([0]), case / "one.igs.mha")
     pose = ("--pose", case / "pose.tfm")
     for extra, words in (
         ((*pose, "--settings", case / "bad.json"), "no file of settings"),
+        ((*pose, "--settings", case / "odd.json"), "speckle must be true or false"),
+        ((*pose, "--volume", case / "image.nrrd"), "must be whole numbers"),
+        ((*pose, "--real", case / "one.igs.mha"), "has one frame"),
         (("--organ", "spline"), "no label 'spline'"),
         ((*pose, "--settings", case / "bad.json", "--matched", case / "m.json"), "leave one of them out"),
     ):

@@ -197,12 +197,13 @@ def test_the_command_writes_volumes_report_and_figure(sweep, tmp_path):
     [
         (("--hold-out", "0", "--report", "r.json"), "--hold-out"),
         (("--initial", "t.tfm"), "give --volume too"),
+        (("--report", "t.csv", "--tissues", "t.csv"), "would be overwritten"),
         (("--hold-out", "3", "--block", "3"), "choose fewer"),
     ],
 )
 def test_the_command_refuses_in_one_sentence(sweep, tmp_path, extra, words):
     write_sweep(sweep, tmp_path / "sweep.igs.mha")
-    extra = [str(tmp_path / e) if e.endswith((".json", ".tfm")) else e for e in extra]
+    extra = [str(tmp_path / e) if e.endswith((".json", ".tfm", ".csv")) else e for e in extra]
     arguments = ["reconstruct", "--sweep", str(tmp_path / "sweep.igs.mha"), "--output", str(tmp_path / "v.nrrd")]
     done = CliRunner().invoke(main, [*arguments, *extra])
     assert done.exit_code == 2

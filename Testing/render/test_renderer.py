@@ -234,6 +234,10 @@ def test_a_bad_pose_gets_one_sentence(pose, words):
         {"compression": "square"},
         {"start_depth_mm": -1.0},
         {"seed": -3},
+        {"seed": 1.5, "speckle": False},
+        {"speckle": "no"},
+        {"artefacts": {"radial_std": 1.0}},
+        {"echo": ["magic"]},
         {"colour": "red"},
     ],
 )

@@ -245,6 +245,14 @@ class CompareTest(unittest.TestCase):
         self.assertRegex(self.lines[-1], "Not comparable: The probe's fan lies entirely outside the volume")
         self.assertEqual(sliceArray(self.parameters.comparedSlice).max(), 0)  # no old picture over a new frame
         self.assertTrue(self.logic.comparison.live.running)
+        node.GetParentTransformNode().SetMatrixTransformToParent(toVtk(POSE))
+        self.loop.wait(5)
+        self.assertGreater(sliceArray(self.parameters.comparedSlice).max(), 0)
+        singular = addTransform(np.diag([1.0, 1.0, 0.0, 1.0]), name="Flat")
+        self.head.SetAndObserveTransformNodeID(singular.GetID())
+        self.loop.wait(5)
+        self.assertRegex(self.lines[-1], "Not comparable: The transform 'Flat' above the volume is singular")
+        self.assertEqual(sliceArray(self.parameters.comparedSlice).max(), 0)
 
     def testStoppingGivesTheViewBackAndLeavesNoObserver(self):
         node = self.addFrame()

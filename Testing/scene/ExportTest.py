@@ -19,7 +19,9 @@ from DiffUSRenderLib.export import exportPath
 from DiffUSRenderLib.geometry import toVtk
 from DiffUSRenderLib.logic import RenderLogic
 from DiffUSRenderLib.parameters import ExportFormat
+from DiffUSRenderLib.real_image import readRealFrame
 from DiffUSRenderLib.run import RunState
+from DiffUSRenderLib.slice_node import mayBeOverwritten
 from headless.fixtures import addHead, addParameterNode, addTransform, rotation, sliceArray
 from headless.register_fixtures import addBrowser, newTrackedScene, pixelInWorld, poseSequence
 
@@ -163,6 +165,10 @@ class ExportTest(unittest.TestCase):
         images = added.GetMasterSequenceNode()
         volume = added.GetProxyNode(images)
         self.assertEqual(volume.GetDisplayNode().GetWindow(), 255)
+        added.SetSelectedItemNumber(2)
+        self.assertFalse(mayBeOverwritten(volume))
+        with self.assertRaisesRegex(RenderError, "simulated image"):
+            readRealFrame(volume)
         transform = volume.GetParentTransformNode()
         self.assertIsNotNone(added.GetSequenceNode(transform))
         for item, pose in enumerate(self.poses):

@@ -86,6 +86,15 @@ class TorchTest(unittest.TestCase):
         with withoutTorch(installer), self.assertRaisesRegex(RenderError, "was not installed"):
             torch_support.requireTorch()
 
+    def testAFailedInstallationIsOneSentence(self):
+        def fail(**options):
+            raise OSError("no network")
+
+        installer = ModuleType("PyTorchUtils")
+        installer.PyTorchUtilsLogic = lambda: SimpleNamespace(installTorch=fail)
+        with withoutTorch(installer), self.assertRaisesRegex(RenderError, r"could not be installed \(no network\)"):
+            torch_support.requireTorch()
+
     @unittest.skipIf(headless.insideSlicer(), "needs an interpreter of its own")
     def testTheModuleLoadsAndSpeaksWithoutTorch(self):
         testing = Path(__file__).resolve().parents[1]

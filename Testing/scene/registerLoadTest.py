@@ -48,6 +48,16 @@ class RegisterLoadTest(unittest.TestCase):
                 wanted = (POSES[k] @ (column, row, 0, 1))[:3]
                 np.testing.assert_allclose(pixelInWorld(volume, column, row), wanted, atol=1e-6)
 
+    def testFramesThatFollowTooFastForASequenceAreNumbered(self):
+        frames = np.stack([frameArray(k) for k in range(4)])
+        write_sweep(TrackedSweep.from_arrays(frames, POSES, timestamps=[3.0, 3.0006, 3.0012, 3.1]), self.path)
+        browser = loadSweep(self.path)
+        self.assertEqual(browser.GetNumberOfItems(), 4)
+        volume = browser.GetProxyNode(browser.GetMasterSequenceNode())
+        for k in range(4):
+            browser.SetSelectedItemNumber(k)
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume)[0], frameArray(k))
+
     def testWhatIsLoadedCanBeRegistered(self):
         ultrasound = readUltrasound(registerParameters(None, loadSweep(self.path)))
         np.testing.assert_allclose(ultrasound.imageToReference, POSES, atol=1e-9)

@@ -156,6 +156,10 @@ class RegisterOverlayTest(unittest.TestCase):
         slicer.mrmlScene.RemoveNode(self.volume)
         self.logic.forgetScene()
         self.assertIsNone(self.composite.GetBackgroundVolumeID())
+        count = self.composite.GetNumberOfNodeReferenceRoles()
+        roles = [self.composite.GetNthNodeReferenceRole(n) for n in range(count)]
+        kept = [role for role in roles if self.composite.GetNumberOfNodeReferences(role)]
+        self.assertEqual(kept, [])  # nothing waits for a volume of the next scene with the same identifier
 
     def testTheMiddleFrameStandsForNone(self):
         self.parameters.frameNumber = -1

@@ -78,7 +78,7 @@ def ablation(output: str, figure: str | None, folder: str | None, modality: str 
         files.require_writable(figure, (".png",))
         pyplot()
     written = (output, figure)
-    read = [given[n] for n in ("volume_path", "sweep_path", "initial", "image_to_probe", "mask", "weights")]
+    read = [given[n] for n in ("volume_path", "sweep_path", "initial", "image_to_probe", "mask", "weights", "tissues")]
     files.require_not_input(written, [*read, given["labels_table"], given["probe_name"]])
     if folder is not None:
         own = {"volume_path", "sweep_path", "initial", "image_to_probe", "from_volume", "mask", *KIND_OF} - {"weights"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Commands(click.Group):
-    """A group whose commands answer bad input with one sentence on stderr and exit status 2."""
+    """A group whose commands answer bad input with one sentence on stderr and exit status 2, a failing disk with 1."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -36,6 +37,10 @@ class Commands(click.Group):
             failure = click.ClickException(str(error))
             failure.exit_code = 2
             raise failure from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # nobody reads the output any more: click ends quietly
+                raise
+            raise click.ClickException(f"A file could not be read or written: {error}.") from error
 
 
 class NumberOrNone(click.ParamType):
@@ -110,6 +115,9 @@ SETTINGS = (
     click.option("--dynamic-range-db", type=float, help="Of the display."),
     click.option("--compression", help="Of the display: log or linear."),
     click.option("--grain-mm", type=float, help="Size of the scatterers; else half the pulse length."),
+)
+SETTINGS_FILE = click.option(
+    "--settings", "settings_path", metavar="FILE.json", help="Settings that fit wrote; options win over them."
 )
 
 

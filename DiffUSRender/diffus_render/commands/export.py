@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .. import files
+from ..atomic import require_new_folder, require_place
 from ..errors import InputError
 from ..export import DicomOptions, SimulatedFrames, export, format_of, probe_poses, render_frame, write_maps
 from ..export.pictures import series_folder
@@ -17,7 +18,18 @@ from ..export.ultrasound_dicom import read_source
 from ..pose import require_rigid
 from ..renderer import UltrasoundRenderer
 from ..sweep import read_image_to_probe, read_sweep
-from .common import KIND_OF, MEDIUM, SETTINGS, options, progress, read_mask, read_medium, read_probe, torch_device
+from .common import (
+    KIND_OF,
+    MEDIUM,
+    SETTINGS,
+    SETTINGS_FILE,
+    options,
+    progress,
+    read_mask,
+    read_medium,
+    read_probe,
+    torch_device,
+)
 
 VOLUME = (
     click.option("--volume", "volume_path", required=True, metavar="FILE", help="MRI, CT or label volume."),
@@ -55,6 +67,7 @@ OUTPUT = (
 @options(OUTPUT)
 @options(MEDIUM)
 @options(SETTINGS)
+@SETTINGS_FILE
 def export_command(
     volume_path: str,
     kind: str,
@@ -68,6 +81,7 @@ def export_command(
     include_patient: bool,
     device: str,
     mask: str | None,
+    settings_path: str | None,
     **given: object,
 ) -> None:
     """Renders a slice, or one along every frame of a tracked sweep, for other programs.
@@ -75,12 +89,15 @@ def export_command(
     Pictures, films and DICOM carry the word SIMULATED outside of the fan. DICOM holds no poses: write them as .seq.nrrd
     or .igs.mha too.
     """
-    read = (volume_path, mask, pose, sweep_path, image_to_probe, volume_to_reference, probe_name, dicom_source)
-    files.require_not_input((output,), (*read, given["weights"], given["labels_table"]))
+    read = [volume_path, mask, pose, sweep_path, image_to_probe, volume_to_reference, probe_name, dicom_source]
+    read += [settings_path, *(given[name] for name in ("weights", "labels_table", "tissues"))]
+    files.require_not_input((output,), read)
     _require_options(pose, sweep_path, probe_name, dicom_source, include_patient, output)
     place = torch_device(device)
     settings = {name: None if value == "none" else value for name, value in given.items() if value is not None}
     medium_options = {name: settings.pop(name) for name in KIND_OF if name in settings}
+    if settings_path:
+        settings = {**files.read_settings(settings_path), **settings}
     probe = None if probe_name is None else read_probe(probe_name)
     if sweep_path is None:
         poses, times = require_rigid(torch.from_numpy(files.read_transform(pose)), pose).numpy()[None], np.zeros(1)
@@ -101,8 +118,12 @@ def export_command(
         inside = None if mask is None else read_mask(mask, volume)
         medium = read_medium(kind, volume, inside, medium_options).to(place)
         pixels = []
-        for each in to_volume @ poses:
-            pixels.append(render_frame(renderer, medium, each))
+        for number, each in enumerate(to_volume @ poses):
+            try:
+                pixels.append(render_frame(renderer, medium, each))
+            except InputError as error:
+                where = "" if sweep_path is None else f"Frame {number + 1} of {len(poses)}: "
+                raise InputError(f"{where}{error}") from error
             bar.update(task, advance=1, description="rendering")
         frames = SimulatedFrames(np.stack(pixels), poses, times, probe, renderer.settings)
         for done in export(frames, output, dicom):
@@ -147,8 +168,7 @@ def _report(output: Path, frames: SimulatedFrames) -> None:
 @options(MEDIUM)
 def maps_command(volume_path: str, kind: str, output: str, mask: str | None, **given: object) -> None:
     """Writes a volume's acoustic maps: impedance, attenuation and its exponent, scattering, as .nrrd volumes."""
-    if not Path(output).parent.is_dir():
-        raise InputError(f"The folder {Path(output).parent} does not exist; make it first, or write somewhere else.")
+    require_new_folder(require_place(output))
     medium_options = {name: value for name, value in given.items() if value is not None}
     with progress() as bar:
         task = bar.add_task("building the acoustic medium", total=None)

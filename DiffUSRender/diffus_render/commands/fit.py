@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import fields
 
 import click
 import torch
-from torch import Tensor
 
 from .. import files
 from ..errors import InputError
@@ -16,8 +14,8 @@ from ..fitting import AppearanceFit, FitResult, FittableMedium, fixed_medium, la
 from ..medium import save_impedance
 from ..medium.tissue import TISSUE_COLUMNS
 from ..probe import probe_to_dict
-from ..settings import RenderSettings
-from ..sweep import read_sweep
+from ..settings import settings_to_dict
+from ..sweep import read_image_to_probe, read_sweep
 from .common import FILES, MEDIUM, label_table, options, progress, read_mask, read_medium, read_probe, require_of_kind
 
 # Of the options of FILES and MEDIUM, those that a fit has too.
@@ -27,6 +25,7 @@ VOLUME, KIND = FILES[0], FILES[1]
 @click.command()
 @options((VOLUME, KIND))
 @click.option("--sweep", "sweep_path", required=True, metavar="FILE", help="Tracked sweep (.igs.mha, .mha, .nrrd).")
+@click.option("--image-to-probe", metavar="FILE", help="Calibration: a transform, or a PLUS configuration (.xml).")
 @click.option("--initial", metavar="FILE", help="mri_to_reference, as registration writes it; identity without it.")
 @click.option(
     "--parameters",
@@ -45,6 +44,7 @@ def fit(
     volume_path: str,
     kind: str,
     sweep_path: str,
+    image_to_probe: str | None,
     initial: str | None,
     parameters: str,
     output: str,
@@ -70,6 +70,7 @@ def fit(
     read = (
         volume_path,
         sweep_path,
+        image_to_probe,
         initial,
         probe_name,
         mask,
@@ -81,7 +82,7 @@ def fit(
     with progress() as bar:
         task = bar.add_task("reading", total=steps)
         volume = files.read_volume(volume_path)
-        sweep = read_sweep(sweep_path)
+        sweep = read_sweep(sweep_path, None if image_to_probe is None else read_image_to_probe(image_to_probe))
         matrix = (
             torch.eye(4, dtype=torch.float64) if initial is None else torch.from_numpy(files.read_transform(initial))
         )
@@ -114,10 +115,9 @@ def _medium(kind: str, volume: files.Volume, mask, chosen: dict) -> FittableMedi
 
 def _write(result: FitResult, output: str, tissues_output: str | None, weights_output: str | None) -> None:
     """Each file whole or not at all."""
-    plain = {f.name: getattr(result.settings, f.name) for f in fields(RenderSettings) if f.name != "artefacts"}
     report = {
         "probe": probe_to_dict(result.probe),
-        "settings": {name: value.item() if isinstance(value, Tensor) else value for name, value in plain.items()},
+        "settings": settings_to_dict(result.settings),
         "numbers": [vars(number) for number in result.numbers],
         "held_out_ncc": {"before": vars(result.before), "after": vars(result.after)},
         "fitted_frames": result.fitted_frames,

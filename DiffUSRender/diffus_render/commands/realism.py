@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from contextlib import ExitStack
-from dataclasses import astuple, fields, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,11 @@ import torch
 from .. import files
 from ..errors import InputError
 from ..medium import AcousticMedium
+from ..medium.labels import as_labels
 from ..medium.tissue import label_table as public_label_table
-from ..polar_sweep import PolarSweep, in_fan, polar_sweep, probe_of_sweep
+from ..polar_sweep import PolarSweep, beam_of, in_fan, polar_sweep, probe_of_sweep
 from ..pose import require_rigid
-from ..probe import probe_from_dict, probe_to_dict
+from ..probe import probe_to_dict, read_probe_json
 from ..realism import (
     DISTANCES,
     STATISTICS,
@@ -31,8 +32,8 @@ from ..realism import (
     frame_statistics,
     rocked,
 )
-from ..renderer import UltrasoundRenderer
-from ..settings import RenderSettings
+from ..renderer import UltrasoundRenderer, time_gain_db_per_cm
+from ..settings import RenderSettings, make_settings, settings_to_dict
 from ..sweep import read_image_to_probe, read_sweep
 from .common import label_table, options, progress, read_medium
 from .figures import pyplot, save_small
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from ..probe import Probe
     from ..sweep import TrackedSweep
 
-BEAM = ("frequency_mhz", "focus_mm", "f_number", "transmit_f_number", "cycles", "elevation_layers", "elevation_mm")
 FIGURE_FRAMES = 3
 
 INPUT = (
@@ -121,8 +121,8 @@ def realism(output: str, figure: str | None, matched: str | None, **given: objec
         if figure:
             _draw(all_files.enter_context(files.replacing(figure)), sweep, simulated)
         if matched:
-            plain = {f.name: getattr(after[1], f.name) for f in fields(RenderSettings) if f.name != "artefacts"}
-            text = json.dumps({"probe": probe_to_dict(after[0]), "settings": plain}, indent=2)
+            found = {"probe": probe_to_dict(after[0]), "settings": settings_to_dict(after[1])}
+            text = json.dumps(found, indent=2)
             all_files.enter_context(files.replacing(matched)).write_text(text + "\n", encoding="utf-8")
     _print(rows, after)
     click.echo(f"{', '.join(filter(None, (output, figure, matched)))} written.")
@@ -132,6 +132,10 @@ def _real(given: dict) -> tuple[TrackedSweep, PolarSweep]:
     """Frames spread over the sweep, and the same along the rays of the probe that they show."""
     calibration = None if given["image_to_probe"] is None else read_image_to_probe(given["image_to_probe"])
     sweep = read_sweep(given["sweep_path"], calibration)
+    if len(sweep) < 2:
+        raise InputError(
+            f"{given['sweep_path']} has one frame; real frames are compared with each other too: give a sweep."
+        )
     chosen = np.unique(np.linspace(0, len(sweep) - 1, 3 * given["count"]).round().astype(int))
     sweep = sweep.subset(chosen)
     probe, pixel_to_probe = probe_of_sweep(sweep, frequency_mhz=given["frequency_mhz"])
@@ -155,7 +159,7 @@ def _patient(given: dict) -> tuple[AcousticMedium, Anatomy | None]:
             raise InputError("Where the organ is must be known: give --labels with the CT, or --pose.")
         return medium, None
     table = label_table(labels, given["labels_table"])
-    array = np.rint(labels.array).astype(np.int32)
+    array = as_labels(labels.array)
     segmented = AcousticMedium.from_labels(array, table, labels.ijk_to_ras, elsewhere=medium)
     if given["pose"]:
         return segmented, None
@@ -173,11 +177,10 @@ def _patient(given: dict) -> tuple[AcousticMedium, Anatomy | None]:
 def _read_settings(path: str, shape: Probe, seed: int) -> tuple[Probe, RenderSettings]:
     """The beam and the settings of a file of `fit` or --matched; the fan's shape stays that of the real frames."""
     try:
-        written = json.loads(Path(path).read_text(encoding="utf-8"))
-        probe, settings = probe_from_dict(written["probe"]), RenderSettings(**(written["settings"] | {"seed": seed}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no file of settings as fit or --matched writes it; write it again.") from error
-    return replace(shape, **{name: getattr(probe, name) for name in BEAM}), settings
+        probe, settings = read_probe_json(path), make_settings(**(files.read_settings(path) | {"seed": seed}))
+    except InputError as error:
+        raise InputError(f"{path} is no file of settings as fit or --matched writes it: {error}") from error
+    return replace(shape, **beam_of(probe)), settings
 
 
 def _render(
@@ -189,7 +192,7 @@ def _render(
     sweep: TrackedSweep,
 ) -> Tensor:
     """Simulated frames on the pixels of the real ones, (n, h, w)."""
-    renderer = UltrasoundRenderer(probe, **{f.name: getattr(settings, f.name) for f in fields(RenderSettings)})
+    renderer = UltrasoundRenderer(probe, **vars(settings))
     with torch.inference_mode():
         polar = [renderer.polar(medium, renderer.points_ras(pose[None], medium.dtype)) for pose in poses]
         return views.in_frame(torch.cat(polar), *sweep.frames.shape[1:]).clone() * sweep.mask[0]
@@ -237,5 +240,5 @@ def _print(rows: list[list], after: tuple[Probe, RenderSettings]) -> None:
     click.echo(
         f"after: {float(probe.frequency_mhz):g} MHz, {float(probe.cycles):g} cycles, "
         f"f-number {float(probe.f_number):g}, gain {settings.gain_db:.1f} dB, "
-        f"dynamic range {settings.dynamic_range_db:.0f} dB, time gain {settings.tgc_db_per_cm or 0:.2f} dB/cm"
+        f"dynamic range {settings.dynamic_range_db:.0f} dB, time gain {time_gain_db_per_cm(probe, settings):.2f} dB/cm"
     )

@@ -70,7 +70,9 @@ def reconstruct(output: str, report: str | None, figure: str | None, every: int,
     from both volumes; speckle cannot be, so their correlation stays below 1, and is given for smoothed frames as well.
     """
     volumes = _written(output, report, figure, every)
-    sources = [given[n] for n in ("sweep_path", "image_to_probe", "volume_path", "initial", "mask", "weights")]
+    sources = [
+        given[n] for n in ("sweep_path", "image_to_probe", "volume_path", "initial", "mask", "weights", "tissues")
+    ]
     files.require_not_input((*volumes.values(), report, figure), [*sources, given["labels_table"]])
     calibration = None if given["image_to_probe"] is None else read_image_to_probe(given["image_to_probe"])
     names = ("block", "voxel_mm", "smoothing_mm", "frequency_mhz", "steps", "seed")

@@ -13,9 +13,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..errors import InputError
-from ..polar_sweep import probe_of_sweep, rigid_poses
+from ..polar_sweep import beam_of, probe_of_sweep, rigid_poses
 from ..pose import require_rigid
 from ..probe.fan import Fan, estimate_fan
+from ..probe.geometry import pixel_centres
 from ..sweep import TrackedSweep, choose_frames, sweep_from_volume
 
 if TYPE_CHECKING:
@@ -48,9 +49,7 @@ class FanFrames:
 
     def pixels_in_plane(self) -> Float[Tensor, "rows columns 2"]:
         """Probe-plane (x, y) mm of every pixel centre, (rows, columns, 2), float64."""
-        rows, columns = (torch.arange(n, dtype=torch.float64) for n in self.frames.shape[1:])
-        row, column = torch.meshgrid(rows, columns, indexing="ij")
-        return torch.stack([column, row], -1) @ self.pixel_to_probe[:2, :2].T + self.pixel_to_probe[:2, 3]
+        return pixel_centres(*self.frames.shape[1:], self.pixel_to_probe)
 
     def pixels_ras(self, index: int) -> Float[Tensor, "rows columns 3"]:
         """RAS mm of every pixel centre of one frame, (rows, columns, 3), float64."""
@@ -82,7 +81,7 @@ def frames_of_sweep(
     """
     found, pixel_to_probe = probe_of_sweep(sweep, frequency_mhz=frequency_mhz)
     if probe is not None:
-        found = _acoustics_of(probe, found)
+        found = replace(found, **beam_of(probe, sampling=True))
     require_rigid(mri_to_reference, "mri_to_reference")
     chosen = sweep.subset(choose_frames(sweep, count))
     poses = torch.linalg.inv(mri_to_reference.double()) @ rigid_poses(chosen, pixel_to_probe)
@@ -121,14 +120,10 @@ def frames_of_volume(
         raise InputError(
             "No ultrasound fan can be seen in the slices of the 3-D ultrasound; give the tracked sweep it was made of."
         )
-    return views if probe is None else [replace(view, probe=_acoustics_of(probe, view.probe)) for view in views]
-
-
-def _acoustics_of(probe: Probe, shape: Probe) -> Probe:
-    """The probe `shape` with frequency, beam and sampling of `probe`."""
-    names = ("frequency_mhz", "focus_mm", "f_number", "transmit_f_number", "cycles", "rays", "samples")
-    names += ("elevation_layers", "elevation_mm", "rays_per_line")
-    return replace(shape, **{name: getattr(probe, name) for name in names})
+    if probe is None:
+        return views
+    beam = beam_of(probe, sampling=True)
+    return [replace(view, probe=replace(view.probe, **beam)) for view in views]
 
 
 def _direction(sweep: TrackedSweep) -> tuple[float, float] | None:

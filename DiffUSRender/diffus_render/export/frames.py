@@ -11,7 +11,7 @@ import torch
 
 from ..errors import InputError
 from ..image.scan_conversion import scan_grid
-from ..polar_sweep import probe_of_sweep, rigid_poses
+from ..polar_sweep import probe_of_sweep, rigid_poses, shows_slices_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..sweep import TrackedSweep
 
 FRAMES_PER_S = 12.0  # of frames that have no times
-SAME_PIXEL = 1e-3  # relative; a frame of the probe's own size and pixel is one that was rendered with it
+SHORTEST_STEP_S = 0.002  # 3D Slicer reads times to 0.001, and takes two that are less apart for one
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,9 @@ class SimulatedFrames:
 
     @property
     def index_times(self) -> list[str]:
-        """The times as text, one for every frame and rising; the frames' numbers where the times do not rise."""
-        times = [f"{time:.6f}" for time in self.timestamps]
-        rising = all(float(a) < float(b) for a, b in pairwise(times))
-        return times if rising else [str(number) for number in range(len(times))]
+        """The times as text, one for every frame and rising; the frames' numbers where they do not clearly rise."""
+        rising = all(b - a >= SHORTEST_STEP_S for a, b in pairwise(self.timestamps))
+        return [f"{time:.6f}" for time in self.timestamps] if rising else [str(n) for n in range(len(self))]
 
     @property
     def intervals_s(self) -> np.ndarray:
@@ -104,11 +103,7 @@ def probe_poses(sweep: TrackedSweep, probe: Probe | None = None) -> tuple[Probe,
     Frames that have the very size and pixels of `probe`'s slice are taken as its own; else where the probe was is told
     by the fan that the frames show. Without `probe`, that fan's. Raises InputError where no fan can be seen.
     """
-    if probe is not None:
-        geometry = probe.slice_geometry()
-        mm_per_pixel = sweep.image_to_reference[0, :3, :2].norm(dim=0)
-        same_size = tuple(sweep.frames.shape[1:]) == (geometry.rows, geometry.columns)
-        if same_size and ((mm_per_pixel / geometry.mm_per_pixel - 1).abs() < SAME_PIXEL).all():
-            return probe, rigid_poses(sweep, geometry.pixel_to_probe).numpy()
+    if probe is not None and shows_slices_of(sweep, probe):
+        return probe, rigid_poses(sweep, probe.slice_geometry().pixel_to_probe).numpy()
     found, pixel_to_probe = probe_of_sweep(sweep)
     return probe or found, rigid_poses(sweep, pixel_to_probe).numpy()

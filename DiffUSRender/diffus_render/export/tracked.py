@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from ..atomic import replacing
 from ..sweep import TrackedSweep, write_sweep
-from ..volumes import place_in_ras
+from ..volumes import place_in_ras, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def write_sequence(path: Path, frames: SimulatedFrames) -> Iterator[int]:
     for key, text in keys.items():
         image.SetMetaData(key, text)
     with replacing(path) as temporary, replacing(poses_path(path)) as poses:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+        write_image(image, temporary)
         poses.write_text(_poses_text(frames), encoding="ascii")
         yield len(frames)
 

@@ -72,7 +72,17 @@ def write_dicom(path: Path, frames: SimulatedFrames, options: DicomOptions) -> I
         yield number + 1
     dataset = ultrasound_dataset(frames, drawn, canvas, options)
     with replacing(path) as temporary:
-        dataset.save_as(temporary, enforce_file_format=True)
+        _save(dataset, temporary)
+
+
+def _save(dataset: Dataset, path: Path) -> None:
+    """Writes a complete DICOM file; 3D Slicer up to 5.10 has pydicom 2, where this is asked for otherwise."""
+    from pydicom import __version_info__
+
+    if int(__version_info__[0]) >= 3:
+        dataset.save_as(path, enforce_file_format=True)
+    else:
+        dataset.save_as(path, write_like_original=False)
 
 
 def ultrasound_dataset(
@@ -87,7 +97,7 @@ def ultrasound_dataset(
     meta.MediaStorageSOPClassUID = US_IMAGE if len(drawn) == 1 else US_MULTIFRAME_IMAGE
     meta.MediaStorageSOPInstanceUID = generate_uid(prefix=None)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+    dataset = FileDataset(None, {}, file_meta=meta, preamble=bytes(128), is_implicit_VR=False)
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.SeriesInstanceUID = generate_uid(prefix=None)

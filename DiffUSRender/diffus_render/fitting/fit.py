@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..medium.mri import ImpedanceMLP
 from ..medium.tissue import Tissue, tissue_properties
 from ..metrics import ncc
-from ..polar_sweep import PolarSweep, polar_sweep, probe_of_sweep, smooth
+from ..polar_sweep import PolarSweep, beam_of, polar_sweep, probe_of_sweep, shows_slices_of, smooth
 from ..pose import require_rigid, transform_points
 from ..renderer import plan_frame, render_polar
 from ..settings import RenderSettings
@@ -355,15 +355,10 @@ def _probe_in_frames(
 ) -> tuple[Probe, Float[Tensor, "4 4"]]:
     if probe is not None and pixel_to_probe is not None:
         return probe, pixel_to_probe
-    if probe is not None:
-        geometry = probe.slice_geometry()
-        if tuple(sweep.frames.shape[1:]) == (geometry.rows, geometry.columns):
-            return probe, geometry.pixel_to_probe
+    if probe is not None and shows_slices_of(sweep, probe):
+        return probe, probe.slice_geometry().pixel_to_probe
     found, place = probe_of_sweep(sweep)
-    if probe is None:
-        return found, place
-    beam = ("frequency_mhz", "focus_mm", "f_number", "transmit_f_number", "cycles", "elevation_layers", "elevation_mm")
-    return replace(found, **{name: getattr(probe, name) for name in beam}), place
+    return (found if probe is None else replace(found, **beam_of(probe))), place
 
 
 def _require_fittable(names: Sequence[str], medium: FittableMedium, settings: RenderSettings) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..renderer import time_gain_db_per_cm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,11 +74,7 @@ def chosen_parameters(names: Sequence[str]) -> tuple[str, ...]:
 
 def acquisition_parameters(names: Sequence[str], probe: Probe, settings: RenderSettings) -> list[Bounded]:
     """Those of `ACQUISITION` that are named, from the probe's and settings' values on."""
-    from ..renderer import TGC_DB_CM_MHZ
-
-    frequency = float(probe.frequency_mhz)
-    tgc = settings.tgc_db_per_cm
-    rate = (2 * TGC_DB_CM_MHZ * frequency if settings.attenuation else 0.0) if tgc is None else float(tgc)
+    frequency, rate = float(probe.frequency_mhz), float(time_gain_db_per_cm(probe, settings))
     depth, focus = probe.depth_mm, float(probe.focus_mm)
     every = {
         "tgc_db_per_cm": Bounded("tgc_db_per_cm", rate, 0.0, 40.0, 3.0),

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..metrics import ncc
 from ..polar_sweep import polar_sweep, smooth
-from ..pose import require_rigid, twist_to_matrix
+from ..pose import place_samples, require_rigid, twist_to_matrix
 from ..renderer import plan_frame, require_overlap
 from ..settings import RenderSettings
 from ..sweep import TrackedSweep
@@ -187,8 +187,7 @@ class _View:
 
     def points(self, pose: Tensor, plan: FramePlan) -> Float[Tensor, "1 s rays samples 3"]:
         """The samples of a plan at a pose, mm of the medium's world."""
-        at = pose.to(plan.points)
-        return (torch.einsum("ij,srnj->srni", at[:3, :3], plan.points) + at[:3, 3])[None]
+        return place_samples(pose.to(plan.points)[None], plan.points)
 
     def _smoothed(self, image: Tensor) -> Tensor:
         return smooth(image * self.inside, self.sigma) / self.total * self.inside

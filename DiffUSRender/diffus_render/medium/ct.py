@@ -125,7 +125,10 @@ def local_statistics(
     padding = [size // 2 for size in around]
     mean, square = F.avg_pool3d(both, around, stride=1, padding=padding, count_include_pad=False).split(1, 1)
     both = torch.cat([mean, (square - mean.square()).clamp(min=0)], 1)
-    return F.interpolate(both, size=hu.shape, mode="trilinear", align_corners=False)[0].unbind()
+    # By the factor, not to the size: cells that the border cuts would squeeze all the others.
+    k, j, i = hu.shape
+    whole = F.interpolate(both, scale_factor=[float(n) for n in grid], mode="trilinear", align_corners=False)[0]
+    return whole[:, :k, :j, :i].unbind()
 
 
 def noise_level(hu: Float[Tensor, "k j i"]) -> Float[Tensor, ""]:

@@ -44,6 +44,14 @@ _COUNTS = {"rays": (2, 4096), "samples": (8, 16384), "elevation_layers": (1, 64)
 _MAY_BE_TENSOR = ("frequency_mhz", "focus_mm", "f_number", "transmit_f_number", "cycles")
 
 
+def pixel_centres(rows: int, columns: int, pixel_to_probe: Float[Tensor, "4 4"]) -> Float[Tensor, "rows columns 2"]:
+    """Probe-plane (x, y) mm of the pixel centres of an image, (rows, columns, 2), float64."""
+    row, column = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float64), torch.arange(columns, dtype=torch.float64), indexing="ij"
+    )
+    return torch.stack([column, row], -1) @ pixel_to_probe[:2, :2].T + pixel_to_probe[:2, 3]
+
+
 @dataclass(frozen=True)
 class SliceGeometry:
     """Pixel grid of a slice in the probe plane; `pixel_to_probe` maps pixel centres (column, row, 0) to probe mm."""
@@ -55,11 +63,7 @@ class SliceGeometry:
 
     def pixel_centres(self) -> Float[Tensor, "rows columns 2"]:
         """Probe-plane (x, y) mm of every pixel centre, (rows, columns, 2), float64."""
-        rows = torch.arange(self.rows, dtype=torch.float64)
-        columns = torch.arange(self.columns, dtype=torch.float64)
-        row, column = torch.meshgrid(rows, columns, indexing="ij")
-        pixels = torch.stack([column, row], -1)
-        return pixels @ self.pixel_to_probe[:2, :2].T + self.pixel_to_probe[:2, 3]
+        return pixel_centres(self.rows, self.columns, self.pixel_to_probe)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ from torch import Tensor
 from ..image.bmode import log_compress
 from ..metrics import histogram_distance
 from ..polar_sweep import frame_grid
-from ..renderer import plan_frame, render_iq, require_overlap
+from ..pose import place_samples
+from ..renderer import plan_frame, render_iq, require_overlap, time_gain_db_per_cm
 from ..settings import RenderSettings
 from .statistics import frame_statistics
 
@@ -104,7 +105,7 @@ class AppearanceMatch:
         """The best display of one rendering, and its cost."""
         settings = self._settings.replace(tgc_db_per_cm=0.0)
         plan = plan_frame(probe, settings)
-        points = _points(probe, self._poses)
+        points = place_samples(self._poses, probe.sample_points()[0]).float()
         require_overlap(self._medium, points)
         iq = torch.cat([render_iq(plan, self._medium, part[None]) for part in points])
         if plan.noise is not None:
@@ -124,7 +125,8 @@ class AppearanceMatch:
             return 0.1 * off + sum(float(histogram_distance(a, b)) for a, b in zip(self._target, bands)) / BANDS
 
         # In shares of the range shown, which change the picture independently of the range itself.
-        start = np.array([0.0, 1.2 * float(probe.frequency_mhz) / 60.0, math.log(60.0)])
+        rate = float(time_gain_db_per_cm(probe, RenderSettings()))
+        start = np.array([0.0, rate / 60.0, math.log(60.0)])
         options = {"maxfev": 120, "xatol": 1e-3, "fatol": 1e-4}
         options["initial_simplex"] = np.vstack([start, start + np.diag(SIMPLEX)])
         found = minimize(cost, start, method="Nelder-Mead", options=options)
@@ -143,12 +145,6 @@ def rocked(pose: Float[Tensor, "4 4"], count: int, degrees: float = 8.0) -> Floa
         turns[:, 1, 1] = turns[:, 2, 2] = angles.cos()
         turns[:, 1, 2], turns[:, 2, 1] = -angles.sin(), angles.sin()
     return pose @ turns
-
-
-def _points(probe: Probe, poses: Tensor) -> Float[Tensor, "n s rays samples 3"]:
-    points = probe.sample_points()[0]
-    moved = torch.einsum("bij,srnj->bsrni", poses[:, :3, :3], points) + poses[:, None, None, None, :3, 3]
-    return moved.float()
 
 
 def _display(x: np.ndarray) -> tuple[float, float, float]:

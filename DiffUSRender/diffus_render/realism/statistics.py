@@ -118,14 +118,18 @@ def _places(mask: Tensor, pixel_to_probe: Tensor, size: int) -> list[tuple[int, 
 def _patches(frames: Tensor, places: list[tuple[int, int]], size: int) -> Float[Tensor, "n size size"]:
     """The brighter patches of all frames that are not clipped, some of them if there are too many."""
     cut = [frames[:, row : row + size, column : column + size] for row, column in places]
-    patches = torch.cat(cut) if cut else frames.new_zeros(0, size, size)
-    clipped = ((patches <= 0) | (patches >= 1)).float().mean((1, 2))
-    patches = patches[clipped < CLIPPED] if len(patches) else patches
-    if len(patches) < 2:
-        raise InputError("The frames show too little tissue to measure speckle; use frames that are neither black.")
-    lit = patches.mean((1, 2)).argsort(descending=True)[: max(2, round(LIT_SHARE * len(patches)))]
+    # One place at a time: the patches overlap, all of them together are several times the frames.
+    levels = [patch.mean((1, 2)) for patch in cut]
+    clipped = [((patch <= 0) | (patch >= 1)).float().mean((1, 2)) for patch in cut]
+    useful = torch.nonzero(torch.cat(clipped) < CLIPPED)[:, 0] if cut else torch.arange(0)
+    if len(useful) < 2:
+        raise InputError(
+            "The frames show too little tissue to measure speckle; use frames that are neither black nor saturated."
+        )
+    lit = torch.cat(levels)[useful].argsort(descending=True)[: max(2, round(LIT_SHARE * len(useful)))]
     some = torch.randperm(len(lit), generator=torch.Generator().manual_seed(0))[:MOST_PATCHES]
-    return patches[lit[some].sort().values]
+    chosen = useful[lit[some].sort().values].tolist()
+    return torch.stack([cut[number // len(frames)][number % len(frames)] for number in chosen])
 
 
 def _width(patches: Tensor, dim: int, spacing: float) -> float:

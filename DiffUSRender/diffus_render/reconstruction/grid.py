@@ -13,7 +13,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-MOST_VOXELS = 20_000_000  # at about 100 bytes each while a volume is reconstructed
+MOST_VOXELS = 20_000_000  # at about 250 bytes each while a volume is reconstructed
 
 
 @dataclass(frozen=True)

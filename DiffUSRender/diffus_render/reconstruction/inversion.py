@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .grid import VoxelGrid
 
 GAIN_KNOTS = 8
+BYTES_PER_VOXEL = 250
 PYRAMID = (1, 2, 4, 8)
 FLOOR_DB = -45.0  # scattering that a start may have at least: what is zero has no logarithm
 SEED_NEPERS = 2e-4  # of a uniform start's impedance: an even one is a saddle point, power is quadratic in R
@@ -93,8 +94,8 @@ class VolumeReconstruction:
 
     @property
     def memory_bytes(self) -> int:
-        """Of the voxels: two parameters with gradient and two moments each, four maps with copy and gradient."""
-        return 4 * math.prod(self.grid.shape) * (2 * 4 + 3 * 4)
+        """At the peak of a step, as measured: parameters, their moments, and what the gradient keeps of the maps."""
+        return BYTES_PER_VOXEL * math.prod(self.grid.shape)
 
     def __iter__(self) -> Iterator[ReconstructionState]:
         self.match_gain()
