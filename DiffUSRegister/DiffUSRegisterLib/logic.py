@@ -19,7 +19,7 @@ from .parameters import OverlayMode, ShownPose, readParameters
 from .report_nodes import SimilarityCurve, createResultTable, landmarkReport
 from .result import acceptResult, createResultTransform, readReport, undoResult, weighLandmarks
 from .run import RunState, Schedule, SteppedRun
-from .session import Session, openSession, sessionKey
+from .session import Session, inputNames, openSession, sessionKey
 
 
 class RegisterLogic:
@@ -113,6 +113,7 @@ class RegisterLogic:
             **landmarkReport(session.landmarks, session.startToWorld, volumeToWorld),
             "volume_to_world_before": session.startToWorld.tolist(),
             "volume_to_world": volumeToWorld.tolist(),
+            "inputs": inputNames(parameterNode),
         }
         scene = session.volume.GetScene()
         self._release()
@@ -196,8 +197,19 @@ class RegisterLogic:
         )
 
     def reopen(self, parameterNode) -> None:
-        """Reads the inputs of the last result again, so that its overlay can be shown after the scene was loaded."""
+        """Reads the inputs of the last result again, so that its overlay can be shown after the scene was loaded.
+
+        Raises RenderError where other inputs are chosen now: the overlay would show them at a pose that is not theirs.
+        """
         if self.state is RunState.IDLE and self._session is None:
+            report = readReport(parameterNode) or {}
+            inputs = report.get("inputs", inputNames(parameterNode))
+            if inputs != inputNames(parameterNode):
+                raise RenderError(
+                    _("The result is of '{volume}' and '{ultrasound}': choose these again to see its overlay.").format(
+                        volume=inputs[0], ultrasound=inputs[1]
+                    )
+                )
             requireTorch()
             self._session = openSession(parameterNode)
         self.updateOverlay(parameterNode)

@@ -74,6 +74,11 @@ def sessionKey(parameterNode) -> tuple:
     return tuple(node.GetID() if node is not None else None for node in nodes)
 
 
+def inputNames(parameterNode) -> list[str]:
+    """Names of the chosen volume and ultrasound: what tells in a saved report whose result it is."""
+    return [node.GetName() if node else "" for node in (parameterNode.inputVolume, parameterNode.ultrasound)]
+
+
 def _nodes(parameterNode) -> tuple:
     """The nodes without which the work cannot go on."""
     ultrasound = parameterNode.ultrasound

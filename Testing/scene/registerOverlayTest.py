@@ -17,6 +17,7 @@ import slicer.util
 from DiffUSRegisterLib.logic import RegisterLogic
 from DiffUSRegisterLib.overlay import OverlaySource, alignToFrame, greyRange
 from DiffUSRegisterLib.parameters import OverlayMode, ShownPose
+from DiffUSRenderLib.errors import RenderError
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (
     addBrowser,
@@ -175,6 +176,13 @@ class RegisterOverlayTest(unittest.TestCase):
         logic = RegisterLogic()
         logic.updateOverlay(self.parameters)
         self.assertEqual(logic.frameCount, 0)
+        chosen, self.parameters.inputVolume = (
+            self.volume,
+            slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Another head"),
+        )
+        with self.assertRaisesRegex(RenderError, "choose these again"):
+            logic.reopen(self.parameters)
+        self.parameters.inputVolume = chosen
         logic.reopen(self.parameters)
         row, column = np.unravel_index(self.pixels(self.layers()[1]).argmax(), (48, 64))
         self.assertEqual((column, row), (20, 30))
