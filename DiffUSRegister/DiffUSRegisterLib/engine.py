@@ -97,7 +97,7 @@ def readVolume(node, kind: MediumKind, source: VolumeSource) -> tuple[np.ndarray
         kind = guessKind(node)
     if source is VolumeSource.RAW and kind is not MediumKind.LABELS:
         voxels = readVoxels(node, kind)
-        return voxels.array, voxels.ijkToRas, "ct" if kind is MediumKind.CT else "mri"
+        return voxels.array, voxels.ijkToRas, kind.value
     medium = MediumCache().medium(node, kind)
     return medium.maps[0].cpu().numpy(), medium.ijk_to_ras.numpy(), "generic"
 

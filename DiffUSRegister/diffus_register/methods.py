@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 METHODS = ("lc2", "rendered", "ncc", "mind", "ngf", "mi")
-RENDERED_KINDS = ("mri", "ct", "labels")
+RENDERED_KINDS = ("mri", "mri-t2", "ct", "labels")
 Objective = Callable[["Float[Tensor, 'b 4 4']"], "Float[Tensor, ' b']"]
 
 RAYS = 64  # of the rendered channels

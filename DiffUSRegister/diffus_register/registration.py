@@ -36,7 +36,8 @@ IMAGE_STEPS = 25  # their gradient steps at each resolution
 
 APART_MM = 0.5  # frames nearer to each other than this look at the same place
 
-KINDS = ("mri", "ct", "labels", "us", "generic")
+MRI = ("mri", "mri-t2")  # T1-weighted or alike (dark fluid), and with bright fluid
+KINDS = (*MRI, "ct", "labels", "us", "generic")
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,13 @@ class RigidRegistration:
         if needs_medium(method, kind) and medium is None:
             if kind == "labels":
                 raise InputError("Labels are rendered through a medium that knows their tissues; give one.")
-            make = AcousticMedium.from_mri if kind == "mri" else AcousticMedium.from_ct
-            self.medium = make(volume, ijk_to_ras).to(device)
+            if kind == "ct":
+                self.medium = AcousticMedium.from_ct(volume, ijk_to_ras).to(device)
+            else:
+                contrast = "t2" if kind == "mri-t2" else "t1"
+                self.medium = AcousticMedium.from_mri(volume, ijk_to_ras, contrast=contrast).to(device)
         self.data, self.matrix = prepare_volume(volume, ijk_to_ras, kind)
-        self.air = AIR * float(np.percentile(self.data, 99)) if kind == "mri" else -np.inf
+        self.air = AIR * float(np.percentile(self.data, 99)) if kind in MRI else -np.inf
         guess = torch.eye(4, dtype=torch.float64) if initial is None else torch.as_tensor(np.array(initial, np.float64))
         self.initial = torch.linalg.inv(require_rigid(guess, "The initial transform"))
         self.kind = kind
@@ -239,6 +243,8 @@ class RigidRegistration:
         """What of this run the verdict's limits were not set on, in words, or an empty string."""
         if self.kind != "mri":
             return f"volumes of kind {self.kind}"
+        if self.sweep.report.from_volume:
+            return "3-D ultrasound volumes"
         if self.method != "lc2":
             return f"the method {self.method}"
         return "" if self.settings == Settings() else "a search other than the standard one"

@@ -40,6 +40,7 @@ class SweepReport:
     frames_skipped: int = 0
     orientation: str = "MF"
     notes: tuple[str, ...] = ()
+    from_volume: bool = False  # cut from a 3-D ultrasound volume
 
 
 @dataclass(frozen=True)
@@ -403,7 +404,7 @@ def sweep_from_volume(volume, ijk_to_ras, *, slices: int = 24, axis: int = 2) ->
     if np.linalg.det(poses[0, :3, :3]) < 0:  # which way a single slice's normal points is free
         poses[:, :3, 2] *= -1
     masks = np.stack([find_fan_mask(stack[n : n + 1]) for n in chosen])
-    return TrackedSweep.from_arrays(stack[chosen], poses, mask=masks, report=SweepReport(len(chosen)))
+    return TrackedSweep.from_arrays(stack[chosen], poses, mask=masks, report=SweepReport(len(chosen), from_volume=True))
 
 
 def find_fan_mask(frames) -> np.ndarray:

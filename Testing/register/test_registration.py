@@ -164,3 +164,23 @@ def test_a_still_probe_counts_as_one_frame(case):
     jitter[:, 0, 3] += 0.1 * torch.arange(6)
     assert frames_apart(dataclasses.replace(still, image_to_reference=jitter)) == 2
     assert frames_apart(case.sweep) == 16
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ""),
+        ({"kind": "mri-t2"}, "volumes of kind mri-t2"),
+        ({"kind": "us"}, "volumes of kind us"),
+        ({"method": "ngf"}, "the method ngf"),
+        ({"settings": Settings(translation_mm=40.0)}, "a search other than the standard one"),
+    ],
+)
+def test_what_was_not_calibrated_is_named(head, case, options, words):
+    registration = RigidRegistration(head[0], head[3], case.sweep, **options)
+    assert registration._uncalibrated() == words
+
+
+def test_ultrasound_cut_from_a_volume_was_not_calibrated(head, case):
+    cut = dataclasses.replace(case.sweep, report=dataclasses.replace(case.sweep.report, from_volume=True))
+    assert RigidRegistration(head[0], head[3], cut)._uncalibrated() == "3-D ultrasound volumes"
