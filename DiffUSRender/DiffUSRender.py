@@ -7,6 +7,7 @@ from DiffUSRenderLib.i18n import _, translate
 from DiffUSRenderLib.logic import RenderLogic
 from DiffUSRenderLib.panel import runSoon
 from DiffUSRenderLib.parameter_node import RenderParameterNode
+from DiffUSRenderLib.torch_support import isTorchInstalled
 from DiffUSRenderLib.widget import RenderWidget
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
@@ -61,6 +62,9 @@ class DiffUSRenderTest(ScriptedLoadableModuleTest):
 
     def runTest(self) -> None:
         self.setUp()
+        if not isTorchInstalled():
+            self.delayDisplay(_("Skipped: torch is not installed (extension PyTorch)"))
+            return
         self.test_render()
 
     def test_render(self) -> None:
