@@ -73,8 +73,8 @@ def good_cases(starts: int) -> Iterator[Case]:
 def unseen_cases(count: int) -> Iterator[Case]:
     """`count` newly simulated sweeps of each of two heads; one start each.
 
-    Nothing of the search was chosen on them; MNI152's seeds 9113, 9114 and 9117 were among those that the bounds on bending
-    and scale were set on.
+    Nothing of the search was chosen on them; MNI152's seeds 9113, 9114 and 9117 were among those that the bounds on
+    bending and scale were set on.
     """
     for head, first in (("mni152", 9112), ("colin27", 9212)):
         grey, white, ijk_to_ras = memberships(head)
