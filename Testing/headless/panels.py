@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,20 +11,24 @@ from PySide6 import QtWidgets
 from .qt_widgets import prepareQt, processEvents
 
 
-@contextmanager
-def renderPanel(section: str) -> Iterator:
-    """DiffUSRender's widget on the present scene, with a small image and this section unfolded."""
+def openPanel(module: str, height: int) -> tuple:
+    """(parent widget, module widget) of a module on the present scene, entered, `height` pixels high."""
     prepareQt()
-    import DiffUSRender
-
     parent = QtWidgets.QWidget()
     QtWidgets.QVBoxLayout(parent)
-    shown = DiffUSRender.DiffUSRenderWidget(parent)
+    shown = getattr(importlib.import_module(module), f"{module}Widget")(parent)
     shown.setup()
-    parent.resize(460, 2600)  # Slicer scrolls it
+    parent.resize(460, height)
     parent.show()
     shown.enter()
     processEvents(10)
+    return parent, shown
+
+
+@contextmanager
+def renderPanel(section: str) -> Iterator:
+    """DiffUSRender's widget on the present scene, with a small image and this section unfolded."""
+    parent, shown = openPanel("DiffUSRender", 2600)  # Slicer scrolls it
     shown.ui.raysSpinBox.setValue(48)
     shown.ui.samplesSpinBox.setValue(100)
     getattr(shown.ui, section).setCollapsed(False)

@@ -21,7 +21,8 @@ from DiffUSRegisterLib.parameters import RANGES, OverlayMode, ShownPose, StartFr
 from DiffUSRegisterLib.run import RunState
 from DiffUSRenderLib.panel import runSoon
 from headless.fixtures import addTransform, addVolume, rotation
-from headless.qt_widgets import prepareQt, processEvents, savePicture
+from headless.panels import openPanel
+from headless.qt_widgets import processEvents, savePicture
 from headless.register_fixtures import (
     addBrowser,
     addView,
@@ -33,7 +34,6 @@ from headless.register_fixtures import (
     poseSequence,
     toWorld,
 )
-from PySide6 import QtWidgets
 
 MODULE = headless.ROOT / "DiffUSRegister"
 UI = MODULE / "Resources" / "UI" / "DiffUSRegister.ui"
@@ -44,17 +44,7 @@ class Panel:
     """The module's widget as Slicer would show it, with a registration that does as it is told."""
 
     def __init__(self) -> None:
-        prepareQt()
-        import DiffUSRegister
-
-        self.parent = QtWidgets.QWidget()
-        QtWidgets.QVBoxLayout(self.parent)
-        self.widget = DiffUSRegister.DiffUSRegisterWidget(self.parent)
-        self.widget.setup()
-        self.parent.resize(460, 1000)
-        self.parent.show()
-        self.widget.enter()
-        processEvents(10)
+        self.parent, self.widget = openPanel("DiffUSRegister", 1000)
         self.will()
 
     def will(self, **settings) -> None:

@@ -17,8 +17,8 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the p
 from DiffUSRenderLib.geometry import toVtk
 from DiffUSRenderLib.parameters import RANGES, CompareMode, MediumKind, ProbePreset, ProbeType, readParameters
 from headless.fixtures import addHead, addTransform, addVolume, observerCount, rotation, sliceArray
+from headless.panels import openPanel
 from headless.qt_widgets import ctkCollapsibleButton, prepareQt, processEvents, qMRMLNodeComboBox, savePicture
-from PySide6 import QtWidgets
 
 MODULE = headless.ROOT / "DiffUSRender"
 UI = MODULE / "Resources" / "UI" / "DiffUSRender.ui"
@@ -28,17 +28,7 @@ class Panel:
     """The module's widget as Slicer would show it, and short names for its parts."""
 
     def __init__(self) -> None:
-        prepareQt()
-        import DiffUSRender
-
-        self.parent = QtWidgets.QWidget()
-        QtWidgets.QVBoxLayout(self.parent)
-        self.widget = DiffUSRender.DiffUSRenderWidget(self.parent)
-        self.widget.setup()
-        self.parent.resize(460, 900)
-        self.parent.show()
-        self.widget.enter()
-        processEvents(10)
+        self.parent, self.widget = openPanel("DiffUSRender", 900)
 
     @property
     def ui(self):
