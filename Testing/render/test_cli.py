@@ -15,20 +15,8 @@ from diffus_render.__main__ import main
 from diffus_render.medium.mri import load_impedance
 from diffus_render.probe import preset_names, probe_from_dict, probe_preset, read_probe_json
 from PIL import Image
+from support.plate import PLATE_MM, POSE, SHAPE, SPACING, write_plate_ct
 
-# Tissue fills the volume; a plate of bone begins PLATE_MM below the probe's face along its depth axis.
-PLATE_MM = 30.0
-SPACING = 1.5
-SHAPE = (48, 44, 52)
-# Looks along -z of the world, x to the left: the face is above the volume's middle.
-POSE = np.array(
-    [
-        [-1.0, 0.0, 0.0, 38.0],
-        [0.0, 0.0, -1.0, 33.0],
-        [0.0, -1.0, 0.0, 70.0],
-        [0.0, 0.0, 0.0, 1.0],
-    ]
-)
 PROBE = {
     "type": "linear",
     "width_mm": 30,
@@ -44,13 +32,7 @@ PROBE = {
 def case(tmp_path, monkeypatch):
     """A folder with ct.nrrd, pose.tfm and probe.json, and the options that render them."""
     monkeypatch.chdir(tmp_path)
-    heights = POSE[2, 3] - SPACING * np.arange(SHAPE[0])
-    hu = np.where(heights[:, None, None] > PLATE_MM, 1200.0, 40.0) + np.zeros(SHAPE)
-    hu = hu + np.random.default_rng(0).normal(0, 2, SHAPE)
-    image = sitk.GetImageFromArray(hu.astype(np.float32))
-    image.SetSpacing((SPACING,) * 3)
-    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))  # i and j are RAS axes
-    sitk.WriteImage(image, "ct.nrrd")
+    write_plate_ct("ct.nrrd")
     files.write_transform("pose.tfm", POSE)
     Path("probe.json").write_text(json.dumps(PROBE))
     return {"volume": "ct.nrrd", "kind": "ct", "pose": "pose.tfm", "probe": "probe.json", "output": "slice.nrrd"}

@@ -13,10 +13,8 @@ from diffus_render.image.scan_conversion import scan_grid
 from diffus_render.probe import read_probe_json
 from diffus_render.sweep import TrackedSweep, read_sweep, write_sweep
 from PIL import Image
+from support.plate import PLATE_MM, POSE, SPACING, write_plate_ct
 
-SPACING, SHAPE, PLATE_MM = 1.5, (48, 44, 52), 30.0
-# Looks along -z of the world, x to the left: the face is above the volume's middle.
-POSE = np.array([[-1.0, 0.0, 0.0, 38.0], [0.0, 0.0, -1.0, 33.0], [0.0, -1.0, 0.0, 70.0], [0.0, 0.0, 0.0, 1.0]])
 PROBE = {"type": "convex", "radius_mm": 15, "fov_deg": 60, "frequency_mhz": 5, "depth_mm": 45, "focus_mm": 30}
 PROBE |= {"rays": 48, "samples": 180, "mm_per_pixel": 0.4}
 
@@ -25,13 +23,7 @@ PROBE |= {"rays": 48, "samples": 180, "mm_per_pixel": 0.4}
 def case(tmp_path, monkeypatch):
     """A folder with ct.nrrd (a plate of bone below tissue), pose.tfm, probe.json and sweep.igs.mha of that probe."""
     monkeypatch.chdir(tmp_path)
-    heights = POSE[2, 3] - SPACING * np.arange(SHAPE[0])
-    hu = np.where(heights[:, None, None] > PLATE_MM, 1200.0, 40.0) + np.zeros(SHAPE)
-    hu = hu + np.random.default_rng(0).normal(0, 2, SHAPE)
-    image = sitk.GetImageFromArray(hu.astype(np.float32))
-    image.SetSpacing((SPACING,) * 3)
-    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
-    sitk.WriteImage(image, "ct.nrrd")
+    write_plate_ct("ct.nrrd")
     files.write_transform("pose.tfm", POSE)
     Path("probe.json").write_text(json.dumps(PROBE))
     return {"volume": "ct.nrrd", "kind": "ct", "probe": "probe.json"}
