@@ -15,13 +15,13 @@ help:
 	@echo "make lint    ruff: rules and format"
 
 demo: $(READY)
-	$(BIN)/python Testing/demo.py demo
+	$(BIN)/python Testing/tools/demo.py demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(READY)
-	$(BIN)/python Testing/benchmark.py bench
+	$(BIN)/python Testing/Benchmarks/benchmark.py bench
 
 lint: $(READY)
 	$(BIN)/ruff check .

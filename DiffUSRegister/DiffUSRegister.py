@@ -1,4 +1,4 @@
-"""The module DiffUSRegister as Slicer loads it: everything it does stands in DiffUSRegisterLib and diffus_register."""
+"""The module DiffUSRegister as Slicer loads it: everything it does stands in DiffUSLib.register and diffus.register."""
 
 import sys
 import unittest
@@ -10,11 +10,11 @@ import slicer
 if (_render := Path(__file__).resolve().parents[1] / "DiffUSRender").is_dir() and str(_render) not in sys.path:
     sys.path.append(str(_render))
 
-from DiffUSRegisterLib.i18n import _, translate
-from DiffUSRegisterLib.logic import RegisterLogic
-from DiffUSRegisterLib.sample_case import registerSampleData
-from DiffUSRegisterLib.widget import RegisterWidget
-from DiffUSRenderLib.panel import runSoon
+from DiffUSLib.i18n import _, translate
+from DiffUSLib.panel import runSoon
+from DiffUSLib.register.logic import RegisterLogic
+from DiffUSLib.register.sample import registerSampleData
+from DiffUSLib.register.widget import RegisterWidget
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,

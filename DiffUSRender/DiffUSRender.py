@@ -1,14 +1,14 @@
-"""The module DiffUSRender as Slicer loads it: everything it does stands in DiffUSRenderLib and diffus_render."""
+"""The module DiffUSRender as Slicer loads it: everything it does stands in DiffUSLib and diffus."""
 
 import numpy as np
 import slicer
 import slicer.util
-from DiffUSRenderLib.i18n import _, translate
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.panel import runSoon
-from DiffUSRenderLib.parameter_node import RenderParameterNode
-from DiffUSRenderLib.torch_support import isTorchInstalled
-from DiffUSRenderLib.widget import RenderWidget
+from DiffUSLib.i18n import _, translate
+from DiffUSLib.panel import runSoon
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameter_node import RenderParameterNode
+from DiffUSLib.render.widget import RenderWidget
+from DiffUSLib.torch_support import isTorchInstalled
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,

@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from Benchmarks.measure import report, versions
-from diffus_render.fitting import AppearanceFit, FitResult, FittableMedium, label_medium, mri_medium
-from diffus_render.medium import AcousticMedium, ImpedanceMLP, load_impedance, tissue_table
-from diffus_render.renderer import UltrasoundRenderer
-from diffus_render.settings import RenderSettings
-from diffus_render.sweep import TrackedSweep
+from diffus.fit import AppearanceFit, FitResult, FittableMedium, label_medium, mri_medium
+from diffus.medium import AcousticMedium, ImpedanceMLP, load_impedance, tissue_table
+from diffus.render.renderer import UltrasoundRenderer
+from diffus.render.settings import RenderSettings
+from diffus.sweep.sweep import TrackedSweep
 from simulated_sweep import mni152
 from support.fitting_cases import LABELS, blobs, fan_sweep
 from support.phantoms import pose_from, probe_of
 
-COMMAND = "python Testing/benchmark.py FOLDER fit_recovery"
+COMMAND = "python Testing/Benchmarks/benchmark.py FOLDER fit_recovery"
 PROBE = probe_of("convex", rays=192, samples=400, depth_mm=60.0, focus_mm=25.0, transmit_f_number=2.0, mm_per_pixel=0.2)
 SCANNER = {"tgc_db_per_cm": 3.6, "gain_db": -7.0, "dynamic_range_db": 74.0, "noise_db": -58.0}
 BEAM = {"frequency_mhz": 4.3, "focus_mm": 40.0}

@@ -63,8 +63,8 @@ def run(folder: Path) -> None:
 
 def _stream(name: str, seconds: float, settings: dict[str, int]) -> list[list[str]]:
     headless.newScene()
-    from DiffUSRenderLib.geometry import toVtk
-    from DiffUSRenderLib.logic import RenderLogic
+    from DiffUSLib.render.logic import RenderLogic
+    from DiffUSLib.scene.transforms import toVtk
 
     generator = np.random.default_rng(0)
     volume = addVolume(generator.normal(40, 30, (160, 160, 160)).astype(np.float32), np.eye(4), "CT")

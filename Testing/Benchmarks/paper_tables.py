@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 from Benchmarks.measure import best_of, report
-from diffus_render.physics.echo import ECHO_MODELS
-from diffus_render.pose import twist_to_matrix
-from diffus_render.renderer import UltrasoundRenderer
+from diffus.geometry.pose import twist_to_matrix
+from diffus.render.echo import ECHO_MODELS
+from diffus.render.renderer import UltrasoundRenderer
 from support.dense_system import VARIANTS, dense_reflection, energy_balance
 from support.phantoms import phantom, pose_from, probe_of
 

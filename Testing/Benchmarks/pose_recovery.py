@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from Benchmarks.measure import report, versions
-from diffus_render.fitting import PoseRecovery
-from diffus_render.medium import AcousticMedium
-from diffus_render.pose import twist_to_matrix
-from diffus_render.renderer import UltrasoundRenderer
+from diffus.geometry.pose import twist_to_matrix
+from diffus.medium import AcousticMedium
+from diffus.render.renderer import UltrasoundRenderer
+from diffus.studies.pose import PoseRecovery
 from simulated_sweep import mni152
 from support.fitting_cases import fan_mask, pose_error
 from support.phantoms import pose_from, probe_of
 
-COMMAND = "python Testing/benchmark.py FOLDER pose_recovery"
+COMMAND = "python Testing/Benchmarks/benchmark.py FOLDER pose_recovery"
 OFFSETS = (2, 5, 10, 15, 20)  # mm and degrees at once
 TRIALS = 6
 WITHIN = 0.3  # mm and degrees

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from Benchmarks.measure import console, report
 from click.testing import CliRunner
-from diffus_render.__main__ import main
+from diffus.cli.main import main
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -18,7 +18,7 @@ def run(folder: Path) -> None:
         console.print(f"realism: left out, for the shared test data is not present at {DATA}")
         return
     table = folder / "realism.csv"
-    arguments = ["realism", "--real", DATA / "us_tracked" / "liver_us_sweep.igs.mha", "--kind", "ct"]
+    arguments = ["study", "realism", "--real", DATA / "us_tracked" / "liver_us_sweep.igs.mha", "--kind", "ct"]
     arguments += ["--volume", DATA / "ct" / "abdomen_pelvis_ct_3mm.nii.gz"]
     arguments += ["--labels", DATA / "ct" / "abdomen_pelvis_ct_3mm_totalseg_labels.nii.gz", "--output", table]
     arguments += ["--figure", folder / "realism.png", "--matched", folder / "realism_matched.json"]
@@ -27,5 +27,5 @@ def run(folder: Path) -> None:
         raise RuntimeError(done.output)
     with open(table, newline="") as file:
         header, *rows = csv.reader(file)
-    title = "Real liver sweep and simulated frames of another patient's CT; python -m diffus_render realism"
+    title = "Real liver sweep and simulated frames of another patient's CT; python -m diffus realism"
     report(folder, "realism", title, header, rows)

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from Benchmarks.measure import console, report
-from diffus_render.commands.reconstruct import draw_held_out, summary
-from diffus_render.files import read_volume
-from diffus_render.medium import AcousticMedium
-from diffus_render.reconstruction import METHODS, HeldOutExperiment
-from diffus_render.sweep import read_sweep
+from diffus.cli.study.reconstruct import draw_held_out, summary
+from diffus.io.volumes import read_volume
+from diffus.medium import AcousticMedium
+from diffus.studies.reconstruction import METHODS, HeldOutExperiment
+from diffus.sweep.sweep import read_sweep
 from scipy import ndimage
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-BRAIN = "mni152_111"  # simulated by Testing/simulated_sweep.py, not by this renderer
+BRAIN = "mni152_111"  # simulated by Testing/tools/simulated_sweep.py, not by this renderer
 HEADER = ["sweep", "held out", "start from", "voxel mm"]
 HEADER += [f"{kind} {name}" for kind in ("NCC", "NCC smoothed") for name in METHODS]
 

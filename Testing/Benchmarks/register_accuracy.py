@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from Benchmarks.measure import console, report
 from Benchmarks.register_cases import SHARED, good_cases, spoilt_cases, unseen_cases
-from diffus_register.registration import register
+from diffus.register.registration import register
 
 STARTS = 3  # of each shared sweep
 UNSEEN = 10  # newly simulated sweeps of each head

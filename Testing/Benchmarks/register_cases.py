@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
-from diffus_render.sweep import TrackedSweep, read_sweep
+from diffus.sweep.sweep import TrackedSweep, read_sweep
 from scipy import ndimage
 from scipy.cluster.vq import kmeans2
 from simulated_sweep import SimulatedCase, displaced, mni152, simulate, smooth_deformation

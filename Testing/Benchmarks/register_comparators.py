@@ -59,7 +59,7 @@ def to_matrix(transform) -> np.ndarray:
 
 
 def by_diffus(case, fixed, moving) -> np.ndarray:
-    from diffus_register.registration import register
+    from diffus.register.registration import register
 
     return register(case.volume, case.ijk_to_ras, case.truth.sweep, initial=case.initial).mri_to_reference.numpy()
 
@@ -107,7 +107,7 @@ def by_elastix(case, fixed, moving) -> np.ndarray:
 def by_convexadam(case, fixed, moving) -> np.ndarray:
     """convexAdam's displacement field, made rigid by least squares over the fan."""
     from convexAdam.convex_adam_MIND import convex_adam_pt
-    from diffus_register.landmarks import rigid_from_landmarks
+    from diffus.register.landmarks import rigid_from_landmarks
     from torch import from_numpy
 
     start = start_transform(case, fixed)

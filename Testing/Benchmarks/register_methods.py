@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from Benchmarks.measure import console, report
 from Benchmarks.register_cases import SHARED, good_cases
-from diffus_register.methods import METHODS
-from diffus_register.registration import register
+from diffus.register.methods import METHODS
+from diffus.register.registration import register
 
 SWEEPS = 3  # of each head the first, so that all methods fit into a quarter of an hour
 RUNS = 20  # of one registration

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from Benchmarks.measure import best_of, peak_mb, report
-from diffus_render.physics.echo import layered, reverberation, transmission
-from diffus_render.pose import twist_to_matrix
-from diffus_render.renderer import UltrasoundRenderer
+from diffus.geometry.pose import twist_to_matrix
+from diffus.render.echo import layered, reverberation, transmission
+from diffus.render.renderer import UltrasoundRenderer
 from support.dense_system import dense_reflection
 from support.phantoms import phantom, pose_from, probe_of
 
@@ -73,7 +73,7 @@ def frame_rows() -> list[list[object]]:
     memory = peak_mb(
         "import torch; torch.set_num_threads(1)\n"
         "from support.phantoms import phantom, probe_of\n"
-        "from diffus_render.renderer import UltrasoundRenderer\n"
+        "from diffus.render.renderer import UltrasoundRenderer\n"
         "medium = phantom(size_mm=200.0)\n"
         "pose = torch.eye(4, requires_grad=True)\n"
         "UltrasoundRenderer(probe_of(rays=8, samples=16))(medium, pose).sum().backward()\n"

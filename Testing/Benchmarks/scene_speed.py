@@ -13,11 +13,12 @@ from headless.fixtures import addParameterNode, addTransform, addVolume, rotatio
 def run(folder: Path) -> None:
     """Writes scene_speed.csv into `folder`."""
     headless.newScene()
-    from DiffUSRenderLib import engine
-    from DiffUSRenderLib.geometry import toVtk
-    from DiffUSRenderLib.logic import RenderLogic
-    from DiffUSRenderLib.media import MediumCache
-    from DiffUSRenderLib.parameters import MediumKind, readParameters
+    from DiffUSLib import engine
+    from DiffUSLib.kinds import MediumKind
+    from DiffUSLib.render.logic import RenderLogic
+    from DiffUSLib.render.parameters import readParameters
+    from DiffUSLib.scene.transforms import toVtk
+    from DiffUSLib.scene.voxels import MediumCache
 
     generator = np.random.default_rng(0)
     volume = addVolume(generator.normal(40, 30, (160, 160, 160)).astype(np.float32), np.eye(4), "CT")

@@ -6,7 +6,7 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from DiffUSRenderLib.geometry import toVtk
+from DiffUSLib.scene.transforms import toVtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 
@@ -55,7 +55,7 @@ def addHead(radiusMm: float = 60.0, spacing: float = 4.0, name: str = "CT head")
 
 def addParameterNode(volume=None, probe=None, **settings):
     """A parameter node with a small, quick image; settings by name."""
-    from DiffUSRenderLib.parameter_node import RenderParameterNode
+    from DiffUSLib.render.parameter_node import RenderParameterNode
 
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "DiffUSRender")
     parameters = RenderParameterNode(node)

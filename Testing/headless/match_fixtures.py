@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
-from DiffUSRenderLib.geometry import ijkToRas
-from DiffUSRenderLib.logic import RenderLogic
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.scene.transforms import ijkToRas
 
 from .fixtures import addParameterNode, addTransform, rotation, sliceArray
 from .register_fixtures import addBrowser, imageSequence, poseSequence

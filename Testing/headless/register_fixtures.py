@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from DiffUSRenderLib.geometry import toVtk
+from DiffUSLib.scene.transforms import toVtk
 
 from . import insideSlicer, newScene
 
@@ -96,7 +96,7 @@ def pixelInWorld(volumeNode, column: float, row: float) -> np.ndarray:
 
 def registerParameters(volume=None, ultrasound=None, **settings):
     """A parameter node of DiffUSRegister; settings by name."""
-    from DiffUSRegisterLib.parameter_node import RegisterParameterNode
+    from DiffUSLib.register.parameter_node import RegisterParameterNode
 
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "DiffUSRegister")
     parameters = RegisterParameterNode(node)

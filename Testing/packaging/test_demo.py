@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from diffus_render.files import read_transform
-from diffus_render.sweep import read_sweep
+from diffus.io.transforms import read_transform
+from diffus.sweep.sweep import read_sweep
 from PIL import Image
 from rich.console import Console
 

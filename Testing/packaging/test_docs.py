@@ -9,13 +9,11 @@ from pathlib import Path
 import click
 import pytest
 import settings_tables
-from diffus_register.__main__ import main as register_commands
-from diffus_render.__main__ import main as render_commands
+from diffus.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "Testing" / "Benchmarks" / "results"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "Docs").glob("*.md")), RESULTS / "README.md"]
-COMMANDS = {"diffus_render": render_commands, "diffus_register": register_commands}
 
 
 def ids(value):
@@ -25,7 +23,7 @@ def ids(value):
 @pytest.mark.parametrize(("page", "name", "make"), settings_tables.BLOCKS, ids=ids)
 def test_a_table_is_what_the_code_says(page, name, make):
     text = page.read_text(encoding="utf-8")
-    assert settings_tables.renewed(text, name, make()) == text, "run: python Testing/settings_tables.py"
+    assert settings_tables.renewed(text, name, make()) == text, "run: python Testing/tools/settings_tables.py"
 
 
 @pytest.mark.parametrize("module", ["DiffUSRender", "DiffUSRegister"])
@@ -73,26 +71,40 @@ def test_the_examples_run(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def commands(group: click.Group = main, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
+    """Every command by its words, those of groups too."""
+    found = {}
+    for name, command in group.commands.items():
+        words = (*above, name)
+        found |= commands(command, words) if isinstance(command, click.Group) else {words: command}
+    return found
+
+
+COMMANDS = commands()
+
+
 def command_lines(page: Path) -> list[list[str]]:
-    """The words of every call of an engine's command line in a page."""
+    """The words of every call of the command line in a page."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = re.findall(r"python -m (diffus_(?:render|register) [^`\n#|>]*)", text)
+    lines = re.findall(r"(?:python -m diffus|^ *diffus) ([^`\n#|>]*)", text, re.MULTILINE)
     return [shlex.split(line) for line in lines]
+
+
+def words_of(line: list[str]) -> tuple[str, ...]:
+    return tuple(line[:2]) if line[0] == "study" else tuple(line[:1])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_commands_and_their_options_exist(page):
-    for words in command_lines(page):
-        group = COMMANDS[words[0]]
-        command = group.get_command(click.Context(group), words[1])
-        assert command is not None, words
+    for line in command_lines(page):
+        command = COMMANDS.get(words_of(line))
+        assert command is not None, line
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        unknown = {word.split("=")[0] for word in words[2:] if word.startswith("--")} - known - {"--help"}
-        assert not unknown, (words, unknown)
+        unknown = {word.split("=")[0] for word in line if word.startswith("--")} - known - {"--help"}
+        assert not unknown, (line, unknown)
 
 
 def test_the_pages_show_every_command():
-    shown = {tuple(words[:2]) for words in command_lines(ROOT / "Docs" / "commands.md")}
-    for engine, group in COMMANDS.items():
-        missing = {name for name in group.commands if (engine, name) not in shown}
-        assert not missing, f"{engine}: {', '.join(sorted(missing))}"
+    shown = {words_of(line) for line in command_lines(ROOT / "Docs" / "commands.md")}
+    missing = {" ".join(words) for words in COMMANDS if words not in shown}
+    assert not missing, ", ".join(sorted(missing))

@@ -9,16 +9,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("DiffUSRender", "DiffUSRegister")
-ENGINES = ("diffus_render", "diffus_learn", "diffus_register")
-LIBRARIES = ("DiffUSRenderLib", "DiffUSRegisterLib")
-PANELS = ("widget.py", "panel.py", "export_panel.py", "appearance_panel.py")
+HOME = ROOT / "DiffUSRender"  # of the engine and of the scene layer
+PANELS = ("widget.py", "panel.py", "export_panel.py", "match_panel.py")
+# The engine's rooms from the bottom to the top; a room imports from those before it.
+ROOMS = ("errors", "data", "geometry", "io", "medium", "probe", "sweep", "metrics", "render", "fit", "export")
+ROOMS += ("register", "learn", "studies", "cli", "__main__")
+APART = {("fit", "export"), ("export", "fit"), ("register", "fit"), ("register", "export"), ("learn", "register")}
 # What Slicer bundles and its modules may use; torch comes through Slicer's PyTorch extension.
 BUNDLED = {"numpy", "scipy", "SimpleITK", "pydicom", "PIL", "torch"}
 SLICER = {"slicer", "slicer_core", "vtk", "vtkmodules", "vtkSegmentationCorePython"}
 GUI = {"qt", "ctk", "PythonQt", "PySide6"}
-OWN = {*MODULES, *ENGINES, *LIBRARIES}
-# Optional packages that commands draw and write with.
-WRITERS = {"matplotlib"}
+OWN = {*MODULES, "diffus", "DiffUSLib"}
+# Optional packages that the command line and the studies' commands stand on.
+COMMAND_LINE = {"click", "rich", "matplotlib"}
 # Optional packages of single files, imported where they are used.
 OPTIONAL = {"movie.py": {"imageio_ffmpeg"}}
 # What torch needs itself, where it is installed, and what vtk and torch's installers bring.
@@ -26,38 +29,41 @@ TORCH_NEEDS = {"typing_extensions", "sympy", "mpmath", "filelock", "fsspec", "ji
 TORCH_NEEDS |= {"torchgen", "functorch", "packaging", "setuptools"}
 
 
-def python_files(name):
-    files = [file for module in MODULES for file in (ROOT / module / name).rglob("*.py")]
-    return [file for file in sorted(files) if "__pycache__" not in file.parts]
+def python_files(*folders):
+    return [f for folder in folders for f in sorted((ROOT / folder).rglob("*.py")) if "__pycache__" not in f.parts]
+
+
+ENGINE = python_files("DiffUSRender/diffus")
+SCENE = python_files("DiffUSRender/DiffUSLib")
+
+
+def room(file):
+    """The room of an engine file: the folder below `diffus`, or the file itself."""
+    return file.relative_to(HOME / "diffus").with_suffix("").parts[0]
 
 
 def is_command_line(file):
-    return file.name == "__main__.py" or file.parent.name == "commands"
+    return room(file) in ("cli", "__main__")
 
 
 def module_name(file):
     """Dotted name and package of a file in one of the two modules' folders."""
     parts = file.relative_to(ROOT).with_suffix("").parts[1:]
-    return (
-        (".".join(parts[:-1]), ".".join(parts[:-1]))
-        if parts[-1] == "__init__"
-        else (
-            ".".join(parts),
-            ".".join(parts[:-1]),
-        )
-    )
+    package = ".".join(parts[:-1])
+    return (package if parts[-1] == "__init__" else ".".join(parts)), package
 
 
 class Imports(ast.NodeVisitor):
     """Collects (absolute dotted name, whether at file scope), without what stands under `if TYPE_CHECKING`."""
 
-    def __init__(self, package):
+    def __init__(self, package, types=False):
+        self.types = types
         self.package = package.split(".") if package else []
         self.depth = 0
         self.found = []
 
     def visit_If(self, node):
-        if ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        if not self.types and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             node = ast.Module(body=node.orelse, type_ignores=[])
         self.generic_visit(node)
 
@@ -77,8 +83,8 @@ class Imports(ast.NodeVisitor):
         self.found += [(f"{name}.{alias.name}", self.depth == 0) for alias in node.names]
 
 
-def imports(file, *, source=None):
-    visitor = Imports(module_name(file)[1])
+def imports(file, *, source=None, types=False):
+    visitor = Imports(module_name(file)[1], types)
     visitor.visit(ast.parse(source or file.read_text(encoding="utf-8")))
     return visitor.found
 
@@ -89,33 +95,45 @@ def foreign(file, allowed):
     return sorted(roots - set(sys.stdlib_module_names) - allowed)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_engines_import_only_what_slicer_bundles(engine):
-    for file in python_files(engine):
-        command_line = {"click", "rich", *WRITERS} if is_command_line(file) else set()
-        below = set(ENGINES[: ENGINES.index(engine) + 1])
-        optional = OPTIONAL.get(file.name, set())
-        assert not foreign(file, BUNDLED | below | command_line | optional), file
-        assert not optional & {name.split(".")[0] for name, outer in imports(file) if outer}, file
+@pytest.mark.parametrize("file", ENGINE, ids=lambda file: module_name(file)[0])
+def test_the_engine_imports_only_what_slicer_bundles(file):
+    command_line = COMMAND_LINE if is_command_line(file) else set()
+    optional = OPTIONAL.get(file.name, set())
+    assert not foreign(file, BUNDLED | {"diffus"} | command_line | optional)
+    assert not optional & {name.split(".")[0] for name, outer in imports(file) if outer}
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_scene_layers_never_import_a_gui(library):
-    """But for widget.py and what the panels share, panel.py, which nothing else in a library imports."""
-    own = {"DiffUSRenderLib", "diffus_render"} if library == "DiffUSRenderLib" else OWN - set(MODULES)
-    for file in python_files(library):
+@pytest.mark.parametrize("file", ENGINE, ids=lambda file: module_name(file)[0])
+def test_imports_of_the_engine_run_one_way(file):
+    """Types are looked up one way too: what stands under TYPE_CHECKING is read like the rest."""
+    here = room(file)
+    if here == "__init__":  # the engine's front door
+        return
+    for name, _ in imports(file, types=True):
+        parts = name.split(".")
+        if parts[0] == "diffus" and parts[1] in ROOMS:
+            there = parts[1]
+            assert ROOMS.index(there) <= ROOMS.index(here), name
+            assert (here, there) not in APART, name
+
+
+def test_scene_layers_never_import_a_gui():
+    """But for the files of the panels, which nothing else in the scene layer imports."""
+    panels = {module_name(file)[0] for file in SCENE if file.name in PANELS}
+    for file in SCENE:
         if file.name in PANELS:
-            assert not foreign(file, SLICER | GUI | own), file
+            assert not foreign(file, SLICER | GUI | {"DiffUSLib", "diffus"}), file
         else:
-            assert not foreign(file, BUNDLED | SLICER | own), file
-            panels = tuple(f"{lib}.{panel[:-3]}" for lib in LIBRARIES for panel in PANELS)
-            assert not [name for name, _ in imports(file) if name.startswith(panels)], file
+            assert not foreign(file, BUNDLED | SLICER | {"DiffUSLib", "diffus"}), file
+            assert not [name for name, _ in imports(file) if any(name.startswith(panel) for panel in panels)], file
 
 
-def test_rendering_does_not_know_registration():
-    for file in (ROOT / "DiffUSRender").rglob("*.py"):
-        roots = {name.split(".")[0] for name, _ in imports(file)}
-        assert not roots & {"DiffUSRegister", "DiffUSRegisterLib", "diffus_register"}, file
+def test_what_both_modules_share_knows_neither():
+    for file in python_files("DiffUSRender/DiffUSLib/scene", "DiffUSRender/DiffUSLib/render"):
+        names = {name for name, _ in imports(file)}
+        assert not [name for name in names if name.startswith("DiffUSLib.register")], file
+        if file.parent.name == "scene":
+            assert not [name for name in names if name.startswith("DiffUSLib.render")], file
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -123,19 +141,9 @@ def test_module_files_load_nothing_heavy(module):
     """Slicer imports every Module.py at start: nothing there but what Slicer itself has imported by then."""
     for file in (ROOT / module).glob("*.py"):
         at_file_scope = {name.split(".")[0] for name, outer in imports(file) if outer}
-        allowed = set(sys.stdlib_module_names) | SLICER | GUI | {"numpy", f"{module}Lib", "DiffUSRenderLib"}
+        allowed = set(sys.stdlib_module_names) | SLICER | GUI | {"numpy", "DiffUSLib"}
         assert not at_file_scope - allowed, file
         assert not foreign(file, BUNDLED | SLICER | GUI | OWN), file
-
-
-def test_command_lines_and_files_are_used_by_no_engine_code():
-    ends = {f"{engine}.{name}" for engine in ENGINES for name in ("files", "__main__", "commands")}
-    for engine in ENGINES:
-        for file in python_files(engine):
-            if not is_command_line(file):
-                names = {name for name, _ in imports(file)}
-                used = {end for end in ends for name in names if name == end or name.startswith(f"{end}.")}
-                assert not used, file
 
 
 def slicer_names(source):
@@ -165,9 +173,9 @@ def test_slicer_util_is_always_named():
 
 
 def test_these_rules_catch_what_they_forbid():
-    file = ROOT / "DiffUSRender" / "diffus_render" / "medium" / "x.py"
-    text = "import os\nif TYPE_CHECKING:\n    import jaxtyping\ndef f():\n    import click\nfrom ..files import a\n"
-    assert imports(file, source=text) == [("os", True), ("click", False), ("diffus_render.files.a", True)]
+    file = HOME / "diffus" / "medium" / "x.py"
+    text = "import os\nif TYPE_CHECKING:\n    import jaxtyping\ndef f():\n    import click\nfrom ..io import a\n"
+    assert imports(file, source=text) == [("os", True), ("click", False), ("diffus.io.a", True)]
     assert not_in_slicer("slicer.getNode('a'); slicer.util.getNode('a'); slicer.vtkMRMLScene()") == {"getNode"}
     assert not_in_slicer("from slicer import arrayFromVolume, util") == {"arrayFromVolume"}
 
@@ -212,8 +220,8 @@ def test_the_scene_layer_needs_nothing_that_slicer_lacks():
 import headless
 scene = headless.newScene()
 import numpy, slicer, slicer.util
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.parameter_node import RenderParameterNode
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameter_node import RenderParameterNode
 
 volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
 slicer.util.updateVolumeFromArray(volume, numpy.random.default_rng(0).normal(40, 20, (60, 60, 60)).astype("float32"))
@@ -233,10 +241,10 @@ def test_rendering_needs_nothing_that_slicer_lacks():
         """
 import numpy, torch
 torch.set_num_threads(1)
-from diffus_render.medium.medium import AcousticMedium
-from diffus_render.probe.presets import preset_names, probe_preset
-from diffus_render.renderer import UltrasoundRenderer
-import diffus_render.files, diffus_render.sweep
+from diffus.medium.medium import AcousticMedium
+from diffus.probe.presets import preset_names, probe_preset
+from diffus.render.renderer import UltrasoundRenderer
+import diffus.io.transforms, diffus.io.volumes, diffus.sweep.sweep
 
 hu = numpy.random.default_rng(0).normal(40, 20, (20, 24, 28))
 geometry = numpy.diag([3.0, 3.0, 3.0, 1.0])
@@ -257,10 +265,10 @@ def test_exporting_needs_nothing_that_slicer_lacks(tmp_path):
         f"""
 import pathlib
 import numpy, torch
-from diffus_render.errors import InputError
-from diffus_render.export import SimulatedFrames, export
-from diffus_render.probe import probe_preset
-from diffus_render.settings import RenderSettings
+from diffus.errors import InputError
+from diffus.export import SimulatedFrames, export
+from diffus.probe import probe_preset
+from diffus.render.settings import RenderSettings
 
 probe = probe_preset("linear")
 geometry = probe.slice_geometry()
@@ -303,15 +311,15 @@ import headless
 from headless.register_fixtures import newTrackedScene
 newTrackedScene()
 import slicer
-from diffus_register.registration import RigidRegistration, Settings
-from DiffUSRegisterLib import sample_case
-from DiffUSRegisterLib.logic import RegisterLogic
-from DiffUSRegisterLib.parameter_node import RegisterParameterNode
+from diffus.register.registration import RigidRegistration, Settings
+from DiffUSLib.register import sample
+from DiffUSLib.register.logic import RegisterLogic
+from DiffUSLib.register.parameter_node import RegisterParameterNode
 from headless.fixtures import addVolume
 
 search = dataclasses.replace(Settings().search, samples=256, around=8, copies=2, starts=4)
 settings = dataclasses.replace(Settings(), search=search)
-nodes = sample_case.loadSampleCase(lambda: addVolume(head.astype("float32"), geometry, "T1"))
+nodes = sample.loadSampleCase(lambda: addVolume(head.astype("float32"), geometry, "T1"))
 node = RegisterParameterNode(slicer.mrmlScene.GetSingletonNode("DiffUSRegister", "vtkMRMLScriptedModuleNode"))
 
 def build(problem, parameters):
@@ -329,7 +337,7 @@ print("registered", node.report)
 
 def test_every_engine_file_but_the_commands_loads_with_what_slicer_has():
     """Optional packages are imported where they are used, never when a file is loaded."""
-    files = [f for engine in ENGINES for f in python_files(engine) if not is_command_line(f)]
+    files = [f for f in ENGINE if not is_command_line(f)]
     names = [module_name(file)[0] for file in files]
     assert len(names) > 40
     run_blocked(f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)\n")

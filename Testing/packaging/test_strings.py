@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [*sorted(ROOT.glob("DiffUS*/DiffUS*Lib/**/*.py")), *sorted(ROOT.glob("DiffUS*/DiffUS*.py"))]
+SOURCES = [*sorted(ROOT.glob("DiffUSRender/DiffUSLib/**/*.py")), *sorted(ROOT.glob("DiffUS*/DiffUS*.py"))]
 PANELS = sorted(ROOT.glob("DiffUS*/Resources/UI/*.ui"))
 # Calls whose first argument is shown, and keyword arguments that are, whatever the call.
 SHOWN = {"setText", "setToolTip", "setStatusTip", "setWindowTitle", "setTitle", "setLabelText", "setPlaceholderText"}

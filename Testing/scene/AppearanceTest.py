@@ -12,13 +12,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import headless
 import numpy as np
-from DiffUSRenderLib import appearance
-from DiffUSRenderLib.appearance import readSweep
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.geometry import ijkToRas, toVtk
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.parameters import ProbePreset, readParameters
-from DiffUSRenderLib.run import RunState
+from DiffUSLib.errors import RenderError
+from DiffUSLib.render import match as appearance
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.match import readSweep
+from DiffUSLib.render.parameters import ProbePreset, readParameters
+from DiffUSLib.run import RunState
+from DiffUSLib.scene.transforms import ijkToRas, toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, rotation, sliceArray
 from headless.match_fixtures import PROBE, SCANNER, addRecording, poseOf
 from headless.register_fixtures import newTrackedScene

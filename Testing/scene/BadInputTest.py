@@ -12,10 +12,11 @@ import headless
 import numpy as np
 import slicer
 import slicer.util
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.geometry import toVtk
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.parameters import MediumKind, writeProbe
+from DiffUSLib.errors import RenderError
+from DiffUSLib.kinds import MediumKind
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameters import writeProbe
+from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addParameterNode, addSegmentation, addTransform, addVolume, rotation, sliceArray
 
 ON_FRONT = rotation(180, 0, 0, (0, 58, 0))
@@ -160,7 +161,7 @@ class BadInputTest(unittest.TestCase):
     def testAProbeBeyondThePanelIsNotHalfWritten(self):
         from dataclasses import replace
 
-        from DiffUSRenderLib.parameters import readParameters
+        from DiffUSLib.render.parameters import readParameters
 
         before = readParameters(self.parameters)
         with self.assertRaises(RenderError):

@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import headless
 import numpy as np
 import SimpleITK as sitk
-from DiffUSRegisterLib.sequences import loadSweep
-from DiffUSRenderLib.geometry import toVtk
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.parameters import ProbeType, readParameters
-from DiffUSRenderLib.real_image import seeFan
+from DiffUSLib.register.load_sweep import loadSweep
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameters import ProbeType, readParameters
+from DiffUSLib.render.real_image import seeFan
+from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addParameterNode, addTransform, addVolume, rotation
 from headless.register_fixtures import addBrowser, addView, imageSequence, newTrackedScene
 

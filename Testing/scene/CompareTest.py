@@ -14,12 +14,12 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from DiffUSRenderLib import engine
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.geometry import fromVtk, ijkToRas, toVtk
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.parameters import CompareMode, ProbePreset, ProbeType, readParameters
-from DiffUSRenderLib.real_image import readRealFrame, seeFan
+from DiffUSLib import engine
+from DiffUSLib.errors import RenderError
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameters import CompareMode, ProbePreset, ProbeType, readParameters
+from DiffUSLib.render.real_image import readRealFrame, seeFan
+from DiffUSLib.scene.transforms import fromVtk, ijkToRas, toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, observerCount, rotation, sliceArray
 from headless.register_fixtures import addBrowser, addView, hang, imageSequence, newTrackedScene, poseSequence
 from vtk.util.numpy_support import vtk_to_numpy

@@ -14,14 +14,14 @@ import headless
 import numpy as np
 import slicer
 import slicer.util
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.export import exportPath
-from DiffUSRenderLib.geometry import toVtk
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.parameters import ExportFormat
-from DiffUSRenderLib.real_image import readRealFrame
-from DiffUSRenderLib.run import RunState
-from DiffUSRenderLib.slice_node import mayBeOverwritten
+from DiffUSLib.errors import RenderError
+from DiffUSLib.render.export import exportPath
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameters import ExportFormat
+from DiffUSLib.render.real_image import readRealFrame
+from DiffUSLib.run import RunState
+from DiffUSLib.scene.slice_node import mayBeOverwritten
+from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, rotation, sliceArray
 from headless.register_fixtures import addBrowser, newTrackedScene, pixelInWorld, poseSequence
 
@@ -92,7 +92,7 @@ class ExportTest(unittest.TestCase):
             np.testing.assert_allclose(pixelInWorld(back, *pixel), pixelInWorld(shown, *pixel), atol=1e-3)
 
     def testASweepHoldsASliceAtEveryRecordedPose(self):
-        from diffus_render.sweep import read_sweep
+        from diffus.sweep.sweep import read_sweep
 
         self.record()
         path = self.choose(ExportFormat.IGS, "sweep.igs.mha")
@@ -109,7 +109,7 @@ class ExportTest(unittest.TestCase):
 
     def testARecordingMayMoveWhatTheProbeHangsUnder(self):
         """PLUS's chain: the tracked ProbeToReference above a calibration, and the patient under its own transform."""
-        from diffus_render.sweep import read_sweep
+        from diffus.sweep.sweep import read_sweep
 
         patient = addTransform(rotation(0, 0, 20, (5, -3, 2)), name="Patient")
         self.head.SetAndObserveTransformNodeID(patient.GetID())
@@ -131,7 +131,7 @@ class ExportTest(unittest.TestCase):
             np.testing.assert_allclose((toWorld @ (9, 30, 0, 1))[:3], pixelInWorld(shown, 9, 30), atol=1e-6)
 
     def testANonlinearTransformAboveTheVolumeIsHonoured(self):
-        from diffus_render.sweep import read_sweep
+        from diffus.sweep.sweep import read_sweep
         from vtk import vtkPoints, vtkThinPlateSplineTransform
 
         spline = vtkThinPlateSplineTransform()
@@ -310,7 +310,7 @@ class ExportTest(unittest.TestCase):
         self.assertNotEqual(named.SeriesInstanceUID, anonymous.SeriesInstanceUID)
 
     def testTheDatabaseKnowsTheStudyBest(self):
-        from DiffUSRenderLib.dicom_source import sourceOf
+        from DiffUSLib.scene.dicom import sourceOf
         from pydicom import Dataset, dcmwrite
         from pydicom.dataset import FileMetaDataset
         from pydicom.uid import ExplicitVRLittleEndian

@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import headless
 import numpy as np
 import slicer
-from DiffUSRenderLib import engine
-from DiffUSRenderLib.geometry import toVtk
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.parameters import ProbeSettings
-from DiffUSRenderLib.quality import LEAST_RAYS, LEAST_SAMPLES, AdaptiveQuality, reduced
+from DiffUSLib import engine
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameters import ProbeSettings
+from DiffUSLib.render.quality import LEAST_RAYS, LEAST_SAMPLES, AdaptiveQuality, reduced
+from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, observerCount, rotation, sliceArray
 
 RAYS, SAMPLES = 192, 400

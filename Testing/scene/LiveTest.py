@@ -12,10 +12,10 @@ import headless
 import numpy as np
 import slicer
 import slicer.util
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.geometry import toVtk
-from DiffUSRenderLib.live import LiveRendering
-from DiffUSRenderLib.logic import RenderLogic
+from DiffUSLib.errors import RenderError
+from DiffUSLib.render.live import LiveRendering
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, rotation, sliceArray
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.media import MediumCache, explainKind, guessKind, maskOnVolume, readVoxels
-from DiffUSRenderLib.parameters import MediumKind
+from DiffUSLib.errors import RenderError
+from DiffUSLib.kinds import MediumKind
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.scene.voxels import MediumCache, explainKind, guessKind, maskOnVolume, readVoxels
 from headless.fixtures import (
     addHead,
     addParameterNode,
@@ -170,7 +170,7 @@ class MediaTest(unittest.TestCase):
         with self.assertRaisesRegex(RenderError, "constant"):
             cache.medium(node, MediumKind.CT)
         with (
-            mock.patch("DiffUSRenderLib.media.readVoxels", side_effect=AssertionError),
+            mock.patch("DiffUSLib.scene.voxels.readVoxels", side_effect=AssertionError),
             self.assertRaisesRegex(RenderError, "constant"),
         ):
             cache.medium(node, MediumKind.CT)

@@ -15,12 +15,13 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.geometry import fromVtk, nodeToWorld, toVtk
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.media import guessKind
-from DiffUSRenderLib.parameters import MediumKind, ProbeType
-from DiffUSRenderLib.surface import BodySurface
+from DiffUSLib.errors import RenderError
+from DiffUSLib.kinds import MediumKind
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameters import ProbeType
+from DiffUSLib.scene.surface import BodySurface
+from DiffUSLib.scene.transforms import fromVtk, nodeToWorld, toVtk
+from DiffUSLib.scene.voxels import guessKind
 from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, rotation
 
 RADIUS, SPACING = 60.0, 4.0

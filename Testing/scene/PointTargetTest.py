@@ -12,8 +12,8 @@ import headless
 import numpy as np
 import slicer
 import vtk
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.parameters import ProbeType
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameters import ProbeType
 from headless.fixtures import addParameterNode, addTransform, addVolume, rotation, sliceArray, worldOfPixel
 
 SHAPE = (104, 110, 118)  # k, j, i: the whole fan lies inside

@@ -13,8 +13,9 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.parameters import EchoModel, MediumKind, ProbePreset, ProbeType, readParameters
+from DiffUSLib.kinds import MediumKind
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameters import EchoModel, ProbePreset, ProbeType, readParameters
 from headless.fixtures import addHead, addParameterNode, addTransform, rotation, sliceArray
 
 ON_TOP = rotation(180, 0, 0, (0, 58, 0))  # on the front of the head, looking to the back
@@ -123,7 +124,7 @@ class RenderTest(unittest.TestCase):
         self.assertIs(media.medium(self.head, MediumKind.CT), third)
 
     def testPresetsAreTheEnginesAndTheDefaultsAreTheFirst(self):
-        from diffus_render.probe.presets import preset_names
+        from diffus.probe.presets import preset_names
 
         names = {preset.value for preset in ProbePreset if preset is not ProbePreset.CUSTOM}
         self.assertEqual(names, set(preset_names()))
@@ -152,7 +153,7 @@ class RenderTest(unittest.TestCase):
         scene.SetSaveToXMLString(0)
         identifier = self.parameters.parameterNode.GetID()
 
-        from DiffUSRenderLib.parameter_node import RenderParameterNode
+        from DiffUSLib.render.parameter_node import RenderParameterNode
 
         other = slicer.vtkMRMLScene()
         other.SetLoadFromXMLString(1)

@@ -15,8 +15,8 @@ from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import headless
-from DiffUSRenderLib import torch_support
-from DiffUSRenderLib.errors import RenderError
+from DiffUSLib import torch_support
+from DiffUSLib.errors import RenderError
 
 # torch, and what the development environment has but Slicer has not
 NOT_IN_SLICER = ("torch", "PySide6", "click", "rich", "jaxtyping", "skimage", "matplotlib", "nilearn", "pandas")
@@ -36,7 +36,7 @@ LOAD_WITHOUT_TORCH = textwrap.dedent(
     import DiffUSRender
     scene = headless.newScene()
     logic = DiffUSRender.DiffUSRenderLogic()
-    from DiffUSRenderLib.errors import RenderError
+    from DiffUSLib.errors import RenderError
     from headless.fixtures import addHead, addParameterNode, addTransform
     parameters = addParameterNode(addHead(), addTransform())
     count = scene.GetNumberOfNodes()
@@ -46,7 +46,7 @@ LOAD_WITHOUT_TORCH = textwrap.dedent(
         print(error)
     assert scene.GetNumberOfNodes() == count
     probe = logic.createProbe(parameters)
-    assert probe is not None and "diffus_render.renderer" not in sys.modules
+    assert probe is not None and "diffus.render.renderer" not in sys.modules
     """
 )
 

@@ -16,11 +16,11 @@ import json
 import numpy as np
 import slicer
 import slicer.util
-from DiffUSRegisterLib.engine import readVolume
-from DiffUSRegisterLib.logic import RegisterLogic
-from DiffUSRegisterLib.parameters import OverlayMode, VolumeSource
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.parameters import MediumKind
+from DiffUSLib.errors import RenderError
+from DiffUSLib.kinds import MediumKind
+from DiffUSLib.register.engine import readVolume
+from DiffUSLib.register.logic import RegisterLogic
+from DiffUSLib.register.parameters import OverlayMode, VolumeSource
 from headless.fixtures import addHead, addSegmentation, addTransform, addVolume, rotation
 from headless.register_fixtures import (
     addBrowser,

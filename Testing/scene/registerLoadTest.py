@@ -17,11 +17,11 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 import slicer.util
-from diffus_render.sweep import TrackedSweep, write_sweep
-from DiffUSRegisterLib.engine import trackedSweep
-from DiffUSRegisterLib.sequences import loadSweep
-from DiffUSRegisterLib.ultrasound import readUltrasound
-from DiffUSRenderLib.errors import RenderError
+from diffus.sweep.sweep import TrackedSweep, write_sweep
+from DiffUSLib.errors import RenderError
+from DiffUSLib.register.engine import trackedSweep
+from DiffUSLib.register.load_sweep import loadSweep
+from DiffUSLib.scene.tracked import readUltrasound
 from headless.fixtures import addTransform, rotation
 from headless.register_fixtures import frameArray, newTrackedScene, pixelInWorld, registerParameters, snapshot
 

@@ -14,10 +14,10 @@ headless.prepare()
 import numpy as np
 import slicer
 import slicer.util
-from DiffUSRegisterLib.logic import RegisterLogic
-from DiffUSRegisterLib.overlay import OverlaySource, alignToFrame, greyRange
-from DiffUSRegisterLib.parameters import OverlayMode, ShownPose
-from DiffUSRenderLib.errors import RenderError
+from DiffUSLib.errors import RenderError
+from DiffUSLib.register.logic import RegisterLogic
+from DiffUSLib.register.overlay import OverlaySource, alignToFrame, greyRange
+from DiffUSLib.register.parameters import OverlayMode, ShownPose
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (
     addBrowser,

@@ -17,11 +17,11 @@ import tempfile
 import numpy as np
 import slicer
 import slicer.util
-from DiffUSRegisterLib.logic import RegisterLogic
-from DiffUSRegisterLib.parameter_node import RegisterParameterNode
-from DiffUSRegisterLib.result import ConfirmationNeeded, canUndo, leftBehind, stillMoved, whyNotAcceptable
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.geometry import toVtk
+from DiffUSLib.errors import RenderError
+from DiffUSLib.register.logic import RegisterLogic
+from DiffUSLib.register.parameter_node import RegisterParameterNode
+from DiffUSLib.register.result import ConfirmationNeeded, canUndo, leftBehind, stillMoved, whyNotAcceptable
+from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addSegmentation, addTransform, addVolume, rotation
 from headless.register_fixtures import (
     addBrowser,

@@ -15,9 +15,9 @@ import logging
 
 import numpy as np
 import slicer
-from DiffUSRegisterLib.logic import RegisterLogic
-from DiffUSRegisterLib.run import RunState
-from DiffUSRenderLib.errors import RenderError
+from DiffUSLib.errors import RenderError
+from DiffUSLib.register.logic import RegisterLogic
+from DiffUSLib.register.run import RunState
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (
     addBrowser,
@@ -186,7 +186,7 @@ class RegisterRunTest(unittest.TestCase):
         return self.newLogic(build)
 
     def testAnErrorOfTheEngineIsOneSentenceAndNothingIsLeft(self):
-        from diffus_render.errors import InputError
+        from diffus.errors import InputError
 
         before = self.look()
         logic = self.failing(InputError("The frames are too dark."))

@@ -19,15 +19,15 @@ from unittest import mock
 import numpy as np
 import slicer
 import slicer.util
-from diffus_register.registration import RigidRegistration, Settings
-from DiffUSRegisterLib import sample_case
-from DiffUSRegisterLib.parameter_node import RegisterParameterNode
-from DiffUSRegisterLib.parameters import missingInput
-from DiffUSRegisterLib.session import openSession
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.geometry import ijkToRas, nodeToWorld, toVtk
-from DiffUSRenderLib.logic import RenderLogic
-from DiffUSRenderLib.parameter_node import RenderParameterNode
+from diffus.register.registration import RigidRegistration, Settings
+from DiffUSLib.errors import RenderError
+from DiffUSLib.register import sample as sample_case
+from DiffUSLib.register.parameter_node import RegisterParameterNode
+from DiffUSLib.register.parameters import missingInput
+from DiffUSLib.register.session import openSession
+from DiffUSLib.render.logic import RenderLogic
+from DiffUSLib.render.parameter_node import RenderParameterNode
+from DiffUSLib.scene.transforms import ijkToRas, nodeToWorld, toVtk
 from headless.fixtures import addVolume
 from headless.register_fixtures import addView, newTrackedScene, snapshot
 

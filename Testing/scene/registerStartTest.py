@@ -13,9 +13,9 @@ import headless
 headless.prepare()
 import numpy as np
 import slicer
-from DiffUSRegisterLib.parameters import StartFrom, missingInput
-from DiffUSRegisterLib.start import readLandmarks, startPosition
-from DiffUSRenderLib.errors import RenderError
+from DiffUSLib.errors import RenderError
+from DiffUSLib.register.parameters import StartFrom, missingInput
+from DiffUSLib.register.start import readLandmarks, startPosition
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import hang, newTrackedScene, registerParameters, toWorld
 

@@ -15,10 +15,10 @@ headless.prepare()
 import numpy as np
 import slicer
 import slicer.util
-from DiffUSRegisterLib.engine import trackedSweep
-from DiffUSRegisterLib.ultrasound import Origin, readUltrasound, writeOrigin
-from DiffUSRenderLib.errors import RenderError
-from DiffUSRenderLib.geometry import toVtk
+from DiffUSLib.errors import RenderError
+from DiffUSLib.register.engine import trackedSweep
+from DiffUSLib.scene.tracked import Origin, readUltrasound, writeOrigin
+from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (
     addBrowser,

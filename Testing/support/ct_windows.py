@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffus_render.files import read_volume
-from diffus_render.medium import AcousticMedium
-from diffus_render.medium.tissue import label_table
-from diffus_render.probe import Probe, probe_preset
-from diffus_render.realism import WINDOWS, Anatomy, acoustic_window
-from diffus_render.renderer import UltrasoundRenderer
+from diffus.io.volumes import read_volume
+from diffus.medium import AcousticMedium
+from diffus.medium.tissue import label_table
+from diffus.probe import Probe, probe_preset
+from diffus.render.renderer import UltrasoundRenderer
+from diffus.studies.window import WINDOWS, Anatomy, acoustic_window
 from scipy import ndimage
 
 TABLE = "totalsegmentator-v1"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from diffus_render.medium import AcousticMedium
-from diffus_render.probe.geometry import Probe
-from diffus_render.renderer import UltrasoundRenderer
-from diffus_render.sweep import TrackedSweep
+from diffus.medium import AcousticMedium
+from diffus.probe.probe import Probe
+from diffus.render.renderer import UltrasoundRenderer
+from diffus.sweep.sweep import TrackedSweep
 
 from .phantoms import pose_from, probe_of
 

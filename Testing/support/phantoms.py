@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from diffus_render.medium.medium import AcousticMedium
-from diffus_render.probe.geometry import ConvexProbe, LinearProbe, PhasedProbe, Probe
+from diffus.medium.medium import AcousticMedium
+from diffus.probe.probe import ConvexProbe, LinearProbe, PhasedProbe, Probe
 
 TISSUE = (1.6, 0.5, 1.0, 1.0)  # MRayl, dB/(cm MHz), exponent, scattering
 

@@ -9,9 +9,9 @@ import slicer
 
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
-from DiffUSRenderLib import appearance
-from DiffUSRenderLib.parameters import ProbePreset, readParameters
-from DiffUSRenderLib.run import RunState
+from DiffUSLib.render import match as appearance
+from DiffUSLib.render.parameters import ProbePreset, readParameters
+from DiffUSLib.run import RunState
 from headless.fixtures import addHead
 from headless.match_fixtures import addRecording
 from headless.panels import renderPanel

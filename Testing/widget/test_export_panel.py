@@ -11,8 +11,8 @@ import slicer
 
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
-from DiffUSRenderLib.parameters import ExportFormat
-from DiffUSRenderLib.run import RunState
+from DiffUSLib.render.parameters import ExportFormat
+from DiffUSLib.run import RunState
 from headless.fixtures import addHead, addTransform, rotation, sliceArray
 from headless.panels import renderPanel
 from headless.qt_widgets import processEvents, savePicture
@@ -200,7 +200,7 @@ def test_the_choices_come_back_with_the_scene(panel, tmp_path):
 
 
 def test_every_widget_that_the_section_names_exists(panel):
-    code = (MODULE / "DiffUSRenderLib" / "export_panel.py").read_text(encoding="utf-8")
+    code = (MODULE / "DiffUSLib" / "export_panel.py").read_text(encoding="utf-8")
     used = set(re.findall(r"\b_?ui\.(export\w+)", code))
     assert len(used) > 8
     assert used <= set(vars(panel.ui))

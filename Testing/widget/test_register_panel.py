@@ -16,10 +16,10 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the p
 
 headless.prepare()
 
-from DiffUSRegisterLib.logic import RegisterLogic
-from DiffUSRegisterLib.parameters import RANGES, OverlayMode, ShownPose, StartFrom
-from DiffUSRegisterLib.run import RunState
-from DiffUSRenderLib.panel import runSoon
+from DiffUSLib.panel import runSoon
+from DiffUSLib.register.logic import RegisterLogic
+from DiffUSLib.register.parameters import RANGES, OverlayMode, ShownPose, StartFrom
+from DiffUSLib.register.run import RunState
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.panels import openPanel
 from headless.qt_widgets import processEvents, savePicture
@@ -287,7 +287,7 @@ def test_curve_and_report_are_shown_in_the_layout(panel, monkeypatch):
 
 def test_loading_a_sweep_chooses_it(panel, monkeypatch, tmp_path):
     import qt
-    from diffus_render.sweep import TrackedSweep, write_sweep
+    from diffus.sweep.sweep import TrackedSweep, write_sweep
 
     path = tmp_path / "new.igs.mha"
     poses = np.stack([rotation(0, 0, 0, (k, 0, 0)) for k in range(1, 4)])
@@ -320,7 +320,7 @@ def test_every_parameter_of_the_ui_exists_and_every_widget_of_the_code_exists(pa
     assert parameters
     assert set(parameters) <= set(panel.node.allParameters)
     assert len(parameters) == len(set(parameters))
-    used = set(re.findall(r"\bui\.(\w+)", (MODULE / "DiffUSRegisterLib" / "widget.py").read_text()))
+    used = set(re.findall(r"\bui\.(\w+)", (MODULE / "DiffUSLib.register" / "widget.py").read_text()))
     names = {widget.get("name") for widget in tree.iter("widget")}
     assert used - {"items"} <= names
 

@@ -14,8 +14,9 @@ import vtk
 
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
-from DiffUSRenderLib.geometry import toVtk
-from DiffUSRenderLib.parameters import RANGES, CompareMode, MediumKind, ProbePreset, ProbeType, readParameters
+from DiffUSLib.kinds import MediumKind
+from DiffUSLib.render.parameters import RANGES, CompareMode, ProbePreset, ProbeType, readParameters
+from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addTransform, addVolume, observerCount, rotation, sliceArray
 from headless.panels import openPanel
 from headless.qt_widgets import ctkCollapsibleButton, prepareQt, processEvents, qMRMLNodeComboBox, savePicture
@@ -224,10 +225,10 @@ def test_another_module_and_back_changes_nothing(panel):
 
 
 def test_the_panel_starts_from_the_engines_defaults(panel):
-    from diffus_render import probe_preset
-    from diffus_render.settings import RenderSettings
-    from DiffUSRenderLib.engine import _imageSettings, buildProbe
-    from DiffUSRenderLib.parameters import ImageSettings, ProbeSettings
+    from diffus import probe_preset
+    from diffus.render.settings import RenderSettings
+    from DiffUSLib.engine import _imageSettings, buildProbe
+    from DiffUSLib.render.parameters import ImageSettings, ProbeSettings
 
     ours, theirs = _imageSettings(ImageSettings()), RenderSettings()
     assert ours == {name: getattr(theirs, name) for name in ours}
@@ -312,7 +313,7 @@ def test_the_simulated_slice_is_never_offered_as_the_patient(panel):
 
 def addRealImage(panel) -> tuple:
     """A real frame, under a transform, of what the panel simulates, and the slice view's layers."""
-    import DiffUSRenderLib.geometry as geometry
+    import DiffUSLib.scene.transforms as geometry
 
     panel.node.depthMm, panel.node.fovDeg, panel.node.radiusMm = 80.0, 60.0, 30.0
     panel.ui.createProbeButton.click()
@@ -494,7 +495,7 @@ def _properties(element) -> dict[str, str]:
 
 
 def test_every_bound_parameter_exists_and_is_bound_once():
-    from DiffUSRenderLib.parameter_node import RenderParameterNode
+    from DiffUSLib.render.parameter_node import RenderParameterNode
 
     bound = [name for e in _elements() if (name := _properties(e).get("SlicerParameterName"))]
     assert len(bound) == len(set(bound))
@@ -504,7 +505,7 @@ def test_every_bound_parameter_exists_and_is_bound_once():
 
 def test_every_widget_that_the_code_names_exists():
     names = {e.get("name") for e in _elements()}
-    for path in (MODULE / "DiffUSRenderLib").glob("*.py"):
+    for path in (MODULE / "DiffUSLib").glob("*.py"):
         used = set(re.findall(r"\bui\.(\w+)", path.read_text(encoding="utf-8")))
         assert used <= names, path.name
         assert path.name != "widget.py" or len(used) > 20
@@ -537,7 +538,7 @@ def test_every_selector_gets_the_scene():
 
 
 def test_only_the_panel_knows_qt():
-    for path in (MODULE / "DiffUSRenderLib").glob("*.py"):
+    for path in (MODULE / "DiffUSLib").glob("*.py"):
         if path.name not in ("widget.py", "panel.py", "export_panel.py"):
             text = path.read_text(encoding="utf-8")
             assert not re.search(r"^\s*(import|from) (qt|ctk|PySide6|PythonQt)\b", text, re.M), path.name

@@ -1,5 +1,0 @@
-"""`_` and `translate`, as in DiffUSRenderLib."""
-
-from DiffUSRenderLib.i18n import _, translate
-
-__all__ = ["_", "translate"]

@@ -1,0 +1,1 @@
+"""What DiffUSRegister does on nodes."""

@@ -1,0 +1,166 @@
+"""MRI/CT and ultrasound on one frame, in a slice view: faded or as a checkerboard, at any position of the volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import slicer.util
+
+from ..i18n import _
+from ..scene.frame_view import alignToFrame, restoreView, viewState
+from ..scene.slice_views import compositeNode
+from ..scene.transforms import toVtk
+from .parameters import OverlayMode
+
+OVERLAY_ATTRIBUTE = "DiffUSRegister.Overlay"
+
+
+@dataclass(frozen=True)
+class OverlaySource:
+    """What the overlay is made from.
+
+    frames (K, rows, columns) in [0, 1], masks (1 or K, rows, columns) true in the fan; imageToWorld (K, 4, 4) from
+    (column, row, 0, 1); voxels (K, J, I) with ijkToRas, shown black at `low` and white at `high`.
+    """
+
+    frames: np.ndarray
+    masks: np.ndarray
+    imageToWorld: np.ndarray
+    voxels: np.ndarray
+    ijkToRas: np.ndarray
+    low: float
+    high: float
+
+    def ultrasound(self, number: int) -> np.ndarray:
+        """A frame as grey values, uint8 (rows, columns)."""
+        return (np.asarray(self.frames[number]) * 255).round().astype(np.uint8)
+
+    def volume(self, number: int, volumeToWorld: np.ndarray) -> np.ndarray:
+        """The volume, lying at `volumeToWorld` (4, 4), in the plane and on the pixels of a frame, uint8."""
+        from scipy import ndimage
+
+        pixelToIjk = np.linalg.inv(volumeToWorld @ self.ijkToRas) @ self.imageToWorld[number]
+        rows, columns = self.frames[number].shape
+        c, r = np.meshgrid(np.arange(columns), np.arange(rows))
+        i, j, k = (row[0] * c + row[1] * r + row[3] for row in pixelToIjk[:3])
+        values = ndimage.map_coordinates(
+            self.voxels, [k, j, i], output=np.float32, order=1, mode="constant", cval=self.low
+        )
+        grey = (values - self.low) / max(self.high - self.low, 1e-9)
+        return (np.clip(grey, 0, 1) * 255).round().astype(np.uint8)
+
+    def checkerboard(self, number: int, volumeToWorld: np.ndarray, sizeMm: float) -> np.ndarray:
+        """Fields of `sizeMm`, by turns from the frame (the first, top left) and from the volume, uint8.
+
+        Outside of the fan it is the volume everywhere.
+        """
+        rows, columns = self.frames[number].shape
+        spacing = np.linalg.norm(self.imageToWorld[number][:3, :2], axis=0)
+        c, r = np.floor(np.arange(columns) * spacing[0] / sizeMm), np.floor(np.arange(rows) * spacing[1] / sizeMm)
+        fan = self.masks[number if len(self.masks) > 1 else 0]
+        fromVolume = ((c[None, :] + r[:, None]) % 2 == 1) | ~fan
+        return np.where(fromVolume, self.volume(number, volumeToWorld), self.ultrasound(number))
+
+
+def greyRange(volumeNode, voxels: np.ndarray) -> tuple[float, float]:
+    """Grey values of black and white: those that the volume is displayed with, if they were set, else from `voxels`."""
+    display = volumeNode.GetDisplayNode() if volumeNode.IsA("vtkMRMLScalarVolumeNode") else None
+    if display is not None and not display.GetAutoWindowLevel() and display.GetWindow() > 0:
+        return display.GetLevel() - display.GetWindow() / 2, display.GetLevel() + display.GetWindow() / 2
+    return commonRange(voxels)
+
+
+def commonRange(voxels: np.ndarray) -> tuple[float, float]:
+    """The 1st and 99th percentile of the voxels; the smallest and largest where those are one."""
+    coarse = voxels[tuple(slice(None, None, max(1, size // 64)) for size in voxels.shape)]
+    low, high = np.percentile(coarse, [1.0, 99.0])
+    return (float(low), float(high)) if high > low else (float(voxels.min()), float(voxels.max()))
+
+
+class FrameOverlay:
+    """Two small volumes of one slice each, the frame and what lies over it, shown in a slice view in their plane.
+
+    The view is given back as it was found.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list = []
+        self._view = None
+        self._found: tuple | None = None
+        self._aligned: tuple | None = None
+
+    @property
+    def active(self) -> bool:
+        return bool(self._nodes)
+
+    @property
+    def nodes(self) -> tuple:
+        """The nodes of the frame and of what lies over it; empty when nothing is shown."""
+        return tuple(self._nodes)
+
+    def show(
+        self, view, source: OverlaySource, number: int, volumeToWorld: np.ndarray, mode: OverlayMode, settings
+    ) -> None:
+        """Shows frame `number` with the volume at `volumeToWorld`. settings: `fade` (0..1) and `checkerMm`."""
+        if self._view is not view or any(node.GetScene() is None for node in self._nodes):
+            self.hide()
+            self._keep(view)
+        if not self._nodes:
+            names = (_("Ultrasound frame (overlay)"), _("MRI/CT on the frame (overlay)"))
+            self._nodes = [_addSlice(view.GetScene(), name) for name in names]
+        frame, over = self._nodes
+        if mode is OverlayMode.CHECKERBOARD:
+            pixels, opacity = source.checkerboard(number, volumeToWorld, settings.checkerMm), 1.0
+        else:
+            pixels, opacity = source.volume(number, volumeToWorld), settings.fade
+        imageToWorld = source.imageToWorld[number]
+        for node, array in ((frame, source.ultrasound(number)), (over, pixels)):
+            if node.GetAttribute(OVERLAY_ATTRIBUTE) != str(number):
+                node.SetIJKToRASMatrix(toVtk(imageToWorld))
+                node.SetAttribute(OVERLAY_ATTRIBUTE, str(number))
+            slicer.util.updateVolumeFromArray(node, array[np.newaxis])
+        self._layers(opacity)
+        if self._aligned != (imageToWorld.tobytes(), source.frames[number].shape):
+            alignToFrame(view, imageToWorld, source.frames[number].shape)
+            self._aligned = (imageToWorld.tobytes(), source.frames[number].shape)
+
+    def hide(self) -> None:
+        """Gives the view back as it was, and removes the two volumes."""
+        if self._found is not None and self._view.GetScene() is not None:
+            restoreView(self._view, self._found)
+        for node in (*(volume.GetDisplayNode() for volume in self._nodes), *self._nodes):
+            if node is not None and node.GetScene() is not None:
+                node.GetScene().RemoveNode(node)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops every node without touching it, for a scene that closes."""
+        self._nodes, self._view, self._found, self._aligned = [], None, None, None
+
+    def _keep(self, view) -> None:
+        self._view, self._found = view, viewState(view)
+
+    def _layers(self, opacity: float) -> None:
+        composite = compositeNode(self._view)
+        if composite is None:
+            return
+        frame, over = self._nodes
+        composite.SetBackgroundVolumeID(frame.GetID())
+        composite.SetForegroundVolumeID(over.GetID())
+        composite.SetForegroundOpacity(opacity)
+
+
+def _addSlice(scene, name: str):
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
+    node.SetSaveWithScene(False)
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetSaveWithScene(False)
+    if scene.GetNodeByID("vtkMRMLColorTableNodeGrey"):
+        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    display.AutoWindowLevelOff()
+    display.SetWindowLevel(255.0, 127.5)
+    display.SetInterpolate(1)
+    return node

@@ -1,0 +1,1 @@
+"""What DiffUSRender does on nodes."""

@@ -1,0 +1,262 @@
+"""The real frame and the simulated one at the same pose: pixels, likeness, and both in one slice view."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import vtk
+
+from .. import engine
+from ..errors import RenderError
+from ..i18n import _
+from ..scene.frame_view import FrameView
+from ..scene.slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
+from ..scene.transforms import ijkToRas, isLinearToWorld, nodeToWorld, requireInvertible, toVtk, transformBetween
+from ..scene.voxels import MediumCache, watchedEvents
+from ..torch_support import requireTorch
+from .live import LiveRendering, Schedule
+from .parameters import CompareMode, ParameterReader, RenderParameters, missingForComparison
+from .quality import reduced
+from .real_image import SeenFan, frameToWorld, readRealFrame, seeFan
+from .side_by_side import sideBySide
+
+LEAST_SHARE = 0.05  # of the real fan that the volume must cover
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """NCC (-1 to 1) and SSIM (up to 1) of the two frames, over `share` (0 to 1) of the real fan.
+
+    SSIM takes as long as a frame: it is None for those of reduced quality.
+    """
+
+    ncc: float
+    ssim: float | None
+    share: float
+
+    def text(self) -> str:
+        """One line for the panel."""
+        if self.ssim is None:
+            return _("NCC {ncc:.2f}, over {share:.0%} of the fan").format(ncc=self.ncc, share=self.share)
+        return _("NCC {ncc:.2f}, SSIM {ssim:.2f}, over {share:.0%} of the fan").format(
+            ncc=self.ncc, ssim=self.ssim, share=self.share
+        )
+
+
+class FrameComparison:
+    """Renders at the pose of a real frame, on its pixels, whenever it, the volume or a setting changes.
+
+    media: whose medium is used. onResult: gets the line for the panel after every frame, or the sentence that says
+    why there is none. onStopped: gets the sentence when it must stop by itself. It goes on until `stop`.
+    """
+
+    def __init__(
+        self,
+        media: MediumCache,
+        schedule: Schedule,
+        onResult: Callable[[str], None],
+        onStopped: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._media, self._onResult, self._onStopped = media, onResult, onStopped
+        self.live = LiveRendering(
+            self._render,
+            self._watched,
+            schedule,
+            self._onStatus,
+            clock,
+            self._imageToVolume,
+            lambda: self._parameterNode.automaticQuality,
+            _("The comparison"),
+        )
+        self._frameView = FrameView()
+        self._parameterNode = None
+        self._fan: SeenFan | None = None
+        self._grid: engine.FanGrid | None = None
+        self._fanOf: tuple | None = None
+        self._fanPixelMm = np.zeros(2)
+        self._read = ParameterReader()
+        self._renderers = engine.RendererCache()
+        self._line = ""
+
+    @property
+    def view(self):
+        """The slice view that shows the comparison, or None."""
+        return self._frameView.view
+
+    def start(self, parameterNode) -> None:
+        """Compares from now on; raises RenderError, and starts nothing, where that cannot be."""
+        if sentence := missingForComparison(parameterNode):
+            raise RenderError(sentence)
+        readRealFrame(parameterNode.realImage)
+        requireTorch()
+        self._parameterNode = parameterNode
+        self.live.start(parameterNode.realImage.GetScene(), self._onLiveStopped)
+
+    def stop(self) -> None:
+        """Ends it, and gives the slice view back as it was found."""
+        self.live.stop()
+        self._frameView.giveBack()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops every node and what was made from them, for a scene that closes."""
+        self.live.stop()
+        self._frameView.forget()
+        self._parameterNode = self._fan = self._grid = self._fanOf = None
+        self._read.forget()
+        self._renderers = engine.RendererCache()
+
+    def compare(self, parameterNode, share: float = 1.0) -> Likeness:
+        """Renders the simulated frame, with `share` of the work, into its node, shows both and says how alike they are.
+
+        Raises RenderError where they are not comparable.
+        """
+        if sentence := missingForComparison(parameterNode):
+            raise RenderError(sentence)
+        requireTorch()
+        volume, image = parameterNode.inputVolume, parameterNode.realImage
+        real = readRealFrame(image)
+        fan = self._seenFan(image, real, parameterNode)
+        try:
+            renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, share))
+            medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask)
+            way = _wayToVolume(fan.probeToWorld(real.imageToWorld), volume)
+            simulated, covered = engine.renderAt(renderer, medium, way, self._grid)
+        except RenderError:
+            self._show(parameterNode, real, np.zeros_like(real.pixels))  # never an old picture over a new frame
+            raise
+        self._show(parameterNode, real, simulated)
+        return _likeness(real.pixels, simulated, covered, self._grid.inside, structural=share == 1.0)
+
+    # --- live
+
+    def _render(self, share: float) -> None:
+        try:
+            self._line = self.compare(self._parameterNode, share).text()
+        finally:
+            self.live.observe()
+
+    def _onStatus(self, sentence: str) -> None:
+        self._onResult(_("Not comparable: {why}").format(why=sentence) if sentence else self._line)
+
+    def _watched(self) -> dict[object, tuple]:
+        node = self._parameterNode
+        watched: dict[object, tuple] = {node.parameterNode: (vtk.vtkCommand.ModifiedEvent,)}
+        for item in (node.inputVolume, node.mask, node.realImage):
+            watched.update(watchedEvents(item))
+        for item in (node.comparedSlice, node.compareView):
+            if item is not None:
+                watched[item] = ()
+        return watched
+
+    def _imageToVolume(self) -> np.ndarray | None:
+        volume, image = self._parameterNode.inputVolume, self._parameterNode.realImage
+        if volume is None or image is None or not isLinearToWorld(volume.GetParentTransformNode()):
+            return None
+        return _worldToVolume(volume) @ frameToWorld(image)
+
+    def _onLiveStopped(self, sentence: str) -> None:
+        parameterNode = self._parameterNode
+        closing = parameterNode is None or parameterNode.parameterNode.GetScene() is None
+        if closing or parameterNode.parameterNode.GetScene().IsClosing():
+            self.forget()
+        else:
+            self.stop()
+        if not closing:
+            parameterNode.compare = False
+        self._onResult("")
+        self._onStopped(sentence)
+
+    # --- one frame
+
+    def _seenFan(self, image, real, parameterNode) -> SeenFan:
+        """The fan of the image, seen once until another image, or one of other size, comes."""
+        key = (image.GetID(), real.pixels.shape)
+        # A tracker's matrices are rigid but for some digits.
+        if key != self._fanOf or not np.allclose(real.mmPerPixel, self._fanPixelMm, rtol=2e-3):
+            self._fan = seeFan(image, self._read(parameterNode).probe)
+            self._grid = engine.fanGrid(self._fan.probe, self._fan.probePoints(real.pixels.shape))
+            self._fanOf, self._fanPixelMm = key, real.mmPerPixel
+        return self._fan
+
+    def _show(self, parameterNode, real, simulated: np.ndarray) -> None:
+        image = parameterNode.realImage
+        pixels = (simulated * 255).round().astype(np.uint8)
+        pixelToParent = _pixelToParent(image)
+        parent = image.GetParentTransformNode()
+        slices = _outputNode(parameterNode, "comparedSlice", _("Simulated at the real frame"))
+        updateSliceNode(slices, pixels, pixelToParent, parent)
+        if parameterNode.compareMode is CompareMode.BLENDED:
+            shown = (image, slices, parameterNode.compareFade, real.imageToWorld, pixels.shape)
+        else:
+            pair, shift = sideBySide((real.pixels * 255).round().astype(np.uint8), pixels)
+            node = _outputNode(parameterNode, "comparedPair", _("Real and simulated side by side"))
+            updateSliceNode(node, pair, pixelToParent @ shift, parent)
+            shown = (node, None, 0.0, real.imageToWorld @ shift, pair.shape)
+        self._frameView.show(parameterNode.compareView, *shown)
+
+
+def _outputNode(parameterNode, parameter: str, name: str):
+    """The node that a parameter names, made if there is none that may be written over."""
+    node = getattr(parameterNode, parameter)
+    if node is None or not mayBeOverwritten(node):
+        node = createSliceNode(parameterNode.realImage.GetScene(), name)
+        setattr(parameterNode, parameter, node)
+    return node
+
+
+def _withFan(parameters: RenderParameters, fan: SeenFan, share: float) -> RenderParameters:
+    """The settings with the fan of the real image, for `share` of the work."""
+    seen = fan.probe
+    probe = replace(
+        parameters.probe,
+        probeType=seen.probeType,
+        depthMm=seen.depthMm,
+        fovDeg=seen.fovDeg,
+        radiusMm=seen.radiusMm,
+        widthMm=seen.widthMm,
+        focusMm=min(parameters.probe.focusMm, seen.depthMm),
+    )
+    return replace(parameters, probe=reduced(probe, share))
+
+
+def _wayToVolume(probeToWorld: np.ndarray, volume):
+    """From the probe to the volume's own RAS: a matrix, or a transform where one above the volume is nonlinear."""
+    parent = volume.GetParentTransformNode()
+    if isLinearToWorld(parent):
+        return _worldToVolume(volume) @ probeToWorld
+    way = vtk.vtkGeneralTransform()
+    way.Concatenate(transformBetween(None, parent))
+    way.Concatenate(toVtk(probeToWorld))  # the last is applied first
+    return way
+
+
+def _worldToVolume(volume) -> np.ndarray:
+    """World to the volume's own RAS, (4, 4); what is above it must be linear. RenderError where it is singular."""
+    parent = volume.GetParentTransformNode()
+    matrix = nodeToWorld(parent)
+    requireInvertible(matrix, parent.GetName() if parent is not None else "")
+    return np.linalg.inv(matrix)
+
+
+def _pixelToParent(image) -> np.ndarray:
+    """(column, row, 0, 1) of an image node to what it hangs under, (4, 4), right-handed."""
+    matrix = ijkToRas(image)
+    if np.linalg.det(matrix[:3, :3]) < 0:
+        matrix[:3, 2] *= -1
+    return matrix
+
+
+def _likeness(
+    real: np.ndarray, simulated: np.ndarray, covered: np.ndarray, fan: np.ndarray, structural: bool
+) -> Likeness:
+    share = covered.sum() / max(1, fan.sum())
+    if share < LEAST_SHARE:
+        raise RenderError(_("The volume covers {share:.0%} of the real fan; move one of them.").format(share=share))
+    if real[covered].max() <= 0:
+        raise RenderError(_("The real image is black where the volume lies."))
+    return Likeness(*engine.likeness(real, simulated, covered, structural), float(share))

@@ -1,0 +1,178 @@
+"""Export of the simulated slice, or of a sweep simulated along a recording, to files or into the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import slicer
+
+from .. import engine
+from ..errors import RenderError
+from ..i18n import _
+from ..run import RunState, Schedule, SteppedRun
+from ..scene.dicom import sourceOf
+from ..scene.recorded_poses import ProbePose, presentPose, recordedPoses
+from ..scene.sequences import addTrackedSweep
+from ..scene.slice_node import LEVEL, WINDOW
+from ..scene.voxels import MediumCache
+from ..torch_support import requireTorch
+from .acoustic_maps import showAcousticMaps
+from .parameters import ExportFormat, missingForExport, readParameters
+
+RENDERING_SHARE = 0.85  # of the progress bar; the rest is for writing
+# What a file of each format ends with: of one slice, and of a sweep.
+ENDINGS = {
+    ExportFormat.NRRD: (".nrrd", ".seq.nrrd"),
+    ExportFormat.IGS: (".igs.mha", ".igs.mha"),
+    ExportFormat.PNG: (".png", ".png"),
+    ExportFormat.GIF: (".gif", ".gif"),
+    ExportFormat.MP4: (".mp4", ".mp4"),
+    ExportFormat.DICOM: (".dcm", ".dcm"),
+}
+
+
+@dataclass(frozen=True)
+class ExportState:
+    """How far an export is: whether it renders or writes already, and the share that is done, 0 to 1."""
+
+    writing: bool
+    progress: float
+
+
+def exportPath(parameterNode) -> Path:
+    """The file to be written: the chosen one, with the ending that the format needs instead of another format's."""
+    path = Path(parameterNode.exportPath.strip()).expanduser()
+    name = path.name
+    if not name:
+        raise RenderError(_("Choose the file to write."))
+    known = {ending for pair in ENDINGS.values() for ending in pair}
+    for ending in sorted(known, key=len, reverse=True):
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)]
+            break
+    return path.with_name(name + ENDINGS[parameterNode.exportFormat][parameterNode.exportBrowser is not None])
+
+
+class ExportRun(SteppedRun):
+    """An export that the event loop steps through."""
+
+    def busyText(self) -> str:
+        return _("An export is running: cancel it first.")
+
+    def failedText(self, error: Exception) -> str:
+        return _("The export has stopped after an error: {error}").format(error=error)
+
+
+class SliceExport:
+    """Exports what a parameter node says, in steps; a failed or cancelled export leaves neither file nor node.
+
+    media: where the medium comes from. schedule: calls a function once, soon, from the event loop.
+    onState: gets every `ExportState`. onEnded: gets one sentence at the end: what was written, or why nothing was.
+    """
+
+    def __init__(self, media: MediumCache, schedule: Schedule) -> None:
+        self.onState: Callable[[ExportState], None] = lambda state: None
+        self.onEnded: Callable[[str], None] = lambda sentence: None
+        self._media, self._report = media, ""
+        self._run = ExportRun(
+            schedule, lambda state: self.onState(state), lambda: self.onEnded(self._report), self._onStopped
+        )
+
+    @property
+    def state(self) -> RunState:
+        return self._run.state
+
+    def start(self, parameterNode) -> None:
+        """Begins; raises RenderError, in one sentence, for what can be seen to be wrong at once."""
+        if self.state is not RunState.IDLE:
+            raise RenderError(self._run.busyText())
+        self._run.start(self.steps(parameterNode))
+
+    def steps(self, parameterNode) -> Iterator[ExportState]:
+        """The whole export as an iterator, for those who have no event loop; the inputs are read now."""
+        if sentence := missingForExport(parameterNode):
+            raise RenderError(sentence)
+        requireTorch()
+        volume, probe, browser = parameterNode.inputVolume, parameterNode.probeTransform, parameterNode.exportBrowser
+        poses = [presentPose(probe, volume)] if browser is None else recordedPoses(probe, volume, browser)
+        write = self._sceneWriter(browser)
+        if parameterNode.exportFormat is not ExportFormat.SCENE:
+            write = self._fileWriter(parameterNode, len(poses))
+        renderer = engine.buildRenderer(readParameters(parameterNode))
+        kind, mask = parameterNode.kind, parameterNode.mask
+        return self._steps(poses, renderer, lambda: self._media.medium(volume, kind, mask), write)
+
+    def cancel(self) -> None:
+        """Stops before the next step."""
+        self._run.cancel(_("The export was cancelled; nothing was written."))
+
+    def abort(self, sentence: str) -> None:
+        """Stops at once, for a scene that closes."""
+        self._run.abort(sentence)
+
+    def showMaps(self, parameterNode) -> list:
+        """The acoustic maps of the input as volumes in the scene; raises RenderError without one."""
+        if parameterNode is None or parameterNode.inputVolume is None:
+            raise RenderError(_("Choose a volume (MRI, CT) or a segmentation."))
+        requireTorch()
+        return showAcousticMaps(parameterNode, self._media)
+
+    def _onStopped(self, sentence: str) -> None:
+        self.onEnded(sentence)
+
+    def _steps(self, poses: list[ProbePose], renderer, buildMedium, write) -> Iterator[ExportState]:
+        self._report = ""
+        yield ExportState(False, 0.0)
+        medium = buildMedium()
+        pixels = []
+        for number, pose in enumerate(poses):
+            pixels.append(engine.renderPixels(renderer, medium, pose.probeToVolume))
+            yield ExportState(False, RENDERING_SHARE * (number + 1) / len(poses))
+        frames = engine.simulatedFrames(
+            renderer,
+            np.stack(pixels),
+            np.stack([pose.probeToWorld for pose in poses]),
+            np.array([pose.seconds for pose in poses]),
+        )
+        yield from write(frames)
+
+    def _fileWriter(self, parameterNode, count: int) -> Callable:
+        path = exportPath(parameterNode)
+        engine.checkExport(path, count)
+        isDicom = parameterNode.exportFormat is ExportFormat.DICOM
+        source = sourceOf(parameterNode.inputVolume) if isDicom else None
+        includePatient = parameterNode.exportPatient
+
+        def write(frames) -> Iterator[ExportState]:
+            for done in engine.exportFrames(frames, path, source, includePatient):
+                yield ExportState(True, RENDERING_SHARE + (1 - RENDERING_SHARE) * done / count)
+            series = path.suffix == ".png" and count > 1
+            text = _("Written: {path} (1 slice).") if count == 1 else _("Written: {path} ({n} slices).")
+            self._report = text.format(path=path.with_suffix("") if series else path, n=count)
+
+        return write
+
+    def _sceneWriter(self, browser) -> Callable:
+        scene = slicer.mrmlScene
+
+        def write(frames) -> Iterator[ExportState]:
+            yield ExportState(True, RENDERING_SHARE)
+            added = addTrackedSweep(
+                scene,
+                scene.GenerateUniqueName(_("Simulated {name}").format(name=browser.GetName())),
+                frames.pixels,
+                frames.pixel_to_probe,
+                frames.probe_to_reference,
+                "ProbeToReference",
+                frames.timestamps.tolist(),
+                simulated=True,
+            )
+            display = added.GetProxyNode(added.GetMasterSequenceNode()).GetDisplayNode()
+            display.AutoWindowLevelOff()
+            display.SetWindowLevel(WINDOW, LEVEL)
+            self._report = _("'{name}' plays the simulated sweep.").format(name=added.GetName())
+
+        return write

@@ -1,0 +1,312 @@
+"""What the module does, on nodes alone: render, follow the probe, place it, draw its fan, drive a slice view."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import slicer
+import vtk
+
+from .. import engine
+from ..errors import RenderError
+from ..i18n import _
+from ..scene.fan_model import createFanModel, updateFanModel
+from ..scene.probe import SkinPointPicker, createProbe, createSkinPoint, placeAtSliceView, placeOnSkin
+from ..scene.slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
+from ..scene.slice_views import SliceViewDriver
+from ..scene.surface import BodySurface
+from ..scene.transforms import probeToVolume
+from ..scene.voxels import MediumCache, watchedEvents
+from ..torch_support import isTorchInstalled, requireTorch
+from .compare import FrameComparison
+from .export import SliceExport
+from .live import LiveRendering, Schedule
+from .match import AppearanceMatch
+from .parameters import ParameterReader, ProbePreset, ProbeSettings, ProbeType, missingInput, readParameters, writeProbe
+from .quality import reduced
+from .real_image import seeFan
+
+
+class RenderLogic:
+    """The scene layer. Inputs and settings come from a parameter node (`RenderParameterNode`, or alike by attribute).
+
+    schedule: calls a function once, soon or after the seconds given, from the application's event loop; Live and the
+        comparison need it.
+    onStatus: gets one sentence for the user, or "" after a frame that went well.
+    clock: gives the seconds that Live measures its frames by.
+    onCompared: gets the line that says how alike the real and the simulated frame are, or why that cannot be said.
+    Every method raises RenderError, with one sentence and nothing changed, for input that cannot be used.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        onStatus: Callable[[str], None] = lambda sentence: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.schedule, self.onStatus = schedule, onStatus
+        self.onCompared: Callable[[str], None] = lambda line: None
+        self.live = LiveRendering(
+            self._renderLive,
+            self._watched,
+            lambda *call: self.schedule(*call),
+            lambda sentence: self.onStatus(sentence),
+            clock,
+            self._livePose,
+            lambda: self._parameterNode.automaticQuality,
+        )
+        self._media = MediumCache()
+        self.comparison = FrameComparison(
+            self._media,
+            lambda *call: self.schedule(*call),
+            lambda line: self.onCompared(line),
+            lambda sentence: self.onStatus(sentence),
+            clock,
+        )
+        self.export = SliceExport(self._media, lambda *call: self.schedule(*call))
+        self.appearance = AppearanceMatch(self._media, lambda *call: self.schedule(*call))
+        self._read = ParameterReader()
+        self._renderers = engine.RendererCache()
+        self._fanShape: tuple | None = None
+        self._parameterNode = None
+        self._picker: SkinPointPicker | None = None
+        self._driver = SliceViewDriver()
+        self._driven: tuple | None = None
+
+    # --- one slice
+
+    def render(self, parameterNode, share: float = 1.0):
+        """Renders the slice at the probe's present pose into the output node, made if there is none; returns it.
+
+        share: how much of a frame's work is to be done, 0 to 1, at the expense of quality.
+        """
+        volume, probe, output = self._inputs(parameterNode)
+        way = probeToVolume(probe, volume)
+        requireTorch()
+        parameters = self._read(parameterNode)
+        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, share)))
+        medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask)
+        pixels = engine.renderPixels(renderer, medium, way)
+        if output is None:
+            output = createSliceNode(probe.GetScene())
+            parameterNode.outputSlice = output
+        updateSliceNode(output, pixels, engine.pixelToProbe(renderer.probe), probe)
+        self.updateFan(parameterNode)
+        self.updateDriving(parameterNode)
+        return output
+
+    def _inputs(self, parameterNode) -> tuple:
+        if sentence := missingInput(parameterNode):
+            raise RenderError(sentence)
+        volume, output = parameterNode.inputVolume, parameterNode.outputSlice
+        if output is not None and output.GetID() == volume.GetID():
+            raise RenderError(_("The simulated slice cannot replace the input volume: choose another output."))
+        if output is not None and not mayBeOverwritten(output):
+            raise RenderError(
+                _("'{name}' holds another image, which would be lost: choose another output.").format(
+                    name=output.GetName()
+                )
+            )
+        return volume, parameterNode.probeTransform, output
+
+    # --- live
+
+    def startLive(self, parameterNode) -> None:
+        """Follows probe, volume and settings from now on: until `stopLive`, or until a node or the scene goes."""
+        if self.schedule is None:
+            raise RenderError(_("Live needs the event loop of an application; render single slices instead."))
+        volume, probe, _output = self._inputs(parameterNode)
+        probeToVolume(probe, volume)
+        requireTorch()
+        self._parameterNode = parameterNode
+        self.live.start(probe.GetScene(), self._onLiveStopped)
+
+    def stopLive(self) -> None:
+        """Stops following; the slice stays as it is."""
+        self.live.stop()
+        self._parameterNode = None
+
+    def _renderLive(self, share: float) -> None:
+        try:
+            self.render(self._parameterNode, share)
+        finally:
+            self.live.observe()  # the user may have chosen another volume or probe, and the output may be new
+
+    def _livePose(self) -> np.ndarray | None:
+        volume, probe = self._parameterNode.inputVolume, self._parameterNode.probeTransform
+        way = None if None in (volume, probe) else probeToVolume(probe, volume)
+        return way if isinstance(way, np.ndarray) else None
+
+    def _watched(self) -> dict[object, tuple]:
+        parameterNode = self._parameterNode
+        watched: dict[object, tuple] = {parameterNode.parameterNode: (vtk.vtkCommand.ModifiedEvent,)}
+        for node in (parameterNode.inputVolume, parameterNode.mask):
+            watched.update(watchedEvents(node))
+        if (probe := parameterNode.probeTransform) is not None:
+            watched[probe] = (slicer.vtkMRMLTransformableNode.TransformModifiedEvent,)
+        if parameterNode.outputSlice is not None:
+            watched[parameterNode.outputSlice] = ()
+        return watched
+
+    def _onLiveStopped(self, sentence: str) -> None:
+        parameterNode, self._parameterNode = self._parameterNode, None
+        self._media.clear()
+        if parameterNode is not None and parameterNode.parameterNode.GetScene() is not None:
+            parameterNode.live = False
+        self.onStatus(sentence)
+
+    # --- the real image
+
+    def startComparison(self, parameterNode) -> None:
+        """Shows the real and the simulated frame together from now on, also while a recording is played."""
+        if self.schedule is None:
+            raise RenderError(_("Live needs the event loop of an application; render single slices instead."))
+        self.comparison.start(parameterNode)
+
+    def stopComparison(self) -> None:
+        """Stops comparing, and gives the slice view back."""
+        self.comparison.stop()
+
+    def probeFromImage(self, parameterNode) -> str:
+        """Gives the probe the fan that the real image shows, and says which, in one line."""
+        if parameterNode.realImage is None:
+            raise RenderError(_("Choose a real ultrasound image under Inputs."))
+        requireTorch()
+        seen = seeFan(parameterNode.realImage, readParameters(parameterNode).probe).probe
+        writeProbe(parameterNode, seen)
+        parameterNode.preset = ProbePreset.CUSTOM
+        shape = {
+            ProbeType.CONVEX: _("radius {radius:.0f} mm, {fov:.0f}°"),
+            ProbeType.PHASED: _("{fov:.0f}°"),
+            ProbeType.LINEAR: _("{width:.0f} mm wide"),
+        }[seen.probeType].format(radius=seen.radiusMm, fov=seen.fovDeg, width=seen.widthMm)
+        return _("Seen in the image: {type}, {shape}, {depth:.0f} mm deep. Set frequency and focus by hand.").format(
+            type=seen.probeType.label(), shape=shape, depth=seen.depthMm
+        )
+
+    # --- the probe
+
+    def createProbe(self, parameterNode, sliceViewNode=None):
+        """A new probe, chosen in the parameter node, placed at a slice view if there are one and a volume."""
+        if isTorchInstalled():
+            requireTorch()  # one that is there but broken is told of before anything is made
+        probe = createProbe(slicer.mrmlScene)
+        parameterNode.probeTransform = probe
+        if sliceViewNode is not None:
+            placeAtSliceView(probe, sliceViewNode, self._surface(parameterNode))
+        self.updateFan(parameterNode)
+        return probe
+
+    def placeAtSliceView(self, parameterNode, sliceViewNode) -> None:
+        """Puts the probe onto the skin above the centre of a slice view, in its plane, looking down the screen."""
+        if sliceViewNode is None:
+            raise RenderError(_("Choose a slice view first."))
+        placeAtSliceView(self._probe(parameterNode), sliceViewNode, self._surface(parameterNode))
+        self.updateFan(parameterNode)
+
+    def placeOnSkin(self, parameterNode, point: np.ndarray) -> None:
+        """Puts the probe onto the skin nearest to `point`, (3,) world mm, looking into the body."""
+        surface = self._surface(parameterNode)
+        if surface is None:
+            raise RenderError(_("Choose a volume (MRI, CT) or a segmentation."))
+        placeOnSkin(self._probe(parameterNode), point, surface)
+        self.updateFan(parameterNode)
+
+    def startPicking(self, parameterNode, onEnded: Callable[[], None] = lambda: None) -> None:
+        """Waits for one click in any view and places the probe there; `onEnded` is called then, or when cancelled."""
+        self._probe(parameterNode)
+        if parameterNode.inputVolume is None:
+            raise RenderError(_("Choose a volume (MRI, CT) or a segmentation."))
+        if parameterNode.skinPoint is None:
+            parameterNode.skinPoint = createSkinPoint(slicer.mrmlScene)
+        self.cancelPicking()
+        self._picker = SkinPointPicker(lambda point: self._onPicked(parameterNode, point), onEnded)
+        self._picker.start(slicer.mrmlScene, parameterNode.skinPoint)
+
+    @property
+    def picking(self) -> bool:
+        """Whether a click is awaited."""
+        return self._picker is not None and self._picker.active
+
+    def cancelPicking(self) -> None:
+        """Forgets a click that has not come yet."""
+        if self._picker is not None:
+            self._picker.stop()
+            self._picker = None
+
+    def _onPicked(self, parameterNode, point: np.ndarray) -> None:
+        try:
+            self.placeOnSkin(parameterNode, point)
+        except RenderError as error:
+            self.onStatus(str(error))
+
+    def _probe(self, parameterNode):
+        if parameterNode.probeTransform is None:
+            raise RenderError(_("Choose the probe's transform, or create a probe."))
+        return parameterNode.probeTransform
+
+    def _surface(self, parameterNode) -> BodySurface | None:
+        volume = parameterNode.inputVolume
+        return None if volume is None else BodySurface(volume, parameterNode.kind)
+
+    def applyPreset(self, parameterNode, preset: ProbePreset) -> None:
+        """Writes the numbers of one of the engine's presets into the parameter node."""
+        requireTorch()
+        present = readParameters(parameterNode).probe
+        writeProbe(parameterNode, engine.presetSettings(preset.value, present))
+
+    # --- what is shown of it
+
+    def updateFan(self, parameterNode) -> None:
+        """Draws, reshapes or hides the fan as the parameter node says; without PyTorch there is none yet."""
+        probe, model = parameterNode.probeTransform, parameterNode.fanModel
+        if model is not None:
+            model.SetDisplayVisibility(bool(parameterNode.showFan and probe))
+        if probe is None or not parameterNode.showFan or not isTorchInstalled():
+            return
+        shape: ProbeSettings = self._read(parameterNode).probe
+        if model is not None and self._fanShape == (model.GetID(), probe.GetID(), shape):
+            return
+        requireTorch()
+        outline = engine.fanOutline(engine.buildProbe(shape))
+        if model is None:
+            model = createFanModel(probe.GetScene(), probe)
+            parameterNode.fanModel = model
+        updateFanModel(model, outline, probe)
+        self._fanShape = (model.GetID(), probe.GetID(), shape)
+
+    def updateDriving(self, parameterNode) -> None:
+        """Lets the chosen slice view follow the probe once there is a slice, or lets it go, as the node says."""
+        view, probe, output = parameterNode.sliceView, parameterNode.probeTransform, parameterNode.outputSlice
+        compared = view is not None and self.comparison.live.running and view is parameterNode.compareView
+        if not parameterNode.driveSliceView or None in (view, probe, output) or compared or not isTorchInstalled():
+            self.stopDriving()
+            return
+        shape = self._read(parameterNode).probe
+        driven = (view.GetID(), probe.GetID(), output.GetID(), shape)
+        if driven != self._driven:
+            requireTorch()
+            corners = engine.fanOutline(engine.buildProbe(shape))
+            low, high = corners.min(0), corners.max(0)
+            self._driver.start(view, probe, output, high - low, np.append((low + high) / 2, 0.0))
+            self._driven = driven
+
+    def stopDriving(self) -> None:
+        """Lets the slice view stay where it is."""
+        self._driver.stop()
+        self._driven = None
+
+    def forgetScene(self) -> None:
+        """Drops every observer and every node, for a scene that closes or a module that goes."""
+        self.export.abort(_("The export has stopped: the scene was closed."))
+        self.appearance.forget(_("The match has stopped: the scene was closed."))
+        self.stopLive()
+        self.comparison.stop()
+        self.stopDriving()
+        self.cancelPicking()
+        self._media.clear()
+        self._read.forget()
+        self._fanShape = None

@@ -1,0 +1,227 @@
+"""Display and beam of the simulation matched to a real recording that lies in its place, in steps, and undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import slicer.util
+
+from .. import engine
+from ..errors import RenderError
+from ..i18n import _
+from ..run import RunState, Schedule, SteppedRun
+from ..scene.recorded_poses import toWorldAt
+from ..scene.transforms import ijkToRas, isLinearToWorld, nodeToWorld
+from ..scene.voxels import MediumCache
+from ..torch_support import requireTorch
+from .parameters import (
+    RANGES,
+    ImageSettings,
+    ProbePreset,
+    RenderParameters,
+    missingForMatch,
+    readParameters,
+    writeProbe,
+)
+from .real_image import frameToWorld, greyPixels, readRealFrame, seeFan
+
+MOST_FRAMES = 24  # of a recording, evenly taken
+FITTED_FRAMES, STEPS = 6, 16
+
+
+@dataclass(frozen=True)
+class MatchState:
+    """The share that is done, 0 to 1."""
+
+    progress: float
+
+
+class MatchRun(SteppedRun):
+    """A match that the event loop steps through."""
+
+    def busyText(self) -> str:
+        return _("A match is running: cancel it first.")
+
+    def failedText(self, error: Exception) -> str:
+        return _("The match has stopped after an error: {error}").format(error=error)
+
+
+class AppearanceMatch:
+    """Fits gain, time gain, dynamic range, noise, focus and frequency, and writes them into the parameter node.
+
+    The real image of the parameter node, and the frames of the recording that plays it, must lie in their place in the
+    volume. media: where the medium comes from. schedule: calls a function once, soon, from the event loop.
+    onState: gets every `MatchState`. onEnded: gets one sentence at the end: NCC before and after, or why there is none.
+    """
+
+    def __init__(self, media: MediumCache, schedule: Schedule) -> None:
+        self.onState: Callable[[MatchState], None] = lambda state: None
+        self.onEnded: Callable[[str], None] = lambda sentence: None
+        self._media, self._report = media, ""
+        self._before: tuple[RenderParameters, ProbePreset] | None = None
+        self._run = MatchRun(
+            schedule,
+            lambda state: self.onState(state),
+            lambda: self.onEnded(self._report),
+            lambda sentence: self.onEnded(sentence),
+        )
+
+    @property
+    def state(self) -> RunState:
+        return self._run.state
+
+    @property
+    def undoable(self) -> bool:
+        """Whether there is a match to be undone."""
+        return self._before is not None
+
+    def start(self, parameterNode) -> None:
+        """Begins; raises RenderError, in one sentence, for what can be seen to be wrong at once."""
+        if self.state is not RunState.IDLE:
+            raise RenderError(self._run.busyText())
+        self._run.start(self.steps(parameterNode))
+
+    def steps(self, parameterNode) -> Iterator[MatchState]:
+        """The whole match as an iterator, for those who have no event loop; the frames are read now."""
+        if sentence := missingForMatch(parameterNode):
+            raise RenderError(sentence)
+        requireTorch()
+        parameters = readParameters(parameterNode)
+        volume, kind, mask = parameterNode.inputVolume, parameterNode.kind, parameterNode.mask
+        sweep = readSweep(parameterNode.realImage, volume, parameters)
+        return self._steps(parameterNode, parameters, sweep, lambda: self._media.medium(volume, kind, mask))
+
+    def cancel(self) -> None:
+        """Stops before the next step."""
+        self._run.cancel(_("The match was cancelled; nothing was changed."))
+
+    def undo(self, parameterNode) -> None:
+        """Writes the numbers from before the last match; raises RenderError where there is none."""
+        if self._before is None:
+            raise RenderError(_("There is no match to undo."))
+        parameters, preset = self._before
+        _write(parameterNode, parameters, preset)
+        self._before = None
+
+    def forget(self, sentence: str) -> None:
+        """Stops at once, and drops what could be undone, for a scene that closes."""
+        self._run.abort(sentence)
+        self._before = None
+
+    def _steps(self, parameterNode, parameters, sweep, buildMedium) -> Iterator[MatchState]:
+        self._report = ""
+        yield MatchState(0.0)
+        medium = buildMedium()
+        fit = engine.appearanceFit(medium, sweep, parameters.image, FITTED_FRAMES, STEPS)
+        with engine.engineErrors():
+            for state in fit:
+                yield MatchState(state.step / (state.steps + 1))
+        self._before = parameters, parameterNode.preset
+        _write(parameterNode, _matched(parameters, sweep, fit.result), ProbePreset.CUSTOM)
+        self._report = _told(fit.result)
+
+
+def readSweep(image, volume, parameters: RenderParameters) -> engine.SeenSweep:
+    """The frames of a real image's recording (the image alone without one) in the volume's own RAS.
+
+    Raises RenderError where they are no frames, show no fan, or lie under a nonlinear transform.
+    """
+    parent = volume.GetParentTransformNode()
+    if not isLinearToWorld(parent):
+        raise RenderError(_("A nonlinear transform above the volume cannot be matched through; harden it."))
+    present = readRealFrame(image)
+    fan = seeFan(image, parameters.probe)
+    pixels, places = [], []
+    for frame, imageToWorld, volumeToWorld in _items(image, parent):
+        if frame.shape == present.pixels.shape:
+            pixels.append(frame)
+            places.append(np.linalg.inv(volumeToWorld) @ imageToWorld)
+    if not pixels:
+        raise RenderError(_("The recording of '{name}' holds no pose.").format(name=image.GetName()))
+    stack, place, imageToProbe = np.stack(pixels), np.stack(places), fan.imageToProbe.copy()
+    rows = stack.shape[1]
+    if imageToProbe[1, 1] < 0:  # the rows were recorded from the bottom up
+        turned = np.eye(4)
+        turned[1, 1], turned[1, 3] = -1.0, rows - 1.0
+        stack, place, imageToProbe = stack[:, ::-1], place @ turned, imageToProbe @ turned
+    # An image's third axis means nothing; across a fan it is right-handed.
+    place[:, :3, 2] = np.cross(place[:, :3, 0], place[:, :3, 1])
+    place[:, :3, 2] /= np.linalg.norm(place[:, :3, 2], axis=1, keepdims=True)
+    seen = fan.probe
+    probe = replace(
+        seen,
+        focusMm=min(parameters.probe.focusMm, seen.depthMm),
+        rays=parameters.probe.rays,
+        samples=parameters.probe.samples,
+    )
+    return engine.SeenSweep(np.ascontiguousarray(stack), place, probe, imageToProbe)
+
+
+def _items(image, volumeParent) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pixels, image to world and volume to world of the recording's items, or of the present moment without one."""
+    browser = _browserOf(image)
+    parent = image.GetParentTransformNode()
+    if browser is None:
+        yield greyPixels(image), frameToWorld(image), nodeToWorld(volumeParent)
+        return
+    sequence, master = browser.GetSequenceNode(image), browser.GetMasterSequenceNode()
+    count = browser.GetNumberOfItems()
+    for item in np.unique(np.linspace(0, count - 1, min(count, MOST_FRAMES)).round().astype(int)).tolist():
+        value = master.GetNthIndexValue(item)
+        frame = sequence.GetDataNodeAtValue(value, False)
+        above, volumeToWorld = toWorldAt(parent, browser, value), toWorldAt(volumeParent, browser, value)
+        if frame is not None and above is not None and volumeToWorld is not None:
+            yield greyPixels(frame), above @ ijkToRas(frame), volumeToWorld
+
+
+def _browserOf(image):
+    """The sequence browser that plays an image node, or None."""
+    scene = image.GetScene()
+    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")):
+        browser = scene.GetNthNodeByClass(n, "vtkMRMLSequenceBrowserNode")
+        if browser.GetSequenceNode(image) is not None:
+            return browser
+    return None
+
+
+def _matched(parameters: RenderParameters, sweep: engine.SeenSweep, result) -> RenderParameters:
+    """What was found, within the panel's ranges."""
+    found, settings = result.probe, result.settings
+    probe = replace(sweep.probe, frequencyMhz=_within("frequencyMhz", found.frequency_mhz))
+    image = replace(
+        parameters.image,
+        gainDb=_within("gainDb", settings.gain_db),
+        dynamicRangeDb=_within("dynamicRangeDb", settings.dynamic_range_db),
+        automaticTgc=False,
+        tgcDbPerCm=_within("tgcDbPerCm", settings.tgc_db_per_cm),
+    )
+    if image.noise:
+        image = replace(image, noiseDb=_within("noiseDb", settings.noise_db))
+    return RenderParameters(replace(probe, focusMm=_within("focusMm", found.focus_mm)), image)
+
+
+def _within(name: str, value: float) -> float:
+    return float(np.clip(value, *RANGES[name]))
+
+
+def _write(parameterNode, parameters: RenderParameters, preset: ProbePreset) -> None:
+    with slicer.util.NodeModify(parameterNode.parameterNode):  # no picture, and no error, of half of the numbers
+        writeProbe(parameterNode, parameters.probe)
+        for field in fields(ImageSettings):
+            setattr(parameterNode, field.name, getattr(parameters.image, field.name))
+        parameterNode.preset = preset
+
+
+def _told(result) -> str:
+    before, after, count = result.before, result.after, len(result.held_out_frames)
+    text = _("NCC of the frame itself {before:.2f} before, {after:.2f} after (smoothed {smooth:.2f}, {smoothed:.2f}).")
+    if count:
+        text = _(
+            "NCC of {count} held-out frames {before:.2f} before, {after:.2f} after "
+            "(smoothed {smooth:.2f}, {smoothed:.2f})."
+        )
+    return text.format(
+        count=count, before=before.ncc, after=after.ncc, smooth=before.ncc_smoothed, smoothed=after.ncc_smoothed
+    )

@@ -1,0 +1,1 @@
+"""What both modules read from the scene and write into it."""

@@ -1,0 +1,283 @@
+"""From a loaded volume or segmentation to the engine's medium, kept until its voxels or its geometry change."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+from ..engine import engineErrors
+from ..errors import RenderError
+from ..i18n import _
+from ..kinds import MediumKind
+from .transforms import fromVtk, ijkToRas, isLinearToWorld, nodeToWorld
+
+if TYPE_CHECKING:
+    from diffus.medium import AcousticMedium
+
+CT_AIR_HU = -200.0  # only Hounsfield units reach so far below zero
+_CT_NAME = re.compile(r"(^|[^a-z])(cb)?ct([^a-z]|$)")
+_T2_NAME = re.compile(r"(^|[^a-z0-9])t2w?([^a-z0-9*]|$)")  # FLAIR has dark fluid, as T1
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Voxels (K, J, I), where their centres are in the node's own RAS, and the name of every label (labels only)."""
+
+    array: np.ndarray
+    ijkToRas: np.ndarray
+    names: dict[int, str] | None = None
+
+
+def guessKind(node) -> MediumKind:
+    """MRI (T1 or T2), CT or labels, from the node's class, its DICOM modality, its voxel range and its name."""
+    return explainKind(node)[0]
+
+
+def explainKind(node) -> tuple[MediumKind, str]:
+    """What `guessKind` guesses, and by what, in a few words for the user."""
+    if node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode"):
+        return MediumKind.LABELS, _("it holds labels")
+    name = (node.GetName() or "").lower()
+    mri = MediumKind.MRI_T2 if _T2_NAME.search(name) and "flair" not in name else MediumKind.MRI
+    modality = dicomModality(node)
+    if modality == "CT":
+        return MediumKind.CT, _("DICOM says CT")
+    if modality == "MR":
+        return mri, _("DICOM says MR")
+    image = node.GetImageData()
+    if image and image.GetNumberOfPoints() and image.GetScalarRange()[0] < CT_AIR_HU:
+        return MediumKind.CT, _("it has Hounsfield units")
+    if _CT_NAME.search(name):
+        return MediumKind.CT, _("by its name")
+    if mri is MediumKind.MRI_T2:
+        return mri, _("by its name")
+    return mri, _("nothing says otherwise")
+
+
+def dicomModality(node) -> str:
+    """The modality of the DICOM series that a volume was loaded from, such as CT or MR; empty where there is none."""
+    scene = node.GetScene()
+    hierarchy = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode") if scene is not None else None
+    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+    if not item:
+        return ""
+    attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    return hierarchy.GetItemAttribute(item, attribute).strip().upper()
+
+
+def readVoxels(node, kind: MediumKind) -> Voxels:
+    """The node's voxels without copying them where possible; raises RenderError if there are none."""
+    if node.IsA("vtkMRMLSegmentationNode"):
+        if kind is not MediumKind.LABELS:
+            raise RenderError(_("A segmentation holds labels: set its kind to Automatic or Segmentation."))
+        return _segmentationVoxels(node)
+    array = _scalars(node)
+    return Voxels(array, ijkToRas(node), _labelNames(node, array) if kind is MediumKind.LABELS else None)
+
+
+def _scalars(node) -> np.ndarray:
+    image = node.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
+        raise RenderError(_("The volume '{name}' is empty; load one that has voxels.").format(name=node.GetName()))
+    return slicer.util.arrayFromVolume(node)
+
+
+class MediumCache:
+    """The medium of the last volume; built again when its voxels, its geometry, its names or its kind change.
+
+    One medium is kept: four float maps of a large volume are hundreds of megabytes.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple | None = None
+        self._maskPlace = np.eye(4)
+        self._medium: AcousticMedium | None = None
+        self._refusal = ""
+
+    def medium(self, node, kind: MediumKind, mask=None) -> AcousticMedium:
+        """The acoustic medium in the node's own RAS; raises RenderError for a volume that cannot be one.
+
+        mask: a label map or segmentation node; of an MRI or CT, what lies outside of it is coupling gel.
+        """
+        if kind is MediumKind.AUTO:
+            kind = guessKind(node)
+        if kind is MediumKind.LABELS:
+            mask = None
+        key = (node.GetID(), kind, *_stamp(node), *(() if mask is None else (mask.GetID(), *_stamp(mask))))
+        place = np.eye(4) if mask is None else _maskToVolume(mask, node)
+        # Two transforms that move together do so but for rounding.
+        if key != self._key or not np.allclose(place, self._maskPlace, atol=1e-3):
+            self.clear()  # before building: two media at a time may not fit into memory
+            try:
+                voxels = readVoxels(node, kind)
+                self._medium = _buildMedium(voxels, kind, None if mask is None else maskOnVolume(mask, node, voxels))
+            except RenderError as error:
+                self._refusal = str(error)  # kept as well: Live must not examine a bad volume again for every pose
+            self._key, self._maskPlace = key, place
+        if self._refusal:
+            raise RenderError(self._refusal)
+        return self._medium
+
+    def clear(self) -> None:
+        """Forgets the medium."""
+        self._key = self._medium = None
+        self._refusal = ""
+
+
+def _buildMedium(voxels: Voxels, kind: MediumKind, mask: np.ndarray | None) -> AcousticMedium:
+    from diffus.medium import AcousticMedium
+
+    with engineErrors():
+        if kind is MediumKind.LABELS:
+            return AcousticMedium.from_labels(voxels.array, voxels.names, voxels.ijkToRas)
+        if kind is MediumKind.CT:
+            return AcousticMedium.from_ct(voxels.array, voxels.ijkToRas, mask=mask)
+        contrast = "t2" if kind is MediumKind.MRI_T2 else "t1"
+        return AcousticMedium.from_mri(voxels.array, voxels.ijkToRas, mask, contrast=contrast)
+
+
+def _stamp(node) -> tuple:
+    """What changes whenever the medium would: modification times of the voxels, geometry, label names."""
+    if node.IsA("vtkMRMLSegmentationNode"):
+        segmentation = node.GetSegmentation()
+        segments = (segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments()))
+        return tuple((segment.GetName(), _representationTime(segment)) for segment in segments)
+    image, colors = node.GetImageData(), _colorNode(node)
+    return (image.GetMTime() if image else 0, ijkToRas(node).tobytes(), colors.GetMTime() if colors else 0)
+
+
+def watchedEvents(node) -> dict[object, tuple]:
+    """What to observe, with its events, to know of every change of a volume or segmentation node; nothing of None."""
+    moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+    if node is None:
+        return {}
+    if not node.IsA("vtkMRMLSegmentationNode"):
+        # Modified tells of a new IJKToRAS (hardening), and of voxels written in place.
+        modified = vtk.vtkCommand.ModifiedEvent
+        return {node: (moved, modified, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent)}
+    if (segmentation := node.GetSegmentation()) is None:
+        return {node: (moved,)}
+    events = (
+        segmentation.SourceRepresentationModified,
+        segmentation.SegmentModified,
+        segmentation.SegmentAdded,
+        segmentation.SegmentRemoved,
+    )
+    return {node: (moved,), segmentation: events}
+
+
+def _maskToVolume(mask, volume) -> np.ndarray:
+    """From the mask's own RAS to the volume's, (4, 4); raises RenderError where that is no matrix."""
+    source, target = mask.GetParentTransformNode(), volume.GetParentTransformNode()
+    if source is target:
+        return np.eye(4)
+    if not (isLinearToWorld(source) and isLinearToWorld(target)):
+        raise RenderError(
+            _("Mask '{name}' and volume hang under different nonlinear transforms; put both under one.").format(
+                name=mask.GetName()
+            )
+        )
+    return np.linalg.inv(nodeToWorld(target)) @ nodeToWorld(source)
+
+
+def maskOnVolume(mask, volume, voxels: Voxels) -> np.ndarray:
+    """Where a label map or segmentation node is not empty, on the grid of a volume's voxels, (K, J, I) bool.
+
+    Nearest neighbours; raises RenderError for a mask that is empty there.
+    """
+    from scipy import ndimage
+
+    found = (
+        readVoxels(mask, MediumKind.LABELS)
+        if mask.IsA("vtkMRMLSegmentationNode")
+        else Voxels(_scalars(mask), ijkToRas(mask))
+    )
+    volumeToMask = np.linalg.inv(_maskToVolume(mask, volume) @ found.ijkToRas) @ voxels.ijkToRas
+    inside = found.array != 0
+    if inside.shape != voxels.array.shape or not np.allclose(volumeToMask, np.eye(4), atol=1e-3):
+        matrix = volumeToMask[2::-1, 2::-1]  # array indices run k, j, i
+        inside = ndimage.affine_transform(
+            inside, matrix, volumeToMask[2::-1, 3], voxels.array.shape, order=0, mode="grid-constant", cval=0
+        )
+    if not inside.any():
+        raise RenderError(
+            _("The mask '{name}' covers nothing of the volume; choose another.").format(name=mask.GetName())
+        )
+    return inside
+
+
+def _colorNode(node):
+    """The colour table of a label map, or None."""
+    display = node.GetDisplayNode() if node.IsA("vtkMRMLLabelMapVolumeNode") else None
+    return display.GetColorNode() if display else None
+
+
+def _representationTime(segment) -> int:
+    names: list[str] = []
+    segment.GetContainedRepresentationNames(names)
+    return max((segment.GetRepresentation(name).GetMTime() for name in names), default=0)
+
+
+def _labelNames(node, array: np.ndarray) -> dict[int, str]:
+    """The name of every label of a label map from its colour table."""
+    colors = _colorNode(node)
+    if colors is None or not np.issubdtype(array.dtype, np.integer):
+        raise RenderError(
+            _(
+                "'{name}' is not a label map with a table of names; import it as a segmentation, "
+                "or set its kind to MRI or CT."
+            ).format(name=node.GetName())
+        )
+    labels = np.unique(array)
+    return {int(label): colors.GetColorName(int(label)) or "" for label in labels if label != 0}
+
+
+def _segmentationVoxels(node) -> Voxels:
+    """All segments merged into one label volume, labels 1, 2, ... in the order of the segments, later ones on top."""
+    segmentation = node.GetSegmentation()
+    count = segmentation.GetNumberOfSegments() if segmentation else 0
+    if count == 0:
+        raise RenderError(
+            _("The segmentation '{name}' has no segments; add some or choose another.").format(name=node.GetName())
+        )
+    source = node if segmentation.ContainsRepresentation(_binaryLabelmap()) else _withLabelmaps(segmentation)
+    identifiers, values, names = vtk.vtkStringArray(), vtk.vtkIntArray(), {}
+    for n in range(count):
+        identifiers.InsertNextValue(segmentation.GetNthSegmentID(n))
+        values.InsertNextValue(n + 1)
+        names[n + 1] = segmentation.GetNthSegment(n).GetName()
+    merged = slicer.vtkOrientedImageData()
+    mode = slicer.vtkSegmentation.EXTENT_UNION_OF_SEGMENTS
+    source.GenerateMergedLabelmapForAllSegments(merged, mode, None, identifiers, values)
+    scalars = merged.GetPointData().GetScalars()
+    if scalars is None or scalars.GetRange()[1] == 0:
+        raise RenderError(_("The segmentation '{name}' is empty; segment something first.").format(name=node.GetName()))
+    array = vtk_to_numpy(scalars).reshape(merged.GetDimensions()[::-1])
+    matrix = vtk.vtkMatrix4x4()
+    merged.GetImageToWorldMatrix(matrix)
+    toRas = fromVtk(matrix)
+    toRas[:3, 3] += toRas[:3, :3] @ np.array(merged.GetExtent()[::2])  # the array starts at the extent's corner
+    return Voxels(array, toRas, {label: name for label, name in names.items() if (array == label).any()})
+
+
+def _withLabelmaps(segmentation):
+    """A node outside of the scene with a copy of the segments as label maps: the user's node stays as it is."""
+    copy = slicer.vtkMRMLSegmentationNode()
+    copy.SetAndObserveSegmentation(slicer.vtkSegmentation())
+    copy.GetSegmentation().DeepCopy(segmentation)
+    if not copy.GetSegmentation().CreateRepresentation(_binaryLabelmap()):
+        raise RenderError(
+            _("The segments cannot be turned into label maps; create a binary label map in the Segmentations module.")
+        )
+    return copy
+
+
+def _binaryLabelmap() -> str:
+    return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()

@@ -1,0 +1,187 @@
+"""What the commands share: options, progress, and how a volume on file becomes a medium."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ..errors import InputError
+from ..io.tables import read_label_names
+from ..io.volumes import read_volume
+from ..medium import AcousticMedium
+from ..medium.tissue import LABEL_TABLES, read_tissues, tissue_table
+from ..medium.tissue import label_table as public_label_table
+from ..probe import probe_preset, read_probe_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ..io.volumes import Volume
+    from ..medium import Tissue
+    from ..probe import Probe
+
+
+class Commands(click.Group):
+    """A group whose commands answer bad input with one sentence on stderr and exit status 2, a failing disk with 1."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            failure = click.ClickException(str(error))
+            failure.exit_code = 2
+            raise failure from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # nobody reads the output any more: click ends quietly
+                raise
+            raise click.ClickException(f"A file could not be read or written: {error}.") from error
+
+
+class NumberOrNone(click.ParamType):
+    """A number, or the word none."""
+
+    name = "number|none"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        return "none" if value == "none" else click.FLOAT.convert(value, param, ctx)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress bar on stderr that disappears when it is done."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield bar
+
+
+def options(several: tuple[Callable, ...]) -> Callable:
+    """Gives a command several options, in this order."""
+
+    def give(command: Callable) -> Callable:
+        for option in reversed(several):
+            command = option(command)
+        return command
+
+    return give
+
+
+FILES = (
+    click.option("--volume", "volume_path", required=True, metavar="FILE", help="MRI, CT or label volume."),
+    click.option("--kind", type=click.Choice(["mri", "ct", "labels"]), required=True, help="What the volume holds."),
+    click.option(
+        "--pose", required=True, metavar="FILE", help="probe_to_ras: a transform as 3D Slicer saves it (.tfm, .h5)."
+    ),
+    click.option("--probe", "probe_name", required=True, metavar="NAME|FILE.json", help="A preset or a probe file."),
+    click.option("--output", required=True, metavar="FILE", help="The slice in the volume's world (.nrrd, .mha, ...)."),
+    click.option("--png", metavar="FILE", help="The slice as a picture too."),
+    click.option("--device", default="cpu", help="Where torch computes: cpu, cuda, cuda:1, mps."),
+)
+# Options of some kinds of volume only: {name: kind, or kinds with "or" between them}.
+KIND_OF = {"labels_table": "labels", "scanner": "ct", "outside": "ct", "weights": "mri", "contrast": "mri"}
+KIND_OF["tissues"] = "mri or labels"
+MEDIUM = (
+    click.option("--mask", metavar="FILE", help="Volume on the same grid, 0 outside of the patient (mri, ct)."),
+    click.option("--contrast", help="Of the MRI: t1 or t2 (mri).  [default: t1]"),
+    click.option("--weights", metavar="FILE", help="Impedance network of train-impedance (mri); else the one shipped."),
+    click.option("--scanner", help="Line from HU to the speed in bone (ct).  [default: ge-standard]"),
+    click.option("--outside", help="What air around the patient becomes: gel or air (ct).  [default: gel]"),
+    click.option(
+        "--labels-table",
+        metavar="NAME|FILE",
+        help="Names of the labels (labels): JSON, CSV or Slicer .ctbl, or a public table such as totalsegmentator-v2. "
+        f"Without it, those of a .seg.nrrd file, else {LABEL_TABLES[0]}.",
+    ),
+    click.option("--tissues", metavar="FILE.csv", help="Tissues in place of the table's, as fit writes (mri, labels)."),
+)
+SETTINGS = (
+    click.option("--preset", help="What the other settings start from: default, or paper for the DiffUS paper's."),
+    click.option("--echo", help="Echo model: layered, transmission or reverberation.  [default: transmission]"),
+    click.option("--seed", type=int, help="Of speckle, noise and jitter.  [default: 0]"),
+    click.option("--start-depth", "start_depth_mm", type=float, help="mm; all nearer is coupling: opened skull."),
+    click.option("--attenuation/--no-attenuation", default=None, help="Whether tissue attenuates.  [default: yes]"),
+    click.option("--speckle/--no-speckle", default=None, help="Whether tissue scatters.  [default: yes]"),
+    click.option("--psf/--no-psf", default=None, help="Whether pulse and beam blur.  [default: yes]"),
+    click.option("--reflection-db", type=float, help="Level of a full reflection above white-matter speckle."),
+    click.option("--specular-exponent", type=float, help="Fall-off of boundaries met at an angle; 0 is none."),
+    click.option("--noise-db", type=NumberOrNone(), help="Electronic noise below white-matter speckle, or none."),
+    click.option("--tgc-db-per-cm", type=float, help="Time gain compensation; else 0.6 dB/(cm MHz), two-way."),
+    click.option("--gain-db", type=float, help="Of the display."),
+    click.option("--dynamic-range-db", type=float, help="Of the display."),
+    click.option("--compression", help="Of the display: log or linear."),
+    click.option("--grain-mm", type=float, help="Size of the scatterers; else half the pulse length."),
+)
+SETTINGS_FILE = click.option(
+    "--settings", "settings_path", metavar="FILE.json", help="Settings that fit wrote; options win over them."
+)
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of this name; InputError if torch cannot compute on it here."""
+    try:
+        place = torch.empty(0, device=name).device
+        torch.ones(1, device=place).cpu()  # "meta" has tensors without values
+        return place
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"torch cannot compute on '{name}' here; use --device cpu.") from error
+
+
+def read_probe(name: str) -> Probe:
+    """A probe file, or a preset by its name."""
+    return read_probe_json(name) if name.lower().endswith(".json") else probe_preset(name)
+
+
+def read_mask(path: str, volume: Volume) -> np.ndarray:
+    """True inside of the patient, on the volume's grid; InputError for another grid."""
+    mask = read_volume(path)
+    same_place = np.allclose(mask.ijk_to_ras, volume.ijk_to_ras, atol=1e-3)
+    if mask.array.shape != volume.array.shape or not same_place:
+        raise InputError(f"The mask {path} is not on the volume's grid; resample it to the volume first.")
+    return mask.array != 0
+
+
+def read_medium(kind: str, volume: Volume, mask: np.ndarray | None, chosen: dict[str, str]) -> AcousticMedium:
+    """The medium of a volume; `chosen` holds the given options of MEDIUM, InputError for those of another kind."""
+    require_of_kind(kind, chosen)
+    tissues = read_tissues(chosen.pop("tissues")) if "tissues" in chosen else None
+    if kind == "labels":
+        if mask is not None:
+            raise InputError("--mask is for --kind mri or ct; in a label volume, label 0 is outside of the patient.")
+        return AcousticMedium.from_labels(
+            volume.array, label_table(volume, **chosen, tissues=tissues), volume.ijk_to_ras
+        )
+    if kind == "ct":
+        return AcousticMedium.from_ct(volume.array, volume.ijk_to_ras, mask=mask, **chosen)
+    mapping = chosen.pop("weights", None)
+    return AcousticMedium.from_mri(volume.array, volume.ijk_to_ras, mask, mapping=mapping, tissues=tissues, **chosen)
+
+
+def require_of_kind(kind: str, chosen: Iterable[str]) -> None:
+    """Raises InputError for an option of MEDIUM that belongs to another kind of volume."""
+    for name in chosen:
+        if kind not in KIND_OF[name].split(" or "):
+            raise InputError(f"--{name.replace('_', '-')} is for --kind {KIND_OF[name]}, not {kind}.")
+
+
+def label_table(
+    volume: Volume, labels_table: str | None = None, tissues: dict[str, Tissue] | None = None
+) -> str | dict[int, str | Tissue]:
+    """A public table's name, or {value: name}: of the table or file named, else the volume's own, else the default.
+
+    With `tissues` by name, {value: name or that tissue}.
+    """
+    if labels_table is None:
+        table = volume.labels or LABEL_TABLES[0]
+    else:
+        table = labels_table if labels_table in LABEL_TABLES else read_label_names(labels_table)
+    if not tissues:
+        return table
+    names = public_label_table(table) if isinstance(table, str) else table
+    found = {value: tissue_table().find(name) for value, name in names.items()}
+    return {value: name if (t := found[value]) is None else tissues.get(t.name, t) for value, name in names.items()}

@@ -1,0 +1,207 @@
+"""`register`: tracked ultrasound to MRI or CT, with a verdict."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import InputError
+from ..io.atomic import replacing, require_not_input, require_writable
+from ..io.transforms import TRANSFORM_SUFFIXES, read_transform, write_transform
+from ..io.volumes import read_volume
+from ..medium import AcousticMedium
+from ..register.methods import METHODS
+from ..register.registration import KINDS, RegistrationResult, RigidRegistration, Settings
+from ..sweep.sweep import TrackedSweep, read_image_to_probe, read_sweep, sweep_from_volume
+from .common import label_table, options, progress, torch_device
+
+if TYPE_CHECKING:
+    pass
+
+
+REJECTED = 3  # exit status; 2 is input that cannot be used
+
+
+COLOURS = {"trusted": "green", "check": "yellow", "rejected": "red"}
+
+
+VOLUME = (
+    click.option("--volume", "volume_path", required=True, metavar="FILE", help="MRI, CT, labels or 3-D ultrasound."),
+    click.option("--kind", type=click.Choice(KINDS), required=True, help="What the volume holds."),
+    click.option(
+        "--labels-table",
+        metavar="NAME|FILE",
+        help="Names of the labels (labels); without it those of a .seg.nrrd file, else TotalSegmentator's.",
+    ),
+)
+
+
+FILES = (
+    click.option(
+        "--sweep", "sweep_path", required=True, metavar="FILE", help="Tracked frames: .igs.mha, .seq.nrrd ..."
+    ),
+    click.option("--output", required=True, metavar="FILE.tfm", help="mri_to_reference, as 3D Slicer reads it."),
+    click.option("--initial", metavar="FILE.tfm", help="The first guess of it; without one it is the identity."),
+    click.option("--image-to-probe", metavar="FILE", help="Calibration: a transform, or a PLUS configuration (.xml)."),
+    click.option("--from-volume", is_flag=True, help="The sweep is a 3-D ultrasound volume: cut it into slices."),
+    click.option("--report", "report_path", metavar="FILE.json", help="Everything that is known about the result."),
+)
+
+
+SEARCH = (
+    click.option("--method", type=click.Choice(METHODS), default="lc2", help="How the images are compared."),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="The same seed gives the same result."),
+    click.option("--device", default="cpu", help="Where torch computes: cpu, cuda, cuda:1, mps."),
+    click.option("--within-mm", type=click.FloatRange(1, 200), help="How far the start may be off.  [default: 25]"),
+    click.option("--within-deg", type=click.FloatRange(1, 90), help="The same in degrees.  [default: 18]"),
+    click.option("--samples", type=click.IntRange(64), help="Poses tried in the search.  [default: 16384]"),
+)
+
+
+@click.command()
+@options(VOLUME)
+@options(FILES)
+@options(SEARCH)
+def register(
+    volume_path: str,
+    kind: str,
+    labels_table: str | None,
+    sweep_path: str,
+    output: str,
+    initial: str | None,
+    image_to_probe: str | None,
+    from_volume: bool,
+    report_path: str | None,
+    method: str,
+    seed: int,
+    device: str,
+    **bounds: float | None,
+) -> None:
+    """Finds the transform that brings the MRI onto the ultrasound.
+
+    Loaded in 3D Slicer and set as the MRI's parent, the output moves the MRI into the tracker's reference frame.
+    Exit status: 0 for `trusted` and `check`, 3 for `rejected` (no transform is written), 2 for unusable input.
+    """
+    require_writable(output, TRANSFORM_SUFFIXES)
+    if report_path:
+        require_writable(report_path, (".json",))
+    require_not_input((output, report_path), (volume_path, sweep_path, initial, image_to_probe, labels_table))
+    place, start = torch_device(device), None if initial is None else read_transform(initial)
+    with progress() as bar:
+        task = bar.add_task("reading", total=1.0)
+        sweep = _sweep(sweep_path, image_to_probe, from_volume)
+        voxels, ijk_to_ras, medium = _volume(volume_path, kind, labels_table, place)
+        registration = RigidRegistration(
+            voxels,
+            ijk_to_ras,
+            sweep,
+            initial=start,
+            kind=kind,
+            method=method,
+            seed=seed,
+            device=place,
+            settings=_settings(**bounds),
+            medium=medium,
+        )
+        for state in registration:
+            text = f"{state.stage}, similarity {state.similarity:.3f}"
+            bar.update(task, completed=state.progress, description=text)
+    result = registration.result
+    rejected = result.verdict.verdict == "rejected"
+    written = _write(result, None if rejected else output, report_path)
+    _summary(result, sweep.report.notes)
+    click.echo(f"{' and '.join(written)} written." if written else "Nothing was written.")
+    if rejected:
+        if Path(output).exists():
+            click.echo(f"{output} is of an earlier run.")
+        click.get_current_context().exit(REJECTED)
+
+
+def _settings(within_mm: float | None, within_deg: float | None, samples: int | None) -> Settings:
+    settings = Settings()
+    search = settings.search if samples is None else replace(settings.search, samples=samples)
+    return replace(
+        settings,
+        translation_mm=within_mm or settings.translation_mm,
+        rotation_deg=within_deg or settings.rotation_deg,
+        search=search,
+    )
+
+
+def _sweep(path: str, image_to_probe: str | None, from_volume: bool) -> TrackedSweep:
+    if from_volume:
+        if image_to_probe is not None:
+            raise InputError("--image-to-probe is for tracked frames; a 3-D volume needs none.")
+        volume = read_volume(path)
+        return sweep_from_volume(volume.array, volume.ijk_to_ras)
+    return read_sweep(path, None if image_to_probe is None else read_image_to_probe(image_to_probe))
+
+
+def _volume(
+    path: str, kind: str, labels_table: str | None, device: torch.device
+) -> tuple[np.ndarray, np.ndarray, AcousticMedium | None]:
+    """Voxels, ijk_to_ras, and of labels the medium that they name; their voxels become its impedance."""
+    if labels_table is not None and kind != "labels":
+        raise InputError(f"--labels-table is for --kind labels, not {kind}.")
+    volume = read_volume(path)
+    if kind != "labels":
+        return volume.array, volume.ijk_to_ras, None
+    medium = AcousticMedium.from_labels(volume.array, label_table(volume, labels_table), volume.ijk_to_ras)
+    return medium.maps[0].numpy(), volume.ijk_to_ras, medium.to(device)
+
+
+def _write(result: RegistrationResult, output: str | None, report_path: str | None) -> list[str]:
+    """Writes both files, or none; returns their names."""
+    written = [path for path in (output, report_path) if path]
+    with ExitStack() as both:
+        if report_path:
+            temporary = both.enter_context(replacing(report_path))
+            temporary.write_text(json.dumps(_report(result), indent=2) + "\n")
+        if output:
+            write_transform(output, result.mri_to_reference.numpy())
+    return written
+
+
+def _report(result: RegistrationResult) -> dict:
+    """The result's report. JSON has no NaN: such numbers are None."""
+    return _finite(result.report())
+
+
+def _finite(value):
+    """The same dictionaries, lists and values, with None for every number that is NaN or infinite."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _summary(result: RegistrationResult, notes: tuple[str, ...]) -> None:
+    verdict, console = result.verdict, Console(width=100, highlight=False)
+    report = result.report()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    colour = COLOURS[verdict.verdict]
+    table.add_row("verdict", f"[bold {colour}]{verdict.verdict}[/]: {'; '.join(verdict.reasons)}")
+    if verdict.verdict != "rejected":
+        expected = f"{verdict.expected_error_mm:.2f} mm, at worst {verdict.expected_error_worst_mm:.2f} mm"
+        table.add_row("expected error", f"{expected}, assuming {report['assumptions']}")
+    else:
+        table.add_row("expected error", "not known")
+    table.add_row("", f"calibrated on {verdict.calibrated_on}")
+    table.add_row("similarity", f"{result.similarity:.4f} ({result.method})")
+    table.add_row("frames", f"{result.frames_used} used, {result.frames_skipped} skipped in the file")
+    table.add_row("seconds", f"{result.seconds:.1f}")
+    for note in notes:
+        table.add_row("note", note)
+    console.print(table)

@@ -1,0 +1,206 @@
+"""`reconstruct`: impedance and scattering of a volume from a tracked sweep, and how well they predict other frames."""
+
+from __future__ import annotations
+
+import csv
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+import torch
+
+from ...errors import InputError
+from ...geometry.pose import require_rigid
+from ...io.atomic import replacing, require_not_input, require_writable
+from ...io.transforms import read_transform
+from ...io.volumes import read_volume, write_volume
+from ...studies.reconstruction import METHODS, HeldOutExperiment
+from ...sweep.sweep import read_image_to_probe, read_sweep
+from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium
+from .figures import pyplot, save_small
+
+if TYPE_CHECKING:
+    from ...medium import AcousticMedium
+    from ...studies.reconstruction import HeldOutScores
+    from ...sweep.sweep import TrackedSweep
+
+PARTS = ("impedance", "scattering", "compounded")
+FIGURE_FRAMES = 3
+
+INPUT = (
+    click.option("--sweep", "sweep_path", required=True, metavar="FILE", help="Tracked frames: .igs.mha, .nrrd ..."),
+    click.option("--image-to-probe", metavar="FILE", help="Calibration: a transform, or a PLUS configuration (.xml)."),
+    click.option("--volume", "volume_path", metavar="FILE", help="What to start from; else soft tissue everywhere."),
+    click.option("--kind", type=click.Choice(["mri", "ct", "labels"]), help="What --volume holds."),
+    click.option("--initial", metavar="FILE.tfm", help="mri_to_reference; without one it is the identity."),
+)
+HOW = (
+    click.option("--hold-out", "every", type=click.IntRange(min=0), default=5, help="Of so many frames; 0: none."),
+    click.option("--block", type=click.IntRange(min=1), default=1, help="How many of them, one after the other."),
+    click.option("--step", type=click.IntRange(min=1), default=1, help="Take every so many frames of the sweep."),
+    click.option("--voxel-mm", type=click.FloatRange(0.1, 20), help="Size of a voxel; else a 64th of the depth."),
+    click.option("--smoothing-mm", type=click.FloatRange(0, 20), help="Of the frames; else half a voxel."),
+    click.option("--frequency-mhz", type=click.FloatRange(0.5, 40), default=5.0, help="Of the probe."),
+    click.option("--steps", type=click.IntRange(1, 10000), default=80, help="Of the optimisation."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the order of the frames."),
+)
+OUTPUT = (
+    click.option(
+        "--output",
+        required=True,
+        metavar="FILE.nrrd",
+        help="Beside it, in the reference frame: FILE_impedance (MRayl), FILE_scattering (dB), FILE_compounded.",
+    ),
+    click.option("--report", metavar="FILE.json|csv", help="NCC with the frames held out, frame by frame."),
+    click.option("--figure", metavar="FILE.png", help="Frames held out, and what is predicted of them."),
+)
+
+
+@click.command()
+@options(INPUT)
+@options(MEDIUM)
+@options(HOW)
+@options(OUTPUT)
+def reconstruct(output: str, report: str | None, figure: str | None, every: int, step: int, **given: object) -> None:
+    """Reconstructs a volume from posed frames by back-propagation, and compares it with compounding.
+
+    Scattering is in dB relative to white matter, up to a time gain that is found too. Frames held out are predicted
+    from both volumes; speckle cannot be, so their correlation stays below 1, and is given for smoothed frames as well.
+    """
+    volumes = _written(output, report, figure, every)
+    sources = [
+        given[n] for n in ("sweep_path", "image_to_probe", "volume_path", "initial", "mask", "weights", "tissues")
+    ]
+    require_not_input((*volumes.values(), report, figure), [*sources, given["labels_table"]])
+    calibration = None if given["image_to_probe"] is None else read_image_to_probe(given["image_to_probe"])
+    names = ("block", "voxel_mm", "smoothing_mm", "frequency_mhz", "steps", "seed")
+    with progress() as bar:
+        task = bar.add_task("reading", total=given["steps"])
+        sweep = read_sweep(given["sweep_path"], calibration)
+        sweep = sweep.subset(range(0, len(sweep), step))
+        medium, to_ras = _start(given)
+        experiment = HeldOutExperiment(sweep, medium, to_ras, every=every, **{n: given[n] for n in names})
+        for state in experiment:
+            bar.update(task, completed=state.step, description=f"reconstructing, error {state.loss**0.5:.4f}")
+        bar.update(task, description="compounding")
+        scores = experiment.scores() if every else None
+        arrays = _arrays(experiment)
+    matrix = experiment.grid.ijk_to_ras.numpy()
+    with ExitStack() as all_files:
+        for part, path in volumes.items():
+            write_volume(all_files.enter_context(replacing(path)), arrays[part], matrix)
+        if report:
+            _write_report(all_files.enter_context(replacing(report)), experiment, scores)
+        if figure:
+            draw_held_out(all_files.enter_context(replacing(figure)), sweep, experiment, scores)
+    _print(experiment, scores, [*volumes.values(), *filter(None, (report, figure))])
+
+
+def _written(output: str, report: str | None, figure: str | None, every: int) -> dict[str, Path]:
+    """{part: its file}, after all that is written was found writable."""
+    place = require_writable(output, (".nrrd", ".nii.gz", ".mha"))
+    suffix = ".nii.gz" if place.name.lower().endswith(".nii.gz") else place.suffix
+    if report:
+        require_writable(report, (".json", ".csv"))
+    if figure:
+        require_writable(figure, (".png",))
+        pyplot()
+    if (report or figure) and not every:
+        raise InputError("--report and --figure are about frames held out; give --hold-out more than 0.")
+    return {part: place.with_name(f"{place.name.removesuffix(suffix)}_{part}{suffix}") for part in PARTS}
+
+
+def _start(given: dict) -> tuple[AcousticMedium | None, torch.Tensor | None]:
+    """The medium to start from and reference_to_ras, or None and None."""
+    chosen = {name: given[name] for name in KIND_OF if given[name] is not None}
+    if given["volume_path"] is None:
+        for name in ("kind", "initial", "mask", *chosen):
+            if given[name] is not None:
+                raise InputError(f"--{name.replace('_', '-')} says how --volume is used; give --volume too.")
+        return None, None
+    if given["kind"] is None:
+        raise InputError("--kind is missing: say whether --volume is mri, ct or labels.")
+    to_reference = np.eye(4) if given["initial"] is None else read_transform(given["initial"])
+    require_rigid(torch.from_numpy(to_reference), given["initial"] or "The identity")
+    volume = read_volume(given["volume_path"])
+    mask = None if given["mask"] is None else read_mask(given["mask"], volume)
+    medium = read_medium(given["kind"], volume, mask, chosen)
+    return medium, torch.from_numpy(np.linalg.inv(to_reference))
+
+
+def _arrays(experiment: HeldOutExperiment) -> dict[str, np.ndarray]:
+    maps = experiment.reconstruction.maps()
+    compounded = (experiment.compounded().clamp(0, 1) * 255).round().to(torch.uint8)
+    return {
+        "impedance": maps[0].numpy(),
+        "scattering": (20 * maps[3].log10()).numpy(),
+        "compounded": compounded.numpy(),
+    }
+
+
+def summary(experiment: HeldOutExperiment, scores: HeldOutScores) -> dict[str, object]:
+    """Means and standard deviations over the frames held out, and what they were measured with."""
+    methods = {
+        name: {
+            key: [round(values[name].mean().item(), 4), round(values[name].std(correction=0).item(), 4)]
+            for key, values in (("ncc", scores.frames), ("ncc_smoothed", scores.smoothed))
+        }
+        for name in METHODS
+    }
+    return {
+        "frames_kept": len(experiment.kept),
+        "frames_held_out": len(experiment.held),
+        "voxel_mm": experiment.grid.spacing_mm,
+        "voxels_kji": list(experiment.grid.shape),
+        "smoothing_mm": experiment.smoothing_mm,
+        "mean_and_sd": methods,
+    }
+
+
+def _write_report(path: Path, experiment: HeldOutExperiment, scores: HeldOutScores) -> None:
+    header = ["frame", *(f"{kind}_{name}" for kind in ("ncc", "ncc_smoothed") for name in METHODS)]
+    columns = [values[name].tolist() for values in (scores.frames, scores.smoothed) for name in METHODS]
+    rows = [[frame, *(round(v, 4) for v in line)] for frame, *line in zip(experiment.held.tolist(), *columns)]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        if str(path).lower().endswith(".csv"):
+            csv.writer(file).writerows([header, *rows])
+        else:
+            frames = [dict(zip(header, row)) for row in rows]
+            json.dump(summary(experiment, scores) | {"frames": frames}, file, indent=1)
+
+
+def draw_held_out(path: Path, sweep: TrackedSweep, experiment: HeldOutExperiment, scores: HeldOutScores) -> None:
+    """Frames held out in the first column; the predictions of every method beside them."""
+    chosen = np.unique(np.linspace(0, len(experiment.held) - 1, FIGURE_FRAMES + 2)[1:-1].round().astype(int))
+    rows, columns = sweep.frames.shape[1:]
+    figure, axes = pyplot().subplots(
+        len(chosen), 4, figsize=(10, 2.5 * len(chosen) * rows / columns + 0.6), squeeze=False, layout="constrained"
+    )
+    titles = ("frame held out", "start", "reconstructed through the renderer", "compounded")
+    for line, n in zip(axes, chosen):
+        index = int(experiment.held[n])
+        line[0].imshow(sweep.frames[index].numpy(), cmap="gray", vmin=0, vmax=1)
+        line[0].set_ylabel(f"frame {index}", fontsize=8)
+        for axis, name in zip(line[1:], METHODS):
+            axis.imshow(scores.images[name][n].numpy(), cmap="gray", vmin=0, vmax=1)
+            axis.set_xlabel(f"NCC {scores.frames[name][n]:.3f}, smoothed {scores.smoothed[name][n]:.3f}", fontsize=7)
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    save_small(figure, path)
+
+
+def _print(experiment: HeldOutExperiment, scores: HeldOutScores | None, written: list[str | Path]) -> None:
+    k, j, i = experiment.grid.shape
+    megabytes = experiment.reconstruction.memory_bytes / 1e6
+    click.echo(f"{i} x {j} x {k} voxels of {experiment.grid.spacing_mm:g} mm, {megabytes:.0f} MB while optimised")
+    if scores is not None:
+        click.echo(f"{len(experiment.held)} frames held out: NCC with the frames, and with the smoothed frames")
+        for name, values in summary(experiment, scores)["mean_and_sd"].items():
+            (raw, raw_sd), (smoothed, smoothed_sd) = values["ncc"], values["ncc_smoothed"]
+            click.echo(f"{name:14} {raw:.3f} (sd {raw_sd:.3f})   {smoothed:.3f} (sd {smoothed_sd:.3f})")
+    click.echo(f"{', '.join(map(str, written))} written.")

@@ -1,0 +1,28 @@
+"""The acoustic maps of a medium as volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..io.atomic import making_folder
+from ..io.volumes import write_volume
+from ..medium import CHANNELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..medium import AcousticMedium
+
+
+def write_maps(folder: str | Path, medium: AcousticMedium) -> Iterator[int]:
+    """Writes the four maps, float32, into a new folder as `<channel>.nrrd`; yields how many are done.
+
+    impedance_mrayl (MRayl), attenuation_db_cm_mhz (a in a f^b dB/cm), attenuation_exponent (b), scattering (amplitude
+    relative to white matter). Raises InputError where the folder is there and not empty.
+    """
+    maps = medium.maps.detach().float().cpu().numpy()
+    with making_folder(Path(folder)) as temporary:
+        for number, (channel, values) in enumerate(zip(CHANNELS, maps)):
+            write_volume(temporary / f"{channel}.nrrd", values, medium.ijk_to_ras.numpy())
+            yield number + 1

@@ -1,0 +1,75 @@
+"""Films: GIF by Pillow, MP4 by the optional package imageio-ffmpeg."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from ..io.atomic import replacing
+from .annotation import make_canvas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import ModuleType
+
+    from .frames import SimulatedFrames
+
+SHORTEST_GIF_MS = 20  # viewers play shorter ones slowly
+NO_FFMPEG = (
+    "MP4 needs the package imageio-ffmpeg: write a .gif instead, or install it (pip install imageio-ffmpeg; in 3D "
+    "Slicer's Python console, slicer.util.pip_install('imageio-ffmpeg'))."
+)
+
+
+def write_gif(path: Path, frames: SimulatedFrames) -> Iterator[int]:
+    """A GIF that runs in the frames' own time, to 10 ms."""
+    canvas = make_canvas(frames.inside)
+    pictures = []
+    for number, pixels in enumerate(frames.pixels):
+        pictures.append(Image.fromarray(canvas.draw(pixels)))
+        yield number + 1
+    durations = np.maximum(10 * np.round(100 * frames.intervals_s), SHORTEST_GIF_MS).astype(int).tolist()
+    with replacing(path) as temporary:
+        pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+
+
+def require_ffmpeg() -> ModuleType:
+    """The package imageio_ffmpeg; raises InputError, which says what to do, without it or its program."""
+    try:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        raise InputError(NO_FFMPEG) from error
+    return imageio_ffmpeg
+
+
+def write_mp4(path: Path, frames: SimulatedFrames) -> Iterator[int]:
+    """An H.264 film at the frames' mean rate; raises InputError without imageio-ffmpeg."""
+    imageio_ffmpeg = require_ffmpeg()
+    canvas = make_canvas(frames.inside, even=True)
+    rows, columns = canvas.stamp.shape
+    with replacing(path) as temporary:
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary),
+            (columns, rows),
+            pix_fmt_in="gray",
+            fps=frames.frames_per_second,
+            codec="libx264",
+            quality=8,
+            macro_block_size=1,  # else it would scale the picture
+            ffmpeg_log_level="error",
+        )
+        try:
+            writer.send(None)
+            for number, pixels in enumerate(frames.pixels):
+                writer.send(canvas.draw(pixels))
+                yield number + 1
+        except OSError as error:
+            raise InputError(f"{path} cannot be encoded here; write a .gif instead.") from error
+        finally:
+            writer.close()

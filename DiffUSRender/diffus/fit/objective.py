@@ -1,0 +1,92 @@
+"""How far a rendered sweep is from a real one when no speckle of theirs can agree.
+
+Two things can be compared all the same. The mean: the real frames against the expected brightness, at every scale of a
+pyramid. And the texture: how strongly and over what distance the brightness varies about its local mean, by depth; the
+spread of log-compressed speckle is 5.57 dB whatever the tissue, so it tells the dynamic range, and its grain tells
+pulse and beam, that is frequency and focus.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..render.expected import SPECKLE_DB
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+LEVELS = 4  # of the pyramid, each of half the resolution
+TYPICAL_RANGE_DB = 60.0
+SAMPLES_PER_CELL = 10.0  # of the polar grid in one speckle cell, roughly: what counts as one independent measurement
+BANDS = 12  # of depth
+LAGS = (1, 2, 3)  # of the autocorrelation, in samples and in rays
+WINDOW = (9, 17)  # rays and samples of the local mean
+LEAST_CELLS = 30.0  # of a band whose texture is looked at
+LIT = (0.15, 0.85)  # brightness at which speckle is not clipped
+
+
+def mean_misfit(
+    expected: Float[Tensor, "f rays samples"],
+    target: Float[Tensor, "f rays samples"],
+    weight: Float[Tensor, "f rays samples"],
+) -> Tensor:
+    """Mean squared difference in units of speckle's own spread, averaged over a pyramid: 1 at the truth's finest level.
+
+    weight: 0 to 1; coarser levels are weighted means, so that nothing of outside leaks in.
+    """
+    difference, total, misfit, count = (expected - target) * weight, weight, 0.0, 0
+    for level in range(LEVELS):
+        if level:
+            difference, total = (F.avg_pool2d(part[:, None], 2)[:, 0] for part in (difference, total))
+        if min(difference.shape[-2:]) < 4:
+            break
+        misfit = misfit + (difference.square() / total.clamp(min=1e-6)).sum() / total.sum().clamp(min=1e-6)
+        count += 1
+    return misfit / count / (SPECKLE_DB / TYPICAL_RANGE_DB) ** 2
+
+
+def texture_features(
+    image: Float[Tensor, "f rays samples"], weight: Float[Tensor, "f rays samples"]
+) -> tuple[Float[Tensor, "bands n"], Float[Tensor, " bands"]]:
+    """Of every depth band: log of the spread about the local mean, autocorrelations at `LAGS` along and across.
+
+    And the number of speckle cells that each band has. Differentiable to the image.
+    """
+    kernel = tuple(min(size, n - 1 + n % 2) for size, n in zip(WINDOW, image.shape[-2:]))
+    padding = tuple(size // 2 for size in kernel)
+    total, share = (F.avg_pool2d(part[:, None], kernel, 1, padding)[:, 0] for part in (image * weight, weight))
+    rest = (image - total / share.clamp(min=1e-6)) * weight
+
+    def summed(values: Tensor) -> Tensor:
+        profile = values.sum((0, 1))
+        return torch.stack([part.sum() for part in profile.tensor_split(BANDS)])
+
+    cells = summed(weight) / SAMPLES_PER_CELL
+    variance = summed(rest.square()) / summed(weight).clamp(min=1e-6) + 1e-8
+    features = [0.5 * variance.log()]
+    for axis in (2, 1):
+        for lag in LAGS:
+            n = image.shape[axis] - lag
+            near, far = (part.narrow(axis, 0, n) for part in (rest, weight))
+            ahead, beyond = (part.narrow(axis, lag, n) for part in (rest, weight))
+            pad = (0, lag) if axis == 2 else (0, 0, 0, lag)
+            product, pairs = F.pad(near * ahead, pad), F.pad(far * beyond, pad)
+            features.append(summed(product) / summed(pairs).clamp(min=1e-6) / variance)
+    return torch.stack(features, -1), cells
+
+
+def texture_misfit(features: Float[Tensor, "bands n"], target: Float[Tensor, "bands n"], cells: Tensor) -> Tensor:
+    """Half the sum of squared differences of features, each in units of what chance makes in two such textures."""
+    precision = torch.where(cells > LEAST_CELLS, 0.5 * cells, 0.0)
+    return 0.5 * ((features - target).square() * precision[:, None]).sum()
+
+
+def lit(target: Float[Tensor, "f rays samples"], inside: Float[Tensor, "f rays samples"]) -> Tensor:
+    """Where speckle can be judged, 0 or 1: inside, and neither black nor saturated on average."""
+    local = F.avg_pool2d(torch.stack([target * inside, inside], 1), WINDOW, 1, tuple(w // 2 for w in WINDOW))
+    mean = local[:, 0] / local[:, 1].clamp(min=1e-6)
+    return inside * (mean > LIT[0]) * (mean < LIT[1])

@@ -1,0 +1,1 @@
+"""Where things are: poses and the filters that work on volumes."""

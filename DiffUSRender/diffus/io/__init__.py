@@ -1,0 +1,1 @@
+"""Files: whole or absent, read into plain arrays in RAS and mm."""

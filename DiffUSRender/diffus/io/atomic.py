@@ -1,0 +1,90 @@
+"""Files that are whole or absent: made under a temporary name beside their place, and moved there when complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary name beside `path`, with its suffixes; the file moves to `path` at the end, and goes on an error."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def making_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes `path` at the end, and goes with its files on an error.
+
+    Raises InputError where `path` is there already and not an empty folder: nothing is ever written over.
+    """
+    path = require_new_folder(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.is_dir():
+            path.rmdir()
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_new_folder(path: str | os.PathLike) -> Path:
+    """`path`, if nothing is there, or an empty folder; else InputError."""
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} is there already and not empty; give the name of a new folder.")
+    return path
+
+
+def require_place(path: str | os.PathLike) -> Path:
+    """`path`, if the folder that it lies in exists and takes files; else InputError."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} does not exist; make it first, or write somewhere else.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written (no permission for its folder); choose another place.")
+    return path
+
+
+def require_writable(path: str | os.PathLike, suffixes: tuple[str, ...]) -> Path:
+    """`path`, if its folder exists, takes files, and it ends in one of `suffixes`; else InputError."""
+    path = Path(path)
+    if not path.name.lower().endswith(suffixes):
+        raise InputError(f"{path} has an ending that cannot be written here; use {' or '.join(suffixes)}.")
+    if path.is_dir():
+        raise InputError(f"{path} cannot be written (it is a folder); choose another place.")
+    return require_place(path)
+
+
+def require_not_input(written: Iterable[str | Path | None], read: Iterable[str | Path | None]) -> None:
+    """Raises InputError if a file to be written is one that is read: its content would be lost."""
+    sources = {Path(path).resolve() for path in read if path}
+    for path in filter(None, written):
+        if Path(path).resolve() in sources:
+            raise InputError(f"{path} is read too and would be overwritten; choose another file to write.")
+
+
+def existing_file(path: str | os.PathLike) -> Path:
+    """`path`, if it is a file; else InputError."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give one file.")
+    if not path.is_file():
+        raise InputError(f"There is no file {path}; check the name.")
+    return path

@@ -1,0 +1,72 @@
+"""Tables and settings as files: label names, pairs of numbers, settings by name."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .atomic import existing_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def read_label_names(path: str | os.PathLike) -> dict[int, str]:
+    """{label value: name} from a table: JSON ({"1": "liver"} or {"liver": 1}), CSV (value, name), or a Slicer .ctbl.
+
+    Raises InputError, naming the file: missing, another format, or nothing in it.
+    """
+    path = existing_file(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            rows = list(json.loads(text).items())
+        elif path.suffix.lower() == ".ctbl":
+            rows = [shlex.split(line)[:2] for line in text.splitlines() if line and not line.startswith("#")]
+        else:
+            rows = list(csv.reader(text.splitlines()))
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a label table; give JSON, CSV (value, name) or a Slicer .ctbl.") from error
+    names = dict(pair for pair in map(_label_and_name, rows) if pair)
+    if not names:
+        raise InputError(f"{path} names no label; every row needs a whole number and a name.")
+    return names
+
+
+def read_settings(path: str | os.PathLike) -> dict[str, object]:
+    """The settings of a frame in a JSON file, by name, also of one that `fit` wrote. Raises InputError, naming it."""
+    path = existing_file(path)
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}.") from error
+    if isinstance(settings, dict):
+        settings = settings.get("settings", settings)
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} must hold settings by name, as fit writes them.")
+    return settings
+
+
+def read_number_pairs(path: str | os.PathLike) -> list[tuple[float, float]]:
+    """The rows of a CSV with two numbers each; a heading is skipped. Raises InputError, naming the file."""
+    path = existing_file(path)
+    try:
+        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
+        if rows and not re.match(r"[-+.\d]", rows[0][0].strip()):
+            rows = rows[1:]
+        return [(float(first), float(second)) for first, second in rows]
+    except ValueError as error:
+        raise InputError(f"{path} must hold two numbers in every row, separated by a comma.") from error
+
+
+def _label_and_name(row: Sequence) -> tuple[int, str] | None:
+    """The first whole number of a row and the first text beside it; None for a heading."""
+    cells = [str(cell).strip() for cell in row]
+    numbers = [cell for cell in cells if cell.isdecimal()]
+    texts = [cell for cell in cells if cell and not re.fullmatch(r"[\d.]+", cell)]
+    return (int(numbers[0]), texts[0]) if numbers and texts else None

@@ -1,0 +1,175 @@
+"""Acoustic properties of tissues: the table in `data/tissues.csv`, every number with its source, and names for it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..io.atomic import existing_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Float
+
+CHANNELS = ("impedance_mrayl", "attenuation_db_cm_mhz", "attenuation_exponent", "scattering")
+
+# What surrounds the patient: a matched coupling gel (between fat and skin, so never a mirror) that neither
+# attenuates nor scatters. One value per channel; the row "gel" of the table says the same.
+GEL = (1.55, 0.0, 1.0, 0.0)
+
+# Of a tissue table on file, one row per tissue.
+TISSUE_COLUMNS = (
+    "name",
+    "density",
+    "speed",
+    "impedance_mrayl",
+    "attenuation_db_cm_mhz",
+    "attenuation_exponent",
+    "scattering_db",
+    "source",
+)
+
+LABEL_TABLES = ("totalsegmentator-v1", "totalsegmentator-v2", "totalsegmentator-mr", "freesurfer")
+
+_SIDES = {"left", "right", "l", "r", "lh", "rh", "ctx"}
+_LEVEL = re.compile(r"[a-z]?\d+")
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """One tissue.
+
+    density: kg/m3. speed: m/s. impedance_mrayl: MRayl. Sound of f MHz loses
+    attenuation_db_cm_mhz * f**attenuation_exponent dB/cm. scattering_db: amplitude of the backscatter in dB relative
+    to white matter, -inf for none. source: where each number is from.
+    """
+
+    name: str
+    density: float
+    speed: float
+    impedance_mrayl: float
+    attenuation_db_cm_mhz: float
+    attenuation_exponent: float = 1.0
+    scattering_db: float = 0.0
+    source: str = ""
+
+    @property
+    def scattering(self) -> float:
+        """Backscatter as a linear amplitude, white matter 1.0."""
+        return 10 ** (self.scattering_db / 20)
+
+    @property
+    def properties(self) -> tuple[float, float, float, float]:
+        """The values of the medium's channels, in the order of `CHANNELS`."""
+        return (self.impedance_mrayl, self.attenuation_db_cm_mhz, self.attenuation_exponent, self.scattering)
+
+
+class TissueTable(Mapping[str, Tissue]):
+    """Tissues by name, with the other names that segmentations use for them.
+
+    `table[name]` takes the table's own names only; `find` also understands the aliases, upper case, "_" and "-",
+    left and right, and levels such as L5 or a rib's number.
+    """
+
+    def __init__(self, tissues: Mapping[str, Tissue], aliases: Mapping[str, str]):
+        self._tissues = dict(tissues)
+        self._aliases = {name: name for name in tissues} | dict(aliases)
+
+    def __getitem__(self, name: str) -> Tissue:
+        return self._tissues[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tissues)
+
+    def __len__(self) -> int:
+        return len(self._tissues)
+
+    def find(self, name: str) -> Tissue | None:
+        """The tissue that a structure called `name` is made of, or None if the name says nothing."""
+        words = _words(name)
+        whole = [w for w in words if w not in _SIDES]
+        for candidate in (words, whole, [w for w in whole if not _LEVEL.fullmatch(w)]):
+            tissue = self._aliases.get(" ".join(candidate))
+            if tissue is not None:
+                return self._tissues[tissue]
+        return None
+
+    def require(self, tissue: str | Tissue) -> Tissue:
+        """As `find`; a `Tissue` is returned as it is. Raises InputError if the name is not known."""
+        if isinstance(tissue, Tissue):
+            return tissue
+        found = self.find(tissue)
+        if found is None:
+            raise InputError(f'No tissue is called "{tissue}"; use one of: {", ".join(self)}.')
+        return found
+
+
+@lru_cache(maxsize=1)
+def tissue_table() -> TissueTable:
+    """The tissues of `data/tissues.csv` with the names of `data/labels.csv`."""
+    tissues = {}
+    for row in _read_rows("tissues.csv"):
+        numbers = {key: float(row[key]) for key in row if key not in ("name", "source")}
+        tissues[row["name"]] = Tissue(name=row["name"], source=row["source"], **numbers)
+    aliases = {" ".join(_words(row["name"])): row["tissue"] for row in _read_rows("labels.csv")}
+    return TissueTable(tissues, aliases)
+
+
+def label_table(name: str) -> dict[int, str]:
+    """The label numbers of a public segmentation model, {value: structure name}.
+
+    name: one of `LABEL_TABLES`. Numbers as in TotalSegmentator's map_to_binary.py (tasks total_v1, total, total_mr) and
+    FreeSurfer's FreeSurferColorLUT.txt (aseg and SynthSeg structures). Raises InputError for another name.
+    """
+    if name not in LABEL_TABLES:
+        raise InputError(f'No label table is called "{name}"; use one of: {", ".join(LABEL_TABLES)}.')
+    column = name.replace("-", "_")
+    return {int(row[column]): row["name"] for row in _read_rows("labels.csv") if row[column]}
+
+
+def tissue_properties(
+    tissues: Sequence[str | Tissue] | Float[Tensor, "c 4"],
+) -> Float[Tensor, "c 4"]:
+    """The channels' values of tissues (names or `Tissue`s), (C, 4), float64; a tensor (C, 4) is returned as it is."""
+    if isinstance(tissues, Tensor):
+        return tissues
+    table = tissue_table()
+    return torch.tensor([table.require(tissue).properties for tissue in tissues], dtype=torch.float64)
+
+
+def _words(name: str) -> list[str]:
+    return re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
+
+
+def _read_rows(file: str) -> list[dict[str, str]]:
+    text = resources.files("diffus.data").joinpath(file).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def read_tissues(path: str | os.PathLike) -> dict[str, Tissue]:
+    """{name: tissue} of a CSV with the columns of `TISSUE_COLUMNS`. Raises InputError, naming the file."""
+    path = existing_file(path)
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        texts = ("name", "source")
+        tissues = [Tissue(**{c: row[c] if c in texts else float(row[c]) for c in TISSUE_COLUMNS}) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a tissue table; it needs the columns {', '.join(TISSUE_COLUMNS)}.") from error
+    if not tissues:
+        raise InputError(f"{path} is not a tissue table: it has no row below its heading.")
+    numbers = [(t.impedance_mrayl, t.attenuation_db_cm_mhz, t.attenuation_exponent) for t in tissues]
+    scattering = [t.scattering_db for t in tissues]
+    physical = np.isfinite(numbers).all() and not np.isnan(scattering).any() and np.max(scattering, initial=0) < 100
+    if not physical or min(z for z, _, _ in numbers) <= 0 or min(a for _, a, _ in numbers) < 0:
+        raise InputError(f"{path} holds tissues that cannot be: impedances must be positive, attenuation 0 or more.")
+    return {tissue.name: tissue for tissue in tissues}

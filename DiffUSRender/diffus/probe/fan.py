@@ -1,0 +1,353 @@
+"""The fan of a real ultrasound image, estimated from its pixels, so that a simulated slice has the same geometry.
+
+The image is taken as given: x right is the marked side, y down is depth, the fan's axis is vertical.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import ndimage, optimize
+from torch import Tensor
+
+from ..errors import InputError
+from .probe import ConvexProbe, LinearProbe, PhasedProbe, Probe
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Num
+
+NOT_FOUND = "No ultrasound fan can be seen in this image: "
+LINEAR_HALF_ANGLE = math.radians(1.5)  # sides closer to parallel than this make a linear array
+WIDEST_HALF_ANGLE = math.radians(87.0)
+PHASED_RADIUS_MM = 3.0  # no curved array is this small
+INLIER_PX = 1.25  # of an edge point to its line or arc: pixels are drawn to half a pixel, video blurs by one
+LEAST_PIXELS = 32
+LEAST_SHARE = 0.03  # of the image that the fan fills
+
+
+@dataclass(frozen=True)
+class Fan:
+    """A fan found in an image.
+
+    probe: its geometry (frequency and focus cannot be seen and are the caller's or typical). pixel_to_probe: (4, 4)
+    float64, pixel centre (column, row, 0, 1) to probe-frame mm. mask: (H, W) bool, pixels inside of the fan.
+    residual_mm: RMS distance of the edges seen from the fan's outline. coverage: share of the mask that is not black.
+    """
+
+    probe: Probe
+    pixel_to_probe: Float[Tensor, "4 4"]
+    mask: Bool[Tensor, "h w"]
+    residual_mm: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class _Sector:
+    """Apex (x, y), face and bottom radius in pixels, half angle in radians."""
+
+    x: float
+    y: float
+    near: float
+    far: float
+    half: float
+
+    def polar(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.hypot(x - self.x, y - self.y), np.arctan2(x - self.x, y - self.y)
+
+    def inside(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        radius, angle = self.polar(x, y)
+        return (radius >= self.near) & (radius <= self.far) & (np.abs(angle) <= self.half)
+
+    def distances(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Signed distances, positive outside, of points to the left side, the right side, the face and the bottom."""
+        radius, _ = self.polar(x, y)
+        across, along = (x - self.x) * math.cos(self.half), (y - self.y) * math.sin(self.half)
+        return np.stack([-across - along, across - along, self.near - radius, radius - self.far])
+
+
+@dataclass(frozen=True)
+class _Box:
+    """Sides of a linear array's image, in pixels."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    def inside(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x >= self.left) & (x <= self.right) & (y >= self.top) & (y <= self.bottom)
+
+    def distances(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.stack([self.left - x, x - self.right, self.top - y, y - self.bottom])
+
+
+def estimate_fan(
+    image: Num[np.ndarray, "h w"] | Num[np.ndarray, "n h w"], mm_per_pixel: float, *, frequency_mhz: float = 5.0
+) -> Fan:
+    """The fan of one image (H, W) or of a sweep (N, H, W), whose pixels are `mm_per_pixel` wide and high.
+
+    The two sides are the supporting lines of the non-black pixels that hold most edge points (RANSAC), which ignores
+    shadows inside of the fan; they meet in the apex; face and depth are the commonest first and last radius over the
+    rays; all edge points then refine the shape by robust least squares. What the image cuts off is left out of the
+    fit. Many frames make it surer than one. Where one side lies in shadow the other gives the angle.
+
+    Raises InputError where no fan can be seen.
+    """
+    if not (isinstance(mm_per_pixel, numbers.Real) and 0.005 <= mm_per_pixel <= 10.0):
+        raise InputError(f"mm_per_pixel is {mm_per_pixel!r}; give the size of a pixel, 0.005 to 10 mm.")
+    visible = fan_mask(image).numpy()
+    points = _edge_points(visible)
+    middle = np.argwhere(visible).mean(0)[::-1]
+    sides = [_side_line(points, middle, sign) for sign in (-1, 1)]
+    if any(side is None for side in sides):
+        raise InputError(NOT_FOUND + "its left and right edges do not show; use more frames, or an uncropped image.")
+    (left, left_angle), (right, right_angle) = sides
+    if max(abs(left_angle), abs(right_angle)) < LINEAR_HALF_ANGLE:
+        shape = _fit_box(visible, left, right)
+    elif left_angle + right_angle < LINEAR_HALF_ANGLE or left_angle + right_angle > 2 * WIDEST_HALF_ANGLE:
+        raise InputError(NOT_FOUND + "its sides do not open downwards; turn the image so that the probe is at its top.")
+    else:
+        shape = _fit_sector(visible, points, (left, left_angle), (right, right_angle))
+    return _as_fan(shape, visible, points, float(mm_per_pixel), frequency_mhz)
+
+
+def fan_mask(images: Num[np.ndarray, "h w"] | Num[np.ndarray, "n h w"]) -> Bool[Tensor, "h w"]:
+    """Pixels (H, W) that show ultrasound: the largest region that is not background in the image or the mean frame.
+
+    Background is the level of the image's border where that is dark and even. Text, rulers and markers beside the fan
+    are left out, holes are filled. Raises InputError for images that are empty, constant, not finite or not grey.
+    """
+    mean = _mean_frame(images)
+    low, high = float(mean.min()), float(mean.max())
+    if high <= low:
+        raise InputError(NOT_FOUND + "all of its pixels have the same value.")
+    threshold = _background_level(mean, low, high)
+    margin = 8  # so that the image's border itself neither erodes nor closes anything
+    filled = ndimage.binary_closing(np.pad(mean > threshold, margin, mode="edge"), iterations=3)
+    labels, _ = ndimage.label(ndimage.binary_opening(filled, iterations=2))
+    largest = labels == np.argmax(np.bincount(labels.ravel(), minlength=2)[1:]) + 1
+    if largest.sum() < LEAST_SHARE * mean.size:
+        raise InputError(NOT_FOUND + "its bright pixels are scattered; check that this is a B-mode image.")
+    # Opening rounds the corners off: give back what it took right beside the region.
+    whole = ndimage.binary_dilation(largest, iterations=3) & filled
+    inner = slice(margin, -margin)
+    return torch.from_numpy(ndimage.binary_fill_holes(whole[inner, inner]))
+
+
+def _mean_frame(images: np.ndarray | Tensor) -> np.ndarray:
+    array = np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
+    if array.ndim not in (2, 3) or min(array.shape[-2:]) < LEAST_PIXELS or not array.size:
+        raise InputError(
+            f"The fan needs a grey image (rows, columns) or a stack of them, at least {LEAST_PIXELS} pixels wide and "
+            f"high, but the shape is {array.shape}."
+        )
+    mean = array.mean(0, dtype=np.float64) if array.ndim == 3 else array.astype(np.float64)
+    if not np.isfinite(mean).all():
+        raise InputError("The image holds NaN or infinite pixels; export it again.")
+    return mean
+
+
+def _background_level(mean: np.ndarray, low: float, high: float) -> float:
+    """The brightest value that still is background; below the least pixel where there is no even, dark border."""
+    border = np.concatenate([mean[:2].ravel(), mean[-2:].ravel(), mean[:, :2].ravel(), mean[:, -2:].ravel()])
+    level = (high - low) / 256
+    counts, edges = np.histogram(border, bins=64, range=(low, low + 16 * level))  # quarters of a grey level
+    commonest = edges[np.argmax(counts)]
+    even = border[np.abs(border - commonest) < 4 * level]
+    if len(even) < 0.1 * len(border):
+        return low - 1.0
+    # Video compression makes the background uneven; 0.5 % of the range is nothing to the eye.
+    spread = np.percentile(np.abs(even - np.median(even)), 90)
+    return float(np.median(even) + (spread + 0.005 * (high - low) if spread > 0 else 0.0))
+
+
+def _edge_points(visible: np.ndarray) -> np.ndarray:
+    """Points (m, 2), x and y, half way between pixels inside and outside of the mask; the image's border is no edge."""
+    points = []
+    for axis in (0, 1):
+        change = np.argwhere(np.diff(visible.astype(np.int8), axis=axis) != 0).astype(np.float64)
+        change[:, axis] += 0.5
+        points.append(change[:, ::-1])
+    return np.concatenate(points)
+
+
+def _side_line(points: np.ndarray, middle: np.ndarray, sign: int) -> tuple[np.ndarray, float] | None:
+    """The fan's left (sign -1) or right side: (nx, ny, c) with the outward normal n.p = c, and its angle from vertical.
+
+    RANSAC over pairs of edge points; a line counts the points on it and pays for every point outside of it.
+    """
+    if len(points) < LEAST_PIXELS:
+        return None
+    generator = np.random.default_rng(0)
+    first, second = points[generator.integers(0, len(points), (2, 4000))]
+    direction = second - first
+    length = np.hypot(*direction.T)
+    shortest = 0.08 * np.ptp(points, axis=0).max()
+    keep = length > shortest
+    normal = np.stack([direction[keep, 1], -direction[keep, 0]], 1) / length[keep, None]
+    offset = (normal * first[keep]).sum(1)
+    outward = np.where(offset > normal @ middle, 1.0, -1.0)[:, None]
+    normal, offset = normal * outward, offset * outward[:, 0]
+    angle = np.arctan2(-normal[:, 1], sign * normal[:, 0])
+    keep = (angle > -WIDEST_HALF_ANGLE) & (angle < WIDEST_HALF_ANGLE)
+    if not keep.any():
+        return None
+    normal, offset = normal[keep], offset[keep]
+    sample = points[generator.permutation(len(points))[:2000]]
+    distance = sample @ normal.T - offset
+    score = (np.abs(distance) < INLIER_PX).sum(0) - 3 * (distance > 2 * INLIER_PX).sum(0)
+    best = int(np.argmax(score))
+    line = np.array([*normal[best], offset[best]])
+    if score[best] < 0.03 * len(sample):
+        return None
+    for _ in range(3):
+        on = points[np.abs(points @ line[:2] - line[2]) < INLIER_PX]
+        centre = on.mean(0)
+        across = np.linalg.eigh(np.cov((on - centre).T))[1][:, 0]
+        across *= math.copysign(1.0, across @ (centre - middle))
+        line = np.array([*across, across @ centre])
+    return line, math.atan2(-line[1], sign * line[0])
+
+
+def _fit_box(visible: np.ndarray, left: np.ndarray, right: np.ndarray) -> _Box:
+    height = visible.shape[0]
+    x = [(line[2] - line[1] * height / 2) / line[0] for line in (left, right)]
+    inner = visible[:, max(math.ceil(x[0]), 0) : math.floor(x[1]) + 1]
+    inner = inner[:, inner.any(0)]
+    first, last = inner.argmax(0), height - 1 - inner[::-1].argmax(0)
+    top = _commonest(first - 0.5, -1) if (first > 0).mean() > 0.1 else -0.5
+    bottom = _commonest(last + 0.5, 1) if (last < height - 1).mean() > 0.1 else height - 0.5
+    return _Box(x[0], x[1], top, bottom)
+
+
+def _fit_sector(
+    visible: np.ndarray, points: np.ndarray, left: tuple[np.ndarray, float], right: tuple[np.ndarray, float]
+) -> _Sector:
+    lines = np.stack([left[0], right[0]])
+    x, y = np.linalg.solve(lines[:, :2], lines[:, 2])
+    # A shadow along one side leaves a smaller angle there; the axis is vertical, so the larger one holds.
+    angles = left[1], right[1]
+    half = max(angles) if abs(angles[0] - angles[1]) > math.radians(1.0) else sum(angles) / 2
+    near, far = _radial_range(visible, x, y, half)
+    sector = _Sector(x, y, near, far, half)
+    for _ in range(3):
+        sector = _refine(sector, points)
+    return sector
+
+
+def _radial_range(visible: np.ndarray, x: float, y: float, half: float) -> tuple[float, float]:
+    """First and last visible radius over the rays; a ray that the image's border cuts says nothing of that end."""
+    rows, columns = visible.shape
+    step = 0.5
+    angles = np.linspace(-0.97 * half, 0.97 * half, 401)[:, None]
+    reach = max(math.hypot(u - x, v - y) for u in (0, columns) for v in (0, rows))
+    radii = np.arange(0.0, reach, step)[None]
+    column, row = np.rint(x + radii * np.sin(angles)), np.rint(y + radii * np.cos(angles))
+    on_image = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+    column, row = np.clip(column, 0, columns - 1).astype(int), np.clip(row, 0, rows - 1).astype(int)
+    lit = visible[row, column] & on_image
+    keep = lit.any(1)
+    if not keep.any():
+        raise InputError(NOT_FOUND + "between the lines that its sides would follow lies nothing.")
+    lit, on_image = lit[keep], on_image[keep]
+    first, last = lit.argmax(1), lit.shape[1] - 1 - lit[:, ::-1].argmax(1)
+    enters, leaves = on_image.argmax(1), on_image.shape[1] - 1 - on_image[:, ::-1].argmax(1)
+    starts, ends = first[(first > enters) | (enters == 0)], last[last < leaves]
+    near = _commonest(step * starts, -1) if len(starts) > 20 else step * first.min()
+    far = _commonest(step * ends, 1) if len(ends) > 20 else step * last.max()
+    return near, far
+
+
+def _commonest(values: np.ndarray, outermost: int) -> float:
+    """The commonest of noisy values; of nearly as common ones the least (outermost -1) or greatest (1)."""
+    counts = (np.abs(values[:, None] - values[None]) <= INLIER_PX).sum(1)
+    candidates = values[counts >= 0.5 * counts.max()]
+    chosen = candidates.min() if outermost < 0 else candidates.max()
+    return float(values[np.abs(values - chosen) <= INLIER_PX].mean())
+
+
+def _refine(sector: _Sector, points: np.ndarray) -> _Sector:
+    """Robust least squares of all five numbers to the edge points near the outline."""
+    distance = sector.distances(*points.T)
+    nearest = np.abs(distance).argmin(0)
+    used = np.abs(distance).min(0) < 2 * INLIER_PX
+    if used.sum() < LEAST_PIXELS:
+        return sector
+    (px, py), nearest = points[used].T, nearest[used]
+    free = [True, True, (nearest == 2).sum() > 10, (nearest == 3).sum() > 10, True]
+    start = np.array([sector.x, sector.y, sector.near, sector.far, sector.half])
+
+    def residuals(values: np.ndarray) -> np.ndarray:
+        full = start.copy()
+        full[free] = values
+        return _Sector(*full).distances(px, py)[nearest, np.arange(len(px))]
+
+    fit = optimize.least_squares(residuals, start[free], x_scale=np.array([1, 1, 1, 1, 0.01])[free], loss="soft_l1")
+    start[free] = fit.x
+    return _Sector(*start)
+
+
+def _as_fan(
+    shape: _Sector | _Box, visible: np.ndarray, points: np.ndarray, mm_per_pixel: float, frequency_mhz: float
+) -> Fan:
+    try:
+        probe, x, y = _as_probe(shape, mm_per_pixel, frequency_mhz)
+    except InputError as error:
+        raise InputError(
+            f"The fan seen in this image is no probe's at {mm_per_pixel:g} mm per pixel: {error}"
+        ) from error
+    row, column = np.indices(visible.shape)
+    inside = shape.inside(column, row)
+    coverage = (visible & inside).sum() / max(inside.sum(), 1)
+    spilled = (visible & (shape.distances(column, row).max(0) > 2 * INLIER_PX)).sum() / visible.sum()
+    outline = probe.outline(200).numpy() / mm_per_pixel + [x, y]
+    distance = np.abs(shape.distances(*points.T)).min(0)
+    residual = (
+        math.sqrt((distance[distance < 2 * INLIER_PX] ** 2).mean()) if (distance < INLIER_PX).any() else INLIER_PX
+    )
+    support = _support(outline, points, visible.shape)
+    # Much of the outline must show, or at least sharp parts of it: a curve that only touches lines is neither.
+    if coverage < 0.4 or spilled > 0.05 or support < (0.45 if residual < 0.8 else 0.7):
+        raise InputError(NOT_FOUND + "the bright region has not the outline of a linear, convex or phased array.")
+
+    pixel_to_probe = torch.diag(torch.tensor([mm_per_pixel] * 3 + [1.0], dtype=torch.float64))
+    pixel_to_probe[:2, 3] = torch.tensor([-x * mm_per_pixel, -y * mm_per_pixel])
+    return Fan(probe, pixel_to_probe, torch.from_numpy(inside), residual * mm_per_pixel, float(coverage))
+
+
+def _as_probe(shape: _Sector | _Box, mm_per_pixel: float, frequency_mhz: float) -> tuple[Probe, float, float]:
+    """The probe and the pixel (x, y) of its origin."""
+    common = {"frequency_mhz": frequency_mhz, "mm_per_pixel": mm_per_pixel}
+    if isinstance(shape, _Box):
+        depth = float(shape.bottom - shape.top) * mm_per_pixel
+        width = float(shape.right - shape.left) * mm_per_pixel
+        probe = LinearProbe(width, depth_mm=depth, focus_mm=depth / 2, **common)
+        return probe, (shape.left + shape.right) / 2, shape.top
+    phased = shape.near * mm_per_pixel < PHASED_RADIUS_MM
+    near = 0.0 if phased else float(shape.near)
+    depth = (float(shape.far) - near) * mm_per_pixel
+    angle = math.degrees(2 * shape.half)
+    if phased:
+        probe = PhasedProbe(angle, depth_mm=depth, focus_mm=depth / 2, **common)
+    else:
+        probe = ConvexProbe(near * mm_per_pixel, angle, depth_mm=depth, focus_mm=depth / 2, **common)
+    return probe, shape.x, shape.y + near
+
+
+def _support(outline: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> float:
+    """Share of the outline's length on the image that has edge points beside it; shadows leave gaps."""
+    closed = np.concatenate([outline, outline[:1]])
+    length = np.concatenate([[0.0], np.hypot(*np.diff(closed, axis=0).T).cumsum()])
+    x, y = (np.interp(np.arange(0.0, length[-1]), length, closed[:, axis]) for axis in (0, 1))
+    on_image = (x > 1) & (x < size[1] - 2) & (y > 1) & (y < size[0] - 2)
+    if on_image.sum() < LEAST_PIXELS:
+        return 0.0
+    edge = np.zeros(size, bool)
+    edge[points[:, 1].astype(int), points[:, 0].astype(int)] = True
+    away = ndimage.distance_transform_edt(~edge)
+    return float((away[np.rint(y[on_image]).astype(int), np.rint(x[on_image]).astype(int)] < 1.5).mean())

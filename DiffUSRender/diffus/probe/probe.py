@@ -1,0 +1,307 @@
+"""Linear, convex and phased arrays: rays, sample points and the slice, in millimetres of the probe frame.
+
+Probe frame: origin at the centre of the transducer face, x lateral (towards the marked side), y depth, z elevation.
+A convex array of radius R has its apex, the centre of its circle, at y = -R; a phased array has it at the face.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .beam import FWHM_PER_SIGMA, lateral_sigma_mm
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+SPEED_OF_SOUND_MM_PER_US = 1.54  # what scanners assume: mm/us, so that a wavelength in mm is this over MHz
+DEFAULT_SLICE_PIXELS = 512
+MOST_SLICE_PIXELS = 4096
+
+# field: (lowest, highest, unit)
+_RANGES = {
+    "frequency_mhz": (0.5, 40.0, "MHz"),
+    "depth_mm": (1.0, 400.0, "mm"),
+    "focus_mm": (1.0, 400.0, "mm"),
+    "f_number": (0.3, 50.0, ""),
+    "transmit_f_number": (0.3, 50.0, ""),
+    "cycles": (0.25, 32.0, "cycles"),
+    "elevation_mm": (0.05, 50.0, "mm"),
+    "mm_per_pixel": (0.005, 10.0, "mm"),
+    "radius_mm": (1.0, 400.0, "mm"),
+    "width_mm": (1.0, 400.0, "mm"),
+    "fov_deg": (1.0, 180.0, "degrees"),
+}
+_COUNTS = {"rays": (2, 4096), "samples": (8, 16384), "elevation_layers": (1, 64), "rays_per_line": (1, 256)}
+_MAY_BE_TENSOR = ("frequency_mhz", "focus_mm", "f_number", "transmit_f_number", "cycles")
+
+
+def pixel_centres(rows: int, columns: int, pixel_to_probe: Float[Tensor, "4 4"]) -> Float[Tensor, "rows columns 2"]:
+    """Probe-plane (x, y) mm of the pixel centres of an image, (rows, columns, 2), float64."""
+    row, column = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float64), torch.arange(columns, dtype=torch.float64), indexing="ij"
+    )
+    return torch.stack([column, row], -1) @ pixel_to_probe[:2, :2].T + pixel_to_probe[:2, 3]
+
+
+@dataclass(frozen=True)
+class SliceGeometry:
+    """Pixel grid of a slice in the probe plane; `pixel_to_probe` maps pixel centres (column, row, 0) to probe mm."""
+
+    rows: int
+    columns: int
+    mm_per_pixel: float
+    pixel_to_probe: Float[Tensor, "4 4"]
+
+    def pixel_centres(self) -> Float[Tensor, "rows columns 2"]:
+        """Probe-plane (x, y) mm of every pixel centre, (rows, columns, 2), float64."""
+        return pixel_centres(self.rows, self.columns, self.pixel_to_probe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(ABC):
+    """What every array has, in physical units; use `ConvexProbe`, `LinearProbe` or `PhasedProbe`.
+
+    frequency_mhz: centre frequency, 0.5-40 MHz. depth_mm: from the transducer face, 1-400 mm. focus_mm: depth of the
+    transmit focus. f_number, transmit_f_number: of the dynamic receive aperture and of the transmit aperture.
+    cycles: pulse length in wavelengths. rays, samples: of the polar image. elevation_layers: planes across the
+    slice thickness. elevation_mm: slice thickness, full width at half maximum of the elevational beam.
+    rays_per_line: sub-rays jittered within the beam. mm_per_pixel: of the slice; None gives its longer side 512 pixels.
+    frequency_mhz, focus_mm, f_number, transmit_f_number and cycles may be 0-d tensors, to be fitted by gradient.
+
+    Raises InputError, at construction, for a value that is not a number or out of its range.
+    """
+
+    type: ClassVar[str] = ""
+
+    frequency_mhz: float | Tensor
+    depth_mm: float
+    focus_mm: float | Tensor
+    f_number: float | Tensor = 2.0
+    transmit_f_number: float | Tensor = 4.0
+    cycles: float | Tensor = 2.0
+    rays: int = 192
+    samples: int = 400
+    elevation_layers: int = 1
+    elevation_mm: float = 3.0
+    rays_per_line: int = 1
+    mm_per_pixel: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            if name in _RANGES and not (name == "mm_per_pixel" and self.mm_per_pixel is None):
+                _require_number(name, getattr(self, name), *_RANGES[name])
+        for name, limits in _COUNTS.items():
+            _require_count(name, getattr(self, name), *limits)
+        if self.mm_per_pixel is not None:
+            pixels = max(self._slice_size_mm()) / self.mm_per_pixel
+            if not 8 <= pixels <= MOST_SLICE_PIXELS:
+                raise InputError(
+                    f"mm_per_pixel {self.mm_per_pixel:g} makes the longer side of the slice {pixels:.0f} pixels; "
+                    f"choose a value that gives 8 to {MOST_SLICE_PIXELS}."
+                )
+
+    # --- the array's shape, per type
+
+    @abstractmethod
+    def ray_geometry(self) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
+        """Origins on the transducer face and unit directions of the rays, (rays, 3) each, probe frame, mm."""
+
+    @abstractmethod
+    def lateral_spacing_mm(self) -> Float[Tensor, " samples"]:
+        """Distance between neighbouring rays at every sample, (samples,), mm, along the arc."""
+
+    @abstractmethod
+    def polar_coordinates(self, xy: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points 2"]:
+        """Fractional (ray, sample) indices, (..., 2), of probe-plane points (x, y) in mm, (..., 2).
+
+        The inverse of `sample_points`; outside of the fan the indices lie outside [0, rays-1] x [0, samples-1].
+        """
+
+    @abstractmethod
+    def outline(self, n: int = 64) -> Float[Tensor, "m 2"]:
+        """The fan's polygon in probe-plane mm, (m, 2), not closed; `n` points on every arc."""
+
+    @abstractmethod
+    def _box_mm(self) -> tuple[float, float, float]:
+        """Half width, least y and greatest y of the fan, mm."""
+
+    # --- what follows from it
+
+    @property
+    def sample_spacing_mm(self) -> float:
+        """Distance between samples along a ray; the first lies on the face, the last at `depth_mm`."""
+        return self.depth_mm / (self.samples - 1)
+
+    @property
+    def wavelength_mm(self) -> float | Tensor:
+        """Wavelength at 1540 m/s, mm."""
+        return SPEED_OF_SOUND_MM_PER_US / self.frequency_mhz
+
+    def depths_mm(self) -> Float[Tensor, " samples"]:
+        """Distance of every sample from the transducer face along its ray, (samples,), mm."""
+        return torch.linspace(0.0, self.depth_mm, self.samples, dtype=torch.float64)
+
+    def sample_points(self, seed: int = 0) -> tuple[Float[Tensor, "subrays rays samples 3"], Float[Tensor, " subrays"]]:
+        """Points (S, rays, samples, 3), probe-frame mm, and weights (S,) that sum to 1; S = layers x rays per line.
+
+        The elevation layers are the Gauss-Hermite nodes of the elevational beam (Gaussian of FWHM `elevation_mm`), so
+        that the weighted sum over the layers is the beam's average, exact for polynomials of degree 2 layers - 1.
+        Further rays per line are shifted across the ray and in elevation by seeded Gaussian draws as wide as the
+        two-way beam in focus; the first of each layer is not shifted. float64, CPU.
+        """
+        origins, directions = self.ray_geometry()
+        plane = origins[:, None] + self.depths_mm()[:, None] * directions[:, None]
+        sideways = torch.stack([directions[:, 1], -directions[:, 0], torch.zeros_like(directions[:, 0])], -1)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(self.elevation_layers)
+        sigma = self.elevation_mm / FWHM_PER_SIGMA
+        elevation = torch.from_numpy(nodes) * sigma
+        weights = torch.from_numpy(weights / weights.sum())
+
+        generator = torch.Generator().manual_seed(seed)
+        shape = (self.elevation_layers, self.rays_per_line, self.rays)
+        shift = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+        shift[:, :, 0] = 0.0
+        # The layers already make up the slice thickness: between them the jitter only fills the gaps.
+        z = elevation[:, None, None] + shift[1] * sigma / self.elevation_layers
+        points = plane + (shift[0] * self._focal_sigma_mm())[..., None, None] * sideways[:, None]
+        points[..., 2] += z[..., None]
+        subrays = self.elevation_layers * self.rays_per_line
+        return points.reshape(subrays, *plane.shape), weights.repeat_interleave(self.rays_per_line) / self.rays_per_line
+
+    def slice_geometry(self) -> SliceGeometry:
+        """The smallest pixel grid around the fan: x right is the marked side, y down is depth, x = 0 in the middle."""
+        width, height = self._slice_size_mm()
+        spacing = self.mm_per_pixel or max(width, height) / (DEFAULT_SLICE_PIXELS - 1)
+        columns = math.ceil(width / spacing - 1e-6) + 1
+        rows = math.ceil(height / spacing - 1e-6) + 1
+        pixel_to_probe = torch.diag(torch.tensor([spacing, spacing, spacing, 1.0], dtype=torch.float64))
+        pixel_to_probe[0, 3] = -spacing * (columns - 1) / 2
+        pixel_to_probe[1, 3] = self._box_mm()[1]
+        return SliceGeometry(rows, columns, spacing, pixel_to_probe)
+
+    def _slice_size_mm(self) -> tuple[float, float]:
+        half_width, top, bottom = self._box_mm()
+        return 2.0 * half_width, bottom - top
+
+    def _focal_sigma_mm(self) -> float:
+        """Standard deviation of the two-way lateral beam in focus (Gaussian beams of FWHM 1.2 wavelength F#)."""
+        focus, wavelength = _plain(self.focus_mm), _plain(self.wavelength_mm)
+        return lateral_sigma_mm(focus, wavelength, focus, _plain(self.transmit_f_number), _plain(self.f_number))
+
+
+class _SectorProbe(Probe):
+    """Rays that diverge from one apex, `radius_mm` behind the middle of the face."""
+
+    radius_mm: float
+    fov_deg: float
+
+    def angles_rad(self) -> Float[Tensor, " rays"]:
+        """Angle of every ray from the depth axis, (rays,), from -fov/2 to fov/2, positive towards the marked side."""
+        half = math.radians(self.fov_deg) / 2
+        return torch.linspace(-half, half, self.rays, dtype=torch.float64)
+
+    def ray_geometry(self) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
+        angles = self.angles_rad()
+        directions = torch.stack([angles.sin(), angles.cos(), torch.zeros_like(angles)], -1)
+        apex = directions.new_tensor([0.0, -self.radius_mm, 0.0])
+        return apex + self.radius_mm * directions, directions
+
+    def lateral_spacing_mm(self) -> Float[Tensor, " samples"]:
+        return (self.radius_mm + self.depths_mm()) * math.radians(self.fov_deg) / (self.rays - 1)
+
+    def polar_coordinates(self, xy: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points 2"]:
+        x, y = xy[..., 0], xy[..., 1] + self.radius_mm
+        ray = (torch.atan2(x, y) / math.radians(self.fov_deg) + 0.5) * (self.rays - 1)
+        sample = (torch.hypot(x, y) - self.radius_mm) / self.sample_spacing_mm
+        return torch.stack([ray, sample], -1)
+
+    def outline(self, n: int = 64) -> Float[Tensor, "m 2"]:
+        half = math.radians(self.fov_deg) / 2
+        angles = torch.linspace(-half, half, n, dtype=torch.float64)
+        arc = torch.stack([angles.sin(), angles.cos()], -1)
+        apex = arc.new_tensor([0.0, -self.radius_mm])
+        face = apex + self.radius_mm * arc if self.radius_mm else apex[None]
+        return torch.cat([face, (apex + (self.radius_mm + self.depth_mm) * arc).flip(0)])
+
+    def _box_mm(self) -> tuple[float, float, float]:
+        half = math.radians(self.fov_deg) / 2
+        return (self.radius_mm + self.depth_mm) * math.sin(half), self.radius_mm * (math.cos(half) - 1), self.depth_mm
+
+
+@dataclass(frozen=True)
+class ConvexProbe(_SectorProbe):
+    """Curved array: `radius_mm` of curvature, 1-400 mm, and `fov_deg`, its opening angle, 1-180 degrees."""
+
+    type: ClassVar[str] = "convex"
+
+    radius_mm: float
+    fov_deg: float
+
+
+@dataclass(frozen=True)
+class PhasedProbe(_SectorProbe):
+    """Steered sector with its apex at the centre of the face; `fov_deg` is its opening angle, 1-180 degrees."""
+
+    type: ClassVar[str] = "phased"
+    radius_mm: ClassVar[float] = 0.0
+
+    fov_deg: float
+
+
+@dataclass(frozen=True)
+class LinearProbe(Probe):
+    """Flat array with parallel rays over `width_mm`, 1-400 mm, from the first ray to the last."""
+
+    type: ClassVar[str] = "linear"
+
+    width_mm: float
+
+    def ray_geometry(self) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
+        origins = torch.zeros(self.rays, 3, dtype=torch.float64)
+        origins[:, 0] = torch.linspace(-self.width_mm / 2, self.width_mm / 2, self.rays, dtype=torch.float64)
+        return origins, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).repeat(self.rays, 1)
+
+    def lateral_spacing_mm(self) -> Float[Tensor, " samples"]:
+        return torch.full((self.samples,), self.width_mm / (self.rays - 1), dtype=torch.float64)
+
+    def polar_coordinates(self, xy: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points 2"]:
+        ray = (xy[..., 0] / self.width_mm + 0.5) * (self.rays - 1)
+        return torch.stack([ray, xy[..., 1] / self.sample_spacing_mm], -1)
+
+    def outline(self, n: int = 64) -> Float[Tensor, "m 2"]:
+        half, depth = self.width_mm / 2, self.depth_mm
+        return torch.tensor([[-half, 0.0], [half, 0.0], [half, depth], [-half, depth]], dtype=torch.float64)
+
+    def _box_mm(self) -> tuple[float, float, float]:
+        return self.width_mm / 2, 0.0, self.depth_mm
+
+
+def _plain(value: float | Tensor) -> float:
+    return value.detach().item() if isinstance(value, Tensor) else float(value)
+
+
+def _require_number(name: str, value: object, low: float, high: float, unit: str) -> None:
+    if isinstance(value, Tensor):
+        if name not in _MAY_BE_TENSOR or value.ndim or not value.is_floating_point():
+            raise InputError(f"{name} must be one number, not a tensor of shape {tuple(value.shape)}.")
+        value = value.detach().item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InputError(f"{name} must be a number, but it is {value!r}.")
+    if not low <= value <= high:  # also refuses NaN
+        raise InputError(f"{name} is {value:g}; choose {low:g} to {high:g} {unit}".rstrip() + ".")
+
+
+def _require_count(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise InputError(f"{name} must be a whole number, but it is {value!r}.")
+    if not low <= value <= high:
+        raise InputError(f"{name} is {value}; choose {low} to {high}.")

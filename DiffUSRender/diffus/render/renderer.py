@@ -1,0 +1,305 @@
+"""The whole frame: medium + probe + pose -> B-mode slice, differentiable from end to end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..geometry.pose import place_samples, require_rigid
+from ..probe.beam import (
+    FWHM_PER_SIGMA,
+    MOST_LATERAL_TAPS,
+    axial_sigma_mm,
+    blur_axial,
+    blur_lateral,
+    gaussian_taps,
+    lateral_sigma_mm,
+    noise_power,
+)
+from .display import linear_brightness, log_compress
+from .echo import echo
+from .paper import lateral_blur, multiplicative_speckle
+from .scan_conversion import scan_convert, scan_grid
+from .scatter import sample_speckle, speckle_correlation, speckle_texture
+from .settings import RenderSettings, make_settings
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from ..medium import AcousticMedium
+    from ..probe import Probe
+
+TGC_DB_CM_MHZ = 0.6  # one way; the mean of brain, and a little above other soft tissue
+OVERLAP_STRIDE = 8  # a fan that meets the volume does so at one of every so many samples
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """What a frame needs of probe and settings alone, on one device and dtype; reused from frame to frame.
+
+    points: sub-ray samples (S, rays, samples, 3), probe-frame mm. weights: (S,). axial_taps: (T,).
+    lateral_taps: (samples, T). speckle_scale: (S, rays, samples) or None. texture: (2, G, G, G) or None.
+    noise: (2, rays, samples) or None. gain_db: (samples,). grid, inside: scan conversion.
+    """
+
+    probe: Probe
+    settings: RenderSettings
+    points: Tensor
+    weights: Tensor
+    reflection_scale: Tensor | float
+    axial_taps: Tensor | None
+    lateral_taps: Tensor | None
+    speckle_scale: Tensor | None
+    texture: Tensor | None
+    grain_mm: float
+    noise: Tensor | None
+    gain_db: Tensor
+    grid: Tensor
+    inside: Tensor
+
+
+def plan_frame(
+    probe: Probe,
+    settings: RenderSettings,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> FramePlan:
+    """Everything that does not depend on medium or pose; differentiable to the probe's and settings' tensors."""
+    if settings.start_depth_mm >= probe.depth_mm:
+        raise InputError(
+            f"The start depth of {settings.start_depth_mm:g} mm lies below the image, which is {probe.depth_mm:g} mm "
+            "deep; lower it."
+        )
+    points, weights = (part.to(dtype).to(device) for part in probe.sample_points(settings.seed))
+    depth = probe.depths_mm().to(dtype).to(device)
+    spacing = probe.sample_spacing_mm
+    sigma_axial = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=dtype, device=device)
+    grain = settings.grain_mm or 0.5 * FWHM_PER_SIGMA * float(sigma_axial.detach())
+    axial = lateral = texture = speckle_scale = noise = None
+    if settings.psf:
+        axial = gaussian_taps(sigma_axial[None], depth.new_full((1,), spacing), probe.samples // 2)
+        lateral = lateral_taps(probe, depth)
+    if settings.speckle:
+        texture = speckle_texture(settings.seed).to(device, dtype)
+        speckle_scale = _speckle_scale(probe, points, weights, axial, lateral, grain)
+    if settings.noise_db is not None:
+        generator = torch.Generator().manual_seed(settings.seed + 1)
+        white = torch.randn(2, probe.rays, probe.samples, generator=generator).to(device, dtype)
+        noise = white * (math.sqrt(0.5) * 10 ** (settings.noise_db / 20))
+    # A boundary's R is spread over the samples it crosses: R per mm, times the pulse's equivalent length,
+    # so that a sharp boundary of R = 1 shows as reflection_db whatever the number of samples.
+    pulse_mm = sigma_axial * math.sqrt(2 * math.pi)
+    level = 10 ** (torch.as_tensor(settings.reflection_db, dtype=dtype, device=device) / 20)
+    grid, inside = scan_grid(probe)
+    return FramePlan(
+        probe=probe,
+        settings=settings,
+        points=points,
+        weights=weights,
+        reflection_scale=level * pulse_mm / spacing,
+        axial_taps=None if axial is None else axial[0],
+        lateral_taps=lateral,
+        speckle_scale=speckle_scale,
+        texture=texture,
+        grain_mm=grain,
+        noise=noise,
+        gain_db=settings.gain_db + 0.1 * depth * time_gain_db_per_cm(probe, settings),
+        grid=grid.to(dtype).to(device),
+        inside=inside.to(device),
+    )
+
+
+def ray_echoes(
+    plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]
+) -> tuple[Tensor, Tensor]:
+    """Echo of the boundaries and amplitude of the scatterers, each (B, S, rays, samples), at points (..., 3).
+
+    Before the beam and the pulse, per unit of reflection and of fully developed white-matter speckle at the face.
+    """
+    settings, probe = plan.settings, plan.probe
+    impedance, attenuation, exponent, scattering = medium.sample(points)
+    if settings.start_depth_mm > 0:
+        impedance, attenuation, scattering = _open(plan, impedance, attenuation, scattering)
+    loss = None
+    if settings.attenuation:
+        loss = attenuation * torch.as_tensor(probe.frequency_mhz, dtype=points.dtype, device=points.device) ** exponent
+    reflection, transmission = echo(settings.echo, impedance, loss, probe.sample_spacing_mm)
+    if isinstance(settings.specular_exponent, Tensor) or settings.specular_exponent > 0:
+        reflection = reflection * _specular_lobe(medium, points, settings.specular_exponent)
+    return reflection, transmission * scattering
+
+
+def boundary_iq(plan: FramePlan, reflection: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:
+    """The boundaries' part of the complex echo, which is real, before the beam and the pulse: (B, rays, samples)."""
+    return (reflection * (plan.weights[:, None, None] * plan.reflection_scale)).sum(1)
+
+
+def render_iq(plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]) -> Tensor:
+    """Complex echo (B, 2, rays, samples), before noise and gain, of sub-ray samples at points (B, S, rays, samples, 3).
+
+    Points are in the medium's world, mm. The amplitude unit is fully developed white-matter speckle at the face.
+    """
+    reflection, strength = ray_echoes(plan, medium, points)
+    real = boundary_iq(plan, reflection)
+    if plan.texture is None:
+        iq = torch.stack([real, torch.zeros_like(real)], 1)
+    else:
+        noise = sample_speckle(plan.texture, points, plan.grain_mm)
+        re, im = (noise * (strength * plan.speckle_scale)).sum(2)
+        iq = torch.stack([re + real, im], 1)
+    if plan.axial_taps is not None:
+        iq = blur_lateral(blur_axial(iq, plan.axial_taps), plan.lateral_taps)
+    return iq
+
+
+def render_polar(plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]) -> Tensor:
+    """Polar B-mode (B, rays, samples) in [0, 1] of points (B, S, rays, samples, 3) in the medium's world, mm."""
+    iq = render_iq(plan, medium, points)
+    if plan.noise is not None:
+        iq = iq + plan.noise
+    if plan.settings.compression == "log":
+        polar = log_compress(iq, plan.gain_db, plan.settings.dynamic_range_db)
+    else:
+        polar = linear_brightness(iq, plan.gain_db)
+    if plan.settings.artefacts is not None:
+        polar = _spoil(plan, polar)
+    return polar
+
+
+class UltrasoundRenderer(nn.Module):
+    """Renders slices of a medium at probe poses.
+
+    `renderer(medium, probe_to_ras)` takes one pose (4, 4) or a batch (B, 4, 4) and returns (B, rows, columns) in
+    [0, 1], in the geometry of `probe.slice_geometry()`. Settings are those of `RenderSettings`, by name, on top of
+    `preset`: `default` (echo `transmission`) or `paper`, the DiffUS paper's pipeline.
+    dtype and device are the medium's. Raises InputError for a pose that is not rigid or a fan outside the volume.
+    """
+
+    def __init__(self, probe: Probe, echo: str | None = None, **settings: object) -> None:
+        super().__init__()
+        self.probe = probe
+        self.settings = make_settings(**({} if echo is None else {"echo": echo}), **settings)
+        self._plans: dict[tuple[torch.dtype, torch.device], FramePlan] = {}
+
+    def plan(self, dtype: torch.dtype, device: torch.device) -> FramePlan:
+        """The frame's constants for a dtype and device; made once, unless they carry a gradient."""
+        plan = self._plans.get((dtype, device))
+        if plan is None:
+            # A plan made under inference mode could never serve a gradient later.
+            with torch.inference_mode(False):
+                plan = plan_frame(self.probe, self.settings, dtype, device)
+            tensors = (part for part in vars(plan).values() if isinstance(part, Tensor))
+            if not any(part.requires_grad for part in tensors):
+                self._plans[dtype, device] = plan
+        return plan
+
+    def points_ras(self, probe_to_ras: Float[Tensor, "b 4 4"], dtype: torch.dtype = torch.float32) -> Tensor:
+        """World mm of every sub-ray sample (B, S, rays, samples, 3); composed in the pose's precision."""
+        points = self.plan(dtype, probe_to_ras.device).points
+        return place_samples(probe_to_ras.to(dtype), points)
+
+    def polar(self, medium: AcousticMedium, points_ras: Float[Tensor, "b s rays samples 3"]) -> Tensor:
+        """Polar B-mode (B, rays, samples) at points in the medium's world, also nonlinearly mapped ones."""
+        require_overlap(medium, points_ras)
+        return render_polar(self.plan(medium.dtype, medium.device), medium, points_ras)
+
+    def scan_convert(self, polar: Float[Tensor, "b rays samples"]) -> Float[Tensor, "b rows columns"]:
+        """The slice (B, rows, columns) of a polar image (B, rays, samples); zero outside the fan."""
+        plan = self.plan(polar.dtype, polar.device)
+        return scan_convert(polar, plan.grid, plan.inside)
+
+    def forward(self, medium: AcousticMedium, probe_to_ras: Tensor) -> Float[Tensor, "b rows columns"]:
+        pose = require_rigid(probe_to_ras, "The probe's pose")
+        # Some devices (MPS) have no float64; elsewhere the pose keeps its precision until the points are made.
+        pose = pose.to(medium.device, torch.float32 if medium.device.type == "mps" else pose.dtype)
+        if pose.ndim == 2:
+            pose = pose[None]
+        return self.scan_convert(self.polar(medium, self.points_ras(pose, medium.dtype)))
+
+
+def require_overlap(medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]) -> None:
+    """Raises InputError unless every fan of the batch, (B, S, rays, samples, 3) mm, meets the volume."""
+    coarse = points.detach()[:, :, ::OVERLAP_STRIDE, ::OVERLAP_STRIDE]
+    if not medium.contains(coarse).flatten(1).any(1).all():
+        raise InputError("The probe's fan lies entirely outside the volume; move the probe onto the patient.")
+
+
+def lateral_taps(probe: Probe, depth: Float[Tensor, " samples"]) -> Float[Tensor, "samples taps"]:
+    """The beam's lateral kernel at every depth on the probe's grid of rays."""
+    sigma = lateral_sigma_mm(depth, probe.wavelength_mm, probe.focus_mm, probe.transmit_f_number, probe.f_number)
+    return gaussian_taps(sigma, probe.lateral_spacing_mm().to(depth), min(MOST_LATERAL_TAPS, probe.rays - 1))
+
+
+def _speckle_scale(
+    probe: Probe,
+    points: Tensor,
+    weights: Tensor,
+    axial: Tensor | None,
+    lateral: Tensor | None,
+    grain_mm: float,
+) -> Tensor:
+    """Weight of each sub-ray's scatterers (S, rays, samples) that gives unit power after the beam and the kernels."""
+
+    def kept(taps: Tensor | None, spacing: Tensor) -> Tensor:
+        if taps is None:
+            return torch.ones_like(spacing)
+        lag = torch.arange(taps.shape[-1], dtype=taps.dtype, device=taps.device) * spacing[:, None]
+        return noise_power(taps, speckle_correlation(lag, grain_mm))
+
+    along = kept(axial, points.new_full((1,), probe.sample_spacing_mm))
+    across = kept(lateral, probe.lateral_spacing_mm().to(points))
+    start = points[:, :, 0].transpose(0, 1)  # sub-rays run parallel, so their distance at the face is their distance
+    together = speckle_correlation(torch.cdist(start, start), grain_mm)
+    layers = torch.einsum("s,t,rst->r", weights, weights, together)
+    return weights[:, None, None] * (layers[:, None] * (along * across)).rsqrt()
+
+
+def time_gain_db_per_cm(probe: Probe, settings: RenderSettings) -> float | Tensor:
+    """The two-way time gain: that of the settings, or what compensates the usual tissue at the probe's frequency."""
+    if settings.tgc_db_per_cm is not None:
+        return settings.tgc_db_per_cm
+    return 2 * TGC_DB_CM_MHZ * probe.frequency_mhz if settings.attenuation else 0.0
+
+
+def _open(plan: FramePlan, impedance: Tensor, attenuation: Tensor, scattering: Tensor) -> tuple[Tensor, ...]:
+    """Replaces what lies nearer than the start depth by coupling that matches the first tissue (no mirror)."""
+    probe = plan.probe
+    first = min(probe.samples - 1, math.ceil(plan.settings.start_depth_mm / probe.sample_spacing_mm))
+    near = torch.arange(probe.samples, device=impedance.device) < first
+    impedance = torch.where(near, impedance[..., first : first + 1], impedance)
+    return impedance, attenuation.masked_fill(near, 0.0), scattering.masked_fill(near, 0.0)
+
+
+def _spoil(plan: FramePlan, polar: Tensor) -> Tensor:
+    """The paper's artefacts on a polar image (B, rays, samples)."""
+    chosen, probe = plan.settings.artefacts, plan.probe
+    noisy = multiplicative_speckle(
+        polar,
+        radial_std=chosen.radial_std,
+        radial_power=chosen.radial_power,
+        local_std=chosen.local_std,
+        local_power=chosen.local_power,
+        seed=plan.settings.seed,
+    )
+    depth, spacing = probe.depths_mm().to(polar), probe.lateral_spacing_mm().to(polar)
+    return lateral_blur(noisy, depth, spacing, sigma_mm=chosen.blur_sigma_mm, growth=chosen.blur_growth).clamp(0, 1)
+
+
+def _specular_lobe(medium: AcousticMedium, points: Tensor, exponent: float | Tensor) -> Tensor:
+    """|n.d|^m between the impedance gradient and the beam at points (B, S, rays, samples, 3); 1 where there is none."""
+    step = 0.5
+    offsets = step * torch.eye(3, dtype=points.dtype, device=points.device)
+    gradient = torch.stack(
+        [medium.sample(points + offset)[0] - medium.sample(points - offset)[0] for offset in offsets], -1
+    )
+    direction = torch.nn.functional.normalize(points[..., -1:, :] - points[..., :1, :], dim=-1)
+    square = (gradient * gradient).sum(-1)
+    cosine_square = (gradient * direction).sum(-1) ** 2 / (square + 1e-10)
+    lobe = (cosine_square + 1e-12) ** (exponent / 2)
+    flat = 1e-8 / (square + 1e-8)
+    return lobe * (1 - flat) + flat

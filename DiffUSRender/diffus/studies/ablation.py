@@ -1,0 +1,242 @@
+"""What each step of the simulation adds: its images beside real frames, and how alike they are.
+
+The steps are the DiffUS paper's (arXiv 2508.06768, table 1): the volume's slice; its impedance; reflection along the
+rays; artefacts. Then the same without the mapping to impedance, and last this renderer's own scattering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..medium import GEL, AcousticMedium
+from ..metrics import images as metrics
+from ..render.renderer import UltrasoundRenderer
+from ..render.settings import RenderSettings, paper_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaxtyping import Bool, Float
+
+    from .fan_frames import FanFrames
+
+METRICS = ("mse", "ssim", "ncc", "mae")
+DISPLAY = (1.0, 99.0)  # percentiles in the fan, over all frames, that become black and white
+LEAST_IN_VOLUME = 0.2  # of a fan, for its frame to be compared
+INTENSITY_FLOOR = 0.01  # air in an MRI is 0, and no impedance
+HEADROOM_DB = -40.0  # of the linear display before grey levels are set: nothing clips
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table. step: `sampling`, `propagation`, `artefacts` or `scattering`; mapped: on impedance."""
+
+    name: str
+    mapped: bool
+    step: str
+
+
+ROWS = (
+    Row("sampling", False, "sampling"),
+    Row("sampling + mapping", True, "sampling"),
+    Row("sampling + mapping + propagation", True, "propagation"),
+    Row("sampling + mapping + propagation + artefacts", True, "artefacts"),
+    Row("sampling + propagation", False, "propagation"),
+    Row("sampling + propagation + artefacts", False, "artefacts"),
+    Row("default renderer (scattering)", True, "scattering"),
+)
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A row's images (K of (rows, columns), in [0, 1]) and scores: {name: (K,)}, one per frame.
+
+    Names are those of METRICS, the same with `_shifted` after phase correlation, and `shift_px`, how far that moved.
+    """
+
+    row: Row
+    images: list[Float[Tensor, "rows columns"]]
+    scores: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """rows: of the table. real: the frames, displayed like the rows. masks: what is compared, in the fan and volume.
+
+    fan_share: of the pixels, in the fan. volume_share: of the fan, in the volume. frames_left_out: outside of it.
+    """
+
+    rows: list[AblationRow]
+    real: list[Float[Tensor, "rows columns"]]
+    masks: list[Bool[Tensor, "rows columns"]]
+    fan_share: float
+    volume_share: float
+    frames_left_out: int
+
+
+@dataclass(frozen=True)
+class AblationStep:
+    """Progress: the row in work, images finished, images in all."""
+
+    row: str
+    done: int
+    total: int
+
+
+@dataclass
+class Ablation:
+    """Compares every row with the real frames; iterate to run it (each step yields progress), then read `result`.
+
+    views: real frames with their probes. medium: makes the acoustic medium, called once. intensities: makes a medium
+    whose impedance channel is the volume as it is (`intensity_medium`); None leaves out the rows without mapping.
+    settings: of the last row; start depth and seed also of the paper's. Media are made one after the other, so that
+    only one is held. Raises InputError where no frame lies in the volume.
+    """
+
+    views: Sequence[FanFrames]
+    medium: Callable[[], AcousticMedium]
+    intensities: Callable[[], AcousticMedium] | None = None
+    settings: RenderSettings = field(default_factory=RenderSettings)
+    result: AblationResult | None = None
+
+    def __iter__(self) -> Iterator[AblationStep]:
+        rows = [row for row in ROWS if row.mapped or self.intensities is not None]
+        made: dict[str, list[Tensor]] = {}
+        frames: list[tuple[FanFrames, int]] | None = None
+        masks: list[Tensor] = []
+        for mapped, make in ((False, self.intensities), (True, self.medium)):
+            if make is None:
+                continue
+            medium = make()
+            if frames is None:
+                frames, masks = _frames_in(medium, self.views)
+            for row in (row for row in rows if row.mapped == mapped):
+                made[row.name] = []
+                for image in _row_images(row, medium, frames, self.settings):
+                    made[row.name].append(image)
+                    yield AblationStep(row.name, sum(map(len, made.values())), len(rows) * len(frames))
+            del medium
+        real = displayed([view.frames[n] for view, n in frames], masks)
+        finished = []
+        for row in rows:
+            images = displayed(made.pop(row.name), masks)
+            finished.append(AblationRow(row, images, _scores(images, real, masks)))
+        fan = sum(int(view.mask[n].sum()) for view, n in frames)
+        self.result = AblationResult(
+            rows=finished,
+            real=real,
+            masks=masks,
+            fan_share=fan / sum(mask.numel() for mask in masks),
+            volume_share=sum(int(mask.sum()) for mask in masks) / fan,
+            frames_left_out=sum(len(view) for view in self.views) - len(frames),
+        )
+
+
+def intensity_medium(volume: np.ndarray, ijk_to_ras: np.ndarray) -> AcousticMedium:
+    """The volume (K, J, I) in place of the impedance, scaled from its 1st to 99th percentile to INTENSITY_FLOOR..1.
+
+    What the paper's rows without mapping take for impedance; the other channels are gel's and mean nothing.
+    """
+    values = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
+    step = max(1, values.numel() // 1_000_000)
+    low, high = np.percentile(values.flatten()[::step].numpy(), DISPLAY)
+    if high <= low:
+        low, high = values.min().item(), values.max().item()
+    maps = torch.empty(4, *values.shape)
+    torch.clamp((values - low) / (high - low), 0, 1, out=maps[0]).mul_(1 - INTENSITY_FLOOR).add_(INTENSITY_FLOOR)
+    for channel, value in zip(maps[1:], GEL[1:]):
+        channel.fill_(value)
+    background = torch.tensor([INTENSITY_FLOOR, *GEL[1:]])
+    return AcousticMedium(maps, ijk_to_ras, background)
+
+
+def displayed(images: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """The images with the 1st and 99th percentile of all of them, in their masks, at 0 and 1; zero outside.
+
+    One display for a whole series: what is left of MSE and MAE is not the gain.
+    """
+    values = torch.cat([image[mask] for image, mask in zip(images, masks)])
+    values = values[:: max(1, values.numel() // 1_000_000)].numpy()
+    low, high = np.percentile(values, DISPLAY)
+    scale = max(float(high - low), 1e-12)
+    return [((image - float(low)) / scale).clamp(0, 1) * mask for image, mask in zip(images, masks)]
+
+
+def phase_correlated(
+    image: Float[Tensor, "h w"], real: Float[Tensor, "h w"], mask: Bool[Tensor, "h w"]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The overlap of the real frame and the image moved onto it, the mask there, and the shift (2,) in pixels.
+
+    As `metrics.ssim_after_phase_correlation`, but the mean in the fan is taken away before the shift is sought: else
+    the fan's own outline, which both share, would hold every image where it is.
+    """
+    centred = [(each - each[mask].mean()) * mask for each in (real, image)]
+    shift = metrics.phase_correlation_shift(*centred)
+    dy, dx = shift.tolist()
+    rows, columns = real.shape
+    here = slice(max(dy, 0), rows + min(dy, 0)), slice(max(dx, 0), columns + min(dx, 0))
+    there = slice(max(-dy, 0), rows + min(-dy, 0)), slice(max(-dx, 0), columns + min(-dx, 0))
+    both = mask[here] & mask[there]
+    if both.sum() < 0.25 * mask.sum():  # noise may correlate best far away; that is no alignment
+        return image, real, mask, torch.zeros_like(shift)
+    return image[there], real[here], both, shift
+
+
+def _frames_in(
+    medium: AcousticMedium, views: Sequence[FanFrames]
+) -> tuple[list[tuple[FanFrames, int]], list[Bool[Tensor, "rows columns"]]]:
+    """The frames, as (view, index), whose fans lie in the volume, and where they do."""
+    frames, masks = [], []
+    for view in views:
+        for n in range(len(view)):
+            mask = view.mask[n] & medium.contains(view.pixels_ras(n))
+            if mask.sum() >= max(LEAST_IN_VOLUME * view.mask[n].sum(), 1):
+                frames.append((view, n))
+                masks.append(mask)
+    if not frames:
+        raise InputError("No frame of the ultrasound lies in the volume; give the transform between them (--initial).")
+    return frames, masks
+
+
+def _row_images(
+    row: Row, medium: AcousticMedium, frames: Sequence[tuple[FanFrames, int]], settings: RenderSettings
+) -> Iterator[Float[Tensor, "rows columns"]]:
+    """The row's image of every frame, in its pixels, in units of its own."""
+    chosen, renderer = _row_settings(row, settings), None
+    for view, n in frames:
+        with torch.inference_mode():
+            if row.step == "sampling":
+                image = medium.sample(view.pixels_ras(n).to(medium.dtype))[0]
+            else:
+                if renderer is None or renderer.probe is not view.probe:
+                    renderer = UltrasoundRenderer(view.probe, **vars(chosen))
+                points = renderer.points_ras(view.probe_to_ras[n : n + 1], medium.dtype)
+                image = view.from_polar(renderer.polar(medium, points)[0])
+        yield image.clone()
+
+
+def _row_settings(row: Row, settings: RenderSettings) -> RenderSettings:
+    if row.step == "scattering":
+        return settings
+    shared = {"seed": settings.seed, "start_depth_mm": settings.start_depth_mm, "gain_db": HEADROOM_DB}
+    paper = paper_settings(**shared)
+    return paper if row.step == "artefacts" else replace(paper, artefacts=None)
+
+
+def _scores(images: Sequence[Tensor], real: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, np.ndarray]:
+    scores: dict[str, list[float]] = {}
+    for image, frame, mask in zip(images, real, masks):
+        moved, onto, both, shift = phase_correlated(image, frame, mask)
+        for name in METRICS:
+            measure = getattr(metrics, name)
+            scores.setdefault(name, []).append(measure(image, frame, mask).item())
+            scores.setdefault(f"{name}_shifted", []).append(measure(moved, onto, both).item())
+        scores.setdefault("shift_px", []).append(shift.double().norm().item())
+    return {name: np.array(values) for name, values in scores.items()}

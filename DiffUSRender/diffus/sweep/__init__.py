@@ -1,0 +1,1 @@
+"""Tracked ultrasound sweeps, and what a sweep and its probe say together."""

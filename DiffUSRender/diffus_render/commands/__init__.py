@@ -1,1 +1,0 @@
-"""The command line's longer commands, one file each."""

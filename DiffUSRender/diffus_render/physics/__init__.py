@@ -1,1 +1,0 @@
-"""What sound does along the rays: echoes, scatterers, and the beam that blurs them."""

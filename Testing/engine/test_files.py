@@ -1,0 +1,243 @@
+"""Files against what SimpleITK and 3D Slicer's own readers make of them."""
+
+import os
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from diffus.errors import InputError
+from diffus.io.atomic import replacing
+from diffus.io.tables import read_label_names
+from diffus.io.transforms import read_transform, write_transform
+from diffus.io.volumes import read_volume, write_slice
+
+# Rotations about two axes and a shift: no sign and no axis order can be wrong unseen.
+POSE = np.array(
+    [
+        [0.8, -0.36, 0.48, 12.0],
+        [0.6, 0.48, -0.64, -7.0],
+        [0.0, 0.8, 0.6, 30.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+POINT = np.array([3.0, -20.0, 11.0, 1.0])
+
+
+@pytest.fixture
+def slicer():
+    slicer = pytest.importorskip("slicer")
+    slicer.mrmlScene = slicer.vtkMRMLScene()
+    return slicer
+
+
+def write_image(path, array, *, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=None, vector=False):
+    image = sitk.GetImageFromArray(array, isVector=vector)
+    if image.GetDimension() == 3:
+        image.SetSpacing(spacing)
+        image.SetOrigin(origin)
+        image.SetDirection((POSE[:3, :3] if direction is None else direction).ravel().tolist())
+    sitk.WriteImage(image, str(path))
+    return image
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz", ".mha"])
+def test_a_voxel_lies_where_itk_puts_it(tmp_path, suffix):
+    array = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    image = write_image(tmp_path / f"v{suffix}", array, spacing=(0.5, 2.0, 3.0), origin=(10.0, -20.0, 30.0))
+    volume = read_volume(tmp_path / f"v{suffix}")
+    lps = np.array(image.TransformIndexToPhysicalPoint((5, 2, 3)))
+    np.testing.assert_allclose((volume.ijk_to_ras @ (5, 2, 3, 1))[:3], lps * (-1, -1, 1), atol=1e-4)
+    assert volume.array[3, 2, 5] == array[3, 2, 5]
+    assert volume.array.shape == (4, 5, 6)
+
+
+def test_a_volume_is_where_slicer_puts_it(tmp_path, slicer):
+    write_image(tmp_path / "v.nrrd", np.arange(24.0).reshape(2, 3, 4), spacing=(0.5, 2.0, 3.0), origin=(1.0, 2.0, 3.0))
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(tmp_path / "v.nrrd"))
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    assert storage.ReadData(node)
+    matrix = vtk_matrix(node.GetIJKToRASMatrix)
+    np.testing.assert_allclose(read_volume(tmp_path / "v.nrrd").ijk_to_ras, matrix, atol=1e-9)
+
+
+def vtk_matrix(getter):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    getter(matrix)
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+BAD_VOLUMES = {
+    "2d": (np.zeros((8, 9), np.uint8), {}, "not a 3-D volume"),
+    "one slice": (np.arange(72, dtype=np.uint8).reshape(1, 8, 9), {}, "not a 3-D volume"),
+    "4d": (np.arange(3**4, dtype=np.uint8).reshape(3, 3, 3, 3), {}, "not a 3-D volume"),
+    "colour": (np.zeros((4, 5, 6, 3), np.uint8), {"vector": True}, "3 values per voxel"),
+    "constant": (np.full((4, 5, 6), 7, np.int16), {}, "same value (7)"),
+    "nan": (np.where(np.eye(6) > 0, np.nan, 1.0)[None].repeat(4, 0), {}, "NaN or infinite"),
+    "inf": (np.where(np.eye(6) > 0, np.inf, 1.0)[None].repeat(4, 0), {}, "NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_VOLUMES)
+def test_a_volume_that_cannot_be_used_gets_one_sentence(tmp_path, case):
+    array, options, message = BAD_VOLUMES[case]
+    path = tmp_path / "bad.nrrd"
+    write_image(path, array, **options)
+    with pytest.raises(InputError) as caught:
+        read_volume(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folder_and_damaged_volumes(tmp_path):
+    with pytest.raises(InputError, match="There is no file"):
+        read_volume(tmp_path / "none.nrrd")
+    with pytest.raises(InputError, match="is a folder"):
+        read_volume(tmp_path)
+    (tmp_path / "text.nrrd").write_text("not an image")
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        read_volume(tmp_path / "text.nrrd")
+    with pytest.raises(InputError, match="cannot be read as a transform"):
+        read_transform(tmp_path / "text.nrrd")
+
+
+def test_segment_names_come_with_a_slicer_segmentation(tmp_path):
+    image = sitk.GetImageFromArray(np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 3)
+    for index, (value, name) in enumerate({2: "left kidney", 1: "Liver"}.items()):
+        image.SetMetaData(f"Segment{index}_LabelValue", str(value))
+        image.SetMetaData(f"Segment{index}_Name", name)
+    sitk.WriteImage(image, str(tmp_path / "s.seg.nrrd"))
+    assert read_volume(tmp_path / "s.seg.nrrd").labels == {2: "left kidney", 1: "Liver"}
+
+
+def test_the_slice_has_its_pixels_and_its_place(tmp_path):
+    image = np.arange(5 * 7, dtype=np.uint8).reshape(5, 7)
+    pixel_to_ras = POSE @ np.diag([0.25, 0.25, 3.0, 1.0])
+    write_slice(tmp_path / "slice.nrrd", image, pixel_to_ras)
+    read = sitk.ReadImage(str(tmp_path / "slice.nrrd"))
+    assert read.GetPixelIDTypeAsString() == "8-bit unsigned integer"
+    assert sitk.GetArrayFromImage(read).shape == (1, 5, 7)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read)[0], image)
+    np.testing.assert_allclose(read.GetSpacing(), (0.25, 0.25, 3.0))
+    ras = (pixel_to_ras @ (6, 4, 0, 1))[:3]
+    np.testing.assert_allclose(read.TransformIndexToPhysicalPoint((6, 4, 0)), ras * (-1, -1, 1), atol=1e-12)
+
+
+def test_the_slice_in_slicer(tmp_path, slicer):
+    pixel_to_ras = POSE @ np.diag([0.25, 0.25, 3.0, 1.0])
+    write_slice(tmp_path / "slice.nrrd", np.arange(35, dtype=np.uint8).reshape(5, 7), pixel_to_ras)
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(tmp_path / "slice.nrrd"))
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    assert storage.ReadData(node)
+    np.testing.assert_allclose(vtk_matrix(node.GetIJKToRASMatrix), pixel_to_ras, atol=1e-9)
+    assert slicer.util.arrayFromVolume(node)[0, 4, 6] == 34
+
+
+@pytest.mark.parametrize("suffix", [".tfm", ".h5"])
+def test_slicer_loads_our_transform_with_the_matrix_to_parent(tmp_path, slicer, suffix):
+    path = tmp_path / f"pose{suffix}"
+    write_transform(path, POSE)
+    storage = slicer.vtkMRMLTransformStorageNode()
+    storage.SetFileName(str(path))
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    assert storage.ReadData(node)
+    np.testing.assert_allclose(vtk_matrix(node.GetMatrixTransformToParent), POSE, atol=1e-12)
+    world = [0.0, 0.0, 0.0]
+    node.GetTransformToParent().TransformPoint(POINT[:3], world)
+    np.testing.assert_allclose(world, (POSE @ POINT)[:3], atol=1e-9)
+
+
+@pytest.mark.parametrize("suffix", [".tfm", ".h5"])
+def test_we_read_what_slicer_saves(tmp_path, slicer, suffix):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(POSE.ravel().tolist())
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    node.SetMatrixTransformToParent(matrix)
+    storage = slicer.vtkMRMLTransformStorageNode()
+    storage.SetFileName(str(tmp_path / f"saved{suffix}"))
+    assert storage.WriteData(node)
+    np.testing.assert_allclose(read_transform(tmp_path / f"saved{suffix}"), POSE, atol=1e-12)
+
+
+def test_the_transform_file_is_an_affine_from_the_parent_in_lps(tmp_path):
+    write_transform(tmp_path / "pose.tfm", POSE)
+    assert "AffineTransform_double_3_3" in (tmp_path / "pose.tfm").read_text()
+    itk = sitk.ReadTransform(str(tmp_path / "pose.tfm"))
+    lps = np.array([-1.0, -1.0, 1.0])
+    back = itk.TransformPoint(((POSE @ POINT)[:3] * lps).tolist())
+    np.testing.assert_allclose(back * lps, POINT[:3], atol=1e-9)
+
+
+def test_rotation_centres_and_composites_are_read(tmp_path):
+    rotation = sitk.Euler3DTransform((5.0, 6.0, 7.0), 0.1, 0.2, 0.3, (1.0, 2.0, 3.0))
+    composite = sitk.CompositeTransform([rotation, sitk.TranslationTransform(3, (4.0, 5.0, 6.0))])
+    sitk.WriteTransform(composite, str(tmp_path / "c.tfm"))
+    matrix = read_transform(tmp_path / "c.tfm")
+    world = (matrix @ POINT)[:3]
+    np.testing.assert_allclose(
+        np.array(composite.TransformPoint((world * (-1, -1, 1)).tolist())) * (-1, -1, 1), POINT[:3], atol=1e-9
+    )
+
+
+def test_transforms_that_cannot_be_a_pose(tmp_path):
+    sitk.WriteTransform(sitk.TranslationTransform(2, (1.0, 2.0)), str(tmp_path / "flat.tfm"))
+    with pytest.raises(InputError, match="2-D transform"):
+        read_transform(tmp_path / "flat.tfm")
+    spline = sitk.BSplineTransformInitializer(sitk.Image(8, 8, 8, sitk.sitkUInt8), [2, 2, 2])
+    sitk.WriteTransform(spline, str(tmp_path / "spline.h5"))
+    with pytest.raises(InputError, match="not a linear transform"):
+        read_transform(tmp_path / "spline.h5")
+    text = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
+    (tmp_path / "singular.tfm").write_text(text + "Parameters: 1 0 0 0 1 0 0 0 0 1 2 3\nFixedParameters: 0 0 0\n")
+    with pytest.raises(InputError, match="singular"):
+        read_transform(tmp_path / "singular.tfm")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_slice(tmp_path / "slice.nrrd", np.ones((4, 4)), np.eye(4))
+    before = (tmp_path / "slice.nrrd").read_bytes()
+    with pytest.raises(RuntimeError, match="in the middle"), replacing(tmp_path / "slice.nrrd") as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError("in the middle")
+    assert (tmp_path / "slice.nrrd").read_bytes() == before
+    assert os.listdir(tmp_path) == ["slice.nrrd"]
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        write_slice(tmp_path / "no" / "slice.nrrd", np.ones((4, 4)), np.eye(4))
+    with pytest.raises(InputError, match="ending"):
+        write_transform(tmp_path / "pose.doc", POSE)
+    (tmp_path / "folder.nrrd").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_slice(tmp_path / "folder.nrrd", np.ones((4, 4)), np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{"1": "spleen", "5": "liver"}'),
+        ("b.json", '{"spleen": 1, "liver": 5}'),
+        ("c.csv", "index,name\n1,spleen\n5,liver\n"),
+        ("d.csv", "name,value\nspleen,1\nliver,5\n"),
+        ("e.ctbl", '# Color table file\n1 spleen 1 2 3 255\n5 "liver" 4 5 6 255\n'),
+    ],
+)
+def test_label_tables(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_label_names(tmp_path / name) == {1: "spleen", 5: "liver"}
+
+
+def test_label_tables_without_a_label(tmp_path):
+    (tmp_path / "empty.csv").write_text("index,name\n")
+    with pytest.raises(InputError, match="names no label"):
+        read_label_names(tmp_path / "empty.csv")
+    (tmp_path / "list.json").write_text("[1, 2]")
+    with pytest.raises(InputError, match="not a label table"):
+        read_label_names(tmp_path / "list.json")
