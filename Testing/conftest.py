@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
+from shapes import check_shapes
+
+check_shapes()
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -12,6 +16,15 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def one_thread():
     """Small tensors are many times slower on two threads of a shared machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def only_the_engines_own_checks(request):
+    """Without the check of shapes for tests marked bad_input: what the engine itself says of such input is tested."""
+    off = request.node.get_closest_marker("bad_input") is not None
+    jaxtyping.config.update("jaxtyping_disable", off)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -112,6 +112,7 @@ def test_wrong_speckle_is_refused(change):
         multiplicative_speckle(ones(), **change)
 
 
+@pytest.mark.bad_input
 def test_wrong_images_and_widths_are_refused():
     spacing, depth = PROBE.lateral_spacing_mm(), PROBE.depths_mm()
     image = torch.ones(1, PROBE.rays, PROBE.samples)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import diffus
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -257,7 +258,7 @@ def test_an_image_without_a_fan_is_an_error(tmp_path, monkeypatch):
 def test_the_program_itself(tmp_path):
     """As a user runs it: from any folder, the sentence on stderr, nothing on stdout."""
     command = [sys.executable, "-m", "diffus"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(diffus.__file__).parents[1])}
     done = subprocess.run(
         [*command, "presets", "nothing"], capture_output=True, text=True, cwd=tmp_path, env=environment
     )

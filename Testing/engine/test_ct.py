@@ -262,6 +262,7 @@ def test_bad_volumes(hu, message):
         AcousticMedium.from_ct(hu, EYE)
 
 
+@pytest.mark.bad_input
 def test_bad_arguments():
     hu = body_with_air(12)
     with pytest.raises(InputError, match="scanner"):

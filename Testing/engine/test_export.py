@@ -316,6 +316,7 @@ def test_without_ffmpeg_the_sentence_says_what_to_do(tmp_path, monkeypatch):
     assert left(tmp_path) == []
 
 
+@pytest.mark.bad_input
 def test_frames_that_do_not_fit_are_refused():
     frames = made(count=3)
     with pytest.raises(InputError, match="as many"):

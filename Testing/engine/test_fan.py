@@ -144,6 +144,7 @@ NO_FAN = {
 
 
 @pytest.mark.parametrize("image", NO_FAN.values(), ids=NO_FAN.keys())
+@pytest.mark.bad_input
 def test_images_without_a_fan_are_refused_in_one_sentence(image):
     with pytest.raises(InputError) as error:
         estimate_fan(image, 0.3)
@@ -152,6 +153,7 @@ def test_images_without_a_fan_are_refused_in_one_sentence(image):
 
 
 @pytest.mark.parametrize("spacing", [0.0, -1.0, float("nan"), "0.3", None])
+@pytest.mark.bad_input
 def test_the_pixel_size_must_be_a_length(spacing):
     with pytest.raises(InputError, match="mm_per_pixel"):
         estimate_fan(draw("linear")[1], spacing)

@@ -153,6 +153,7 @@ def test_gradients_of_memberships_and_of_tissue_properties():
         (torch.full((1, 2, 2, 2), 0.5), ["cheese"], "No tissue is called"),
     ],
 )
+@pytest.mark.bad_input
 def test_bad_memberships(memberships, tissues, message):
     with pytest.raises(InputError, match=message):
         AcousticMedium.from_memberships(memberships, tissues, torch.eye(4))
@@ -179,6 +180,7 @@ def test_bad_geometry(matrix, message):
 
 
 @pytest.mark.parametrize("maps", [torch.rand(3, 4, 4, 4), torch.rand(4, 4, 4), torch.rand(4, 1, 4, 4)])
+@pytest.mark.bad_input
 def test_maps_of_a_wrong_shape(maps):
     with pytest.raises(InputError, match="maps"):
         AcousticMedium(maps, torch.eye(4))

@@ -187,6 +187,7 @@ def test_gradients_of_masked_metrics_and_of_the_shifted_ssim():
     assert torch.autograd.gradcheck(ssim_after_phase_correlation, (a, moved))
 
 
+@pytest.mark.bad_input
 def test_wrong_input_is_refused():
     a, b = images(40, 50)
     empty = torch.zeros(40, 50, dtype=torch.bool)

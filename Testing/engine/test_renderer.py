@@ -241,6 +241,7 @@ def test_a_bad_pose_gets_one_sentence(pose, words):
         {"colour": "red"},
     ],
 )
+@pytest.mark.bad_input
 def test_a_bad_setting_gets_one_sentence(settings):
     with pytest.raises(InputError) as error:
         UltrasoundRenderer(probe_of(rays=8, samples=16), **settings)(phantom(), AT_FACE)

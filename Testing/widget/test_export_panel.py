@@ -200,7 +200,7 @@ def test_the_choices_come_back_with_the_scene(panel, tmp_path):
 
 
 def test_every_widget_that_the_section_names_exists(panel):
-    code = (MODULE / "DiffUSLib" / "export_panel.py").read_text(encoding="utf-8")
+    code = (MODULE / "DiffUSLib" / "render" / "export_panel.py").read_text(encoding="utf-8")
     used = set(re.findall(r"\b_?ui\.(export\w+)", code))
     assert len(used) > 8
     assert used <= set(vars(panel.ui))

@@ -320,7 +320,11 @@ def test_every_parameter_of_the_ui_exists_and_every_widget_of_the_code_exists(pa
     assert parameters
     assert set(parameters) <= set(panel.node.allParameters)
     assert len(parameters) == len(set(parameters))
-    used = set(re.findall(r"\bui\.(\w+)", (MODULE / "DiffUSLib.register" / "widget.py").read_text()))
+    used = set(
+        re.findall(
+            r"\bui\.(\w+)", (headless.ROOT / "DiffUSRender" / "DiffUSLib" / "register" / "widget.py").read_text()
+        )
+    )
     names = {widget.get("name") for widget in tree.iter("widget")}
     assert used - {"items"} <= names
 

@@ -63,9 +63,9 @@ class Shares:
 class SampledMedium:
     """The values of a medium at one set of points, in the renderer's place of an `AcousticMedium`: (4, *points)."""
 
-    values: Tensor
+    values: Float[Tensor, "4 *points"]
 
-    def sample(self, points: Tensor) -> Tensor:
+    def sample(self, points: Float[Tensor, "*points 3"]) -> Float[Tensor, "4 *points"]:
         return self.values
 
 

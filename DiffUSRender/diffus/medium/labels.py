@@ -14,7 +14,7 @@ from ..errors import InputError
 from .tissue import GEL, Tissue, label_table, tissue_table
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Integer
 
 LabelTable = str | Mapping[int, str | Tissue] | Sequence[tuple[int, str | Tissue]]
 
@@ -37,7 +37,7 @@ def label_maps(
     return maps.permute(3, 0, 1, 2)
 
 
-def as_labels(labels: np.ndarray | Tensor) -> Int[np.ndarray, "k j i"]:
+def as_labels(labels: np.ndarray | Tensor) -> Integer[np.ndarray, "k j i"]:
     """A label volume, (K, J, I), as integers. Raises InputError unless it is 3-D and of whole numbers from 0 on."""
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.size == 0:
@@ -59,7 +59,7 @@ def as_labels(labels: np.ndarray | Tensor) -> Int[np.ndarray, "k j i"]:
     return array
 
 
-def _distinct(labels: Int[np.ndarray, "k j i"]) -> tuple[np.ndarray, np.ndarray]:
+def _distinct(labels: Integer[np.ndarray, "k j i"]) -> tuple[np.ndarray, np.ndarray]:
     """The labels that occur, ascending, and the place of every voxel's label among them (int32)."""
     if labels.max() >= 1 << 20:
         values, index = np.unique(labels, return_inverse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
 Volume = np.ndarray | Tensor
+
+
+@runtime_checkable
+class Samplable(Protocol):
+    """What rays need of a medium: its four channels at points, (..., 3) in mm to (4, ...)."""
+
+    def sample(self, points: Float[Tensor, "*shape 3"], /) -> Float[Tensor, "4 *shape"]: ...
 
 
 class AcousticMedium:
@@ -146,7 +153,7 @@ class AcousticMedium:
     @classmethod
     def from_memberships(
         cls,
-        memberships: Float[Tensor, "c k j i"] | np.ndarray,
+        memberships: Float[Volume, "c k j i"],
         tissues: Sequence[str | Tissue] | Float[Tensor, "c 4"],
         ijk_to_ras: Volume,
     ) -> AcousticMedium:

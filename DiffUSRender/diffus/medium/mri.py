@@ -144,8 +144,10 @@ def load_impedance(path: str | Path | None = None) -> ImpedanceMLP:
     return model.requires_grad_(False).eval()
 
 
-def impedance_from_level(mapping: Callable[[Tensor], Tensor], level: Float[Tensor, "k j i"]) -> Float[Tensor, "k j i"]:
-    """Impedance of a normalised volume, (K, J, I), by a network or any function of it; differentiable to both.
+def impedance_from_level(
+    mapping: Callable[[Tensor], Tensor], level: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """Impedance of a normalised volume, any shape, by a network or any function of it; differentiable to both.
 
     `ImpedanceMLP` is evaluated at 2049 levels and looked up between them (error below 1e-6 MRayl): its hidden layers
     would need 32 volumes. Any other function is called with the volume.

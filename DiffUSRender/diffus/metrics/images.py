@@ -15,14 +15,17 @@ from torch.nn import functional
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
+
+    Mask = Bool[Tensor, "*#batch h w"] | Float[Tensor, "*#batch h w"]
+    Region = Bool[Tensor, "h w"] | Float[Tensor, "h w"]
 
 SSIM_RADIUS, SSIM_SIGMA = 5, 1.5  # Wang et al. 2004: Gaussian window of 11 pixels
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 
 
 def mse(
-    a: Float[Tensor, "*batch h w"], b: Float[Tensor, "*batch h w"], mask: Tensor | None = None
+    a: Float[Tensor, "*batch h w"], b: Float[Tensor, "*batch h w"], mask: Mask | None = None
 ) -> Float[Tensor, "*batch"]:
     """Mean squared difference of images (..., h, w) within the mask."""
     _require_alike(a, b)
@@ -30,7 +33,7 @@ def mse(
 
 
 def mae(
-    a: Float[Tensor, "*batch h w"], b: Float[Tensor, "*batch h w"], mask: Tensor | None = None
+    a: Float[Tensor, "*batch h w"], b: Float[Tensor, "*batch h w"], mask: Mask | None = None
 ) -> Float[Tensor, "*batch"]:
     """Mean absolute difference of images (..., h, w) within the mask."""
     _require_alike(a, b)
@@ -38,7 +41,7 @@ def mae(
 
 
 def ncc(
-    a: Float[Tensor, "*batch h w"], b: Float[Tensor, "*batch h w"], mask: Tensor | None = None
+    a: Float[Tensor, "*batch h w"], b: Float[Tensor, "*batch h w"], mask: Mask | None = None
 ) -> Float[Tensor, "*batch"]:
     """Normalised cross-correlation (Pearson's r, -1 to 1) of images (..., h, w) in the mask; 0 if one is constant."""
     _require_alike(a, b)
@@ -51,7 +54,7 @@ def ncc(
 def ssim(
     a: Float[Tensor, "*batch h w"],
     b: Float[Tensor, "*batch h w"],
-    mask: Tensor | None = None,
+    mask: Mask | None = None,
     *,
     data_range: float = 1.0,
 ) -> Float[Tensor, "*batch"]:
@@ -91,7 +94,7 @@ def phase_correlation_shift(a: Float[Tensor, "*batch h w"], b: Float[Tensor, "*b
 def ssim_after_phase_correlation(
     a: Float[Tensor, "*batch h w"],
     b: Float[Tensor, "*batch h w"],
-    mask: Tensor | None = None,
+    mask: Mask | None = None,
     *,
     data_range: float = 1.0,
 ) -> Float[Tensor, "*batch"]:
@@ -116,14 +119,14 @@ def ssim_after_phase_correlation(
     return torch.stack(values).reshape(shape[:-2])
 
 
-def envelope_snr(envelope: Float[Tensor, "*batch h w"], mask: Tensor | None = None) -> Float[Tensor, "*batch"]:
+def envelope_snr(envelope: Float[Tensor, "*batch h w"], mask: Mask | None = None) -> Float[Tensor, "*batch"]:
     """Mean over standard deviation of an envelope (before log compression); 1.913 in fully developed speckle."""
     mean = _mean(envelope, mask)
     variance = _mean((envelope - mean[..., None, None]) ** 2, mask)
     return mean / variance.clamp(min=torch.finfo(envelope.dtype).tiny).sqrt()
 
 
-def nakagami_m(envelope: Float[Tensor, "*batch h w"], mask: Tensor | None = None) -> Float[Tensor, "*batch"]:
+def nakagami_m(envelope: Float[Tensor, "*batch h w"], mask: Mask | None = None) -> Float[Tensor, "*batch"]:
     """Nakagami shape m of an envelope by the moments estimator; 1 in fully developed speckle.
 
     m = E[x^2]^2 / Var[x^2] (Nakagami 1960; Shankar 2000).
@@ -133,7 +136,7 @@ def nakagami_m(envelope: Float[Tensor, "*batch h w"], mask: Tensor | None = None
     return mean**2 / _mean((power - mean[..., None, None]) ** 2, mask).clamp(min=torch.finfo(power.dtype).tiny)
 
 
-def gcnr(image: Float[Tensor, "h w"], inside: Tensor, outside: Tensor, *, bins: int = 100) -> Float[Tensor, ""]:
+def gcnr(image: Float[Tensor, "h w"], inside: Region, outside: Region, *, bins: int = 100) -> Float[Tensor, ""]:
     """Generalised contrast-to-noise ratio, 0 to 1, of two regions (bool masks) of one image (h, w).
 
     1 minus the overlap of the regions' histograms over their common range; not changed by monotonic
@@ -149,8 +152,8 @@ def gcnr(image: Float[Tensor, "h w"], inside: Tensor, outside: Tensor, *, bins: 
     return (1 - torch.minimum(*densities).sum()).to(image)
 
 
-def histogram_distance(a: Float[Tensor, " n"], b: Float[Tensor, " m"], *, levels: int = 512) -> Float[Tensor, ""]:
-    """Earth mover's distance between the grey levels of two sets of pixels (n,), (m,), in the units of the pixels.
+def histogram_distance(a: Float[Tensor, "*n"], b: Float[Tensor, "*m"], *, levels: int = 512) -> Float[Tensor, ""]:
+    """Earth mover's distance between the grey levels of two sets of pixels, any shapes, in the units of the pixels.
 
     The mean distance of equal quantiles (Wasserstein-1), taken at `levels` of them. Differentiable.
     """
@@ -166,7 +169,7 @@ def histogram_distance(a: Float[Tensor, " n"], b: Float[Tensor, " m"], *, levels
 
 
 def patch_kl(
-    a: Float[Tensor, "n h w"], b: Float[Tensor, "m h w"], mask: Tensor | None = None, *, block: int = 32, bins: int = 50
+    a: Float[Tensor, "n h w"], b: Float[Tensor, "m h w"], mask: Region | None = None, *, block: int = 32, bins: int = 50
 ) -> Float[Tensor, ""]:
     """Kullback-Leibler divergence of b's grey levels from a's, nats, block by block (pKL), averaged over the blocks.
 
@@ -222,7 +225,7 @@ def autocorrelation_width(
     return 2 * spacing * half[..., 0]
 
 
-def _standardise(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _standardise(image: Tensor, mask: Mask | None) -> tuple[Tensor, Tensor]:
     """The image less its mean, and its standard deviation: exactly 0 where that is no more than rounding."""
     mean = _mean(image, mask)
     centred = image - mean[..., None, None]
@@ -233,7 +236,7 @@ def _standardise(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     return centred, torch.where(varied, torch.where(varied, variance, 1.0).sqrt(), 0.0)
 
 
-def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+def _mean(values: Tensor, mask: Mask | None) -> Tensor:
     if mask is None:
         return values.mean((-2, -1))
     if mask.shape[-2:] != values.shape[-2:]:

@@ -19,7 +19,10 @@ from ..errors import InputError
 from .probe import ConvexProbe, LinearProbe, PhasedProbe, Probe
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Num
+    from jaxtyping import Bool, Float, Real
+
+    Array = np.ndarray | Tensor
+    Images = Real[Array, "h w"] | Real[Array, "n h w"] | Bool[Array, "h w"] | Bool[Array, "n h w"]
 
 NOT_FOUND = "No ultrasound fan can be seen in this image: "
 LINEAR_HALF_ANGLE = math.radians(1.5)  # sides closer to parallel than this make a linear array
@@ -86,9 +89,7 @@ class _Box:
         return np.stack([self.left - x, x - self.right, self.top - y, y - self.bottom])
 
 
-def estimate_fan(
-    image: Num[np.ndarray, "h w"] | Num[np.ndarray, "n h w"], mm_per_pixel: float, *, frequency_mhz: float = 5.0
-) -> Fan:
+def estimate_fan(image: Images, mm_per_pixel: float, *, frequency_mhz: float = 5.0) -> Fan:
     """The fan of one image (H, W) or of a sweep (N, H, W), whose pixels are `mm_per_pixel` wide and high.
 
     The two sides are the supporting lines of the non-black pixels that hold most edge points (RANSAC), which ignores
@@ -116,7 +117,7 @@ def estimate_fan(
     return _as_fan(shape, visible, points, float(mm_per_pixel), frequency_mhz)
 
 
-def fan_mask(images: Num[np.ndarray, "h w"] | Num[np.ndarray, "n h w"]) -> Bool[Tensor, "h w"]:
+def fan_mask(images: Images) -> Bool[Tensor, "h w"]:
     """Pixels (H, W) that show ultrasound: the largest region that is not background in the image or the mean frame.
 
     Background is the level of the image's border where that is dark and even. Text, rulers and markers beside the fan

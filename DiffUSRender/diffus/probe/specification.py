@@ -21,10 +21,10 @@ def probe_to_dict(probe: Probe) -> dict[str, object]:
     return {"type": probe.type, **plain}
 
 
-def probe_from_dict(specification: dict[str, object]) -> Probe:
+def probe_from_dict(specification: object) -> Probe:
     """The probe of a dictionary as `probe_to_dict` writes it; fields with a default may be left out.
 
-    Raises InputError for an unknown, misplaced or missing key, or a value out of range.
+    Raises InputError for what is no dictionary, an unknown, misplaced or missing key, or a value out of range.
     """
     if not isinstance(specification, dict):
         raise InputError("A probe specification must be a JSON object of names and numbers.")

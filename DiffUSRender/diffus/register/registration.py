@@ -84,7 +84,7 @@ class RegistrationResult:
     mri_to_reference: Float[Tensor, "4 4"]
     similarity: float
     verdict: Verdict
-    evidence: Evidence
+    evidence: Evidence | None
     similarity_per_frame: dict[int, float]
     seconds: float
     frames_used: int

@@ -16,7 +16,7 @@ from .mapping import global_fit
 from .patches import PatchSet, normal_equations, score_poses
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PoseSpace:
     translation_mm: float = 25.0
     rotation_deg: float = 18.0
 
-    def step(self, pose: Float[Tensor, "*b 4 4"], xi_mm: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 4 4"]:
+    def step(self, pose: Float[Tensor, "*#b 4 4"], xi_mm: Float[Tensor, "*#b 6"]) -> Float[Tensor, "*b 4 4"]:
         """pose Tr(c) exp(xi) Tr(-c) with xi = (mm, mm of rotation at radius_mm)."""
         scale = xi_mm.new_tensor([1.0] * 3 + [1.0 / self.radius_mm] * 3)
         moved = twist_to_matrix(xi_mm * scale)
@@ -51,7 +51,7 @@ class PoseSpace:
         sine = (difference.square().sum((-1, -2)).sqrt() / math.sqrt(8)).clamp(max=1.0)
         return shift, torch.rad2deg(2 * torch.asin(sine))
 
-    def inside(self, pose: Float[Tensor, "*b 4 4"], slack: float = 1.15) -> Tensor:
+    def inside(self, pose: Float[Tensor, "*b 4 4"], slack: float = 1.15) -> Bool[Tensor, "*b"]:
         """True where the pose is plausible: within the bounds, and a little slack for a refinement to move in."""
         shift, angle = self.away(pose)
         return (shift <= slack * self.translation_mm) & (angle <= slack * self.rotation_deg)
@@ -67,7 +67,7 @@ class PoseSpace:
         xi[0] = 0.0
         return self.step(self.initial, xi)
 
-    def distance(self, a: Float[Tensor, "*b 4 4"], b: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b"]:
+    def distance(self, a: Float[Tensor, "*#b 4 4"], b: Float[Tensor, "*#b 4 4"]) -> Float[Tensor, "*b"]:
         """RMS distance in mm that pixels of the sweep move between two poses."""
         d = a - b
         middle = (d[..., :3, :3] @ self.centre + d[..., :3, 3]).square().sum(-1)

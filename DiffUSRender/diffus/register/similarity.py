@@ -13,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
+
+    Image = Float[Tensor, "*#b h w"]
+    Mask = Bool[Tensor, "*#b h w"] | Float[Tensor, "*#b h w"]
 
 
-def box_mean(image: Float[Tensor, "*b h w"], mask: Float[Tensor, "*b h w"], size: int) -> Float[Tensor, "*b h w"]:
+def box_mean(image: Image, mask: Float[Tensor, "*#b h w"], size: int) -> Float[Tensor, "*b h w"]:
     """Mean over the valid pixels of the size x size box around every pixel (cut at the border); zero where none is."""
     shape = torch.broadcast_shapes(image.shape, mask.shape)
     both = torch.stack([(image * mask).expand(shape), mask.expand(shape)]).reshape(-1, 1, *shape[-2:])
@@ -33,9 +36,9 @@ def _valid_share(mask: Tensor, size: int) -> Tensor:
 
 
 def lc2_map(
-    ultrasound: Float[Tensor, "*b h w"],
-    channels: Float[Tensor, "*b c h w"],
-    mask: Float[Tensor, "*b h w"],
+    ultrasound: Image,
+    channels: Float[Tensor, "*#b c h w"],
+    mask: Mask,
     patch: int = 9,
     ridge: float = 1e-3,
 ) -> tuple[Float[Tensor, "*b h w"], Float[Tensor, "*b h w"]]:
@@ -67,7 +70,9 @@ def lc2_map(
     return similarity, torch.where(enough, safe.sqrt(), torch.zeros_like(var_u))
 
 
-def lc2(ultrasound, channels, mask, patch: int = 9, ridge: float = 1e-3) -> Float[Tensor, "*b"]:
+def lc2(
+    ultrasound: Image, channels: Float[Tensor, "*#b c h w"], mask: Mask, patch: int = 9, ridge: float = 1e-3
+) -> Float[Tensor, "*b"]:
     """LC2 of whole images: the mean of `lc2_map` weighted by the local standard deviation of the ultrasound.
 
     channels (..., C, H, W): the volume's intensity and its gradient's length, or what a renderer says (echo along the
@@ -77,7 +82,7 @@ def lc2(ultrasound, channels, mask, patch: int = 9, ridge: float = 1e-3) -> Floa
     return (similarity * weight).sum((-2, -1)) / weight.sum((-2, -1)).clamp_min(1e-12)
 
 
-def ncc(a: Float[Tensor, "*b h w"], b: Float[Tensor, "*b h w"], mask: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b"]:
+def ncc(a: Image, b: Image, mask: Mask) -> Float[Tensor, "*b"]:
     """Normalised cross correlation over the mask, -1..1."""
     mask = mask.to(a.dtype)
     n = mask.sum((-2, -1), keepdim=True).clamp_min(1e-12)
@@ -87,7 +92,7 @@ def ncc(a: Float[Tensor, "*b h w"], b: Float[Tensor, "*b h w"], mask: Float[Tens
     return (a * b).sum((-2, -1)) / norm
 
 
-def patch_ncc(a, b, mask, patch: int = 9) -> Float[Tensor, "*b"]:
+def patch_ncc(a: Image, b: Image, mask: Mask, patch: int = 9) -> Float[Tensor, "*b"]:
     """Mean local normalised cross correlation in patch x patch boxes that are at least half valid, -1..1."""
     mask = mask.to(a.dtype)
     mean_a, mean_b = box_mean(a, mask, patch), box_mean(b, mask, patch)
@@ -119,14 +124,14 @@ def mind_descriptor(image: Float[Tensor, "*b h w"], radius: int = 1, step: int =
     return torch.exp(-stack / variance).reshape(*image.shape[:-2], 4, h, w)
 
 
-def mind_ssc(a, b, mask, radius: int = 1, step: int = 2) -> Float[Tensor, "*b"]:
+def mind_ssc(a: Image, b: Image, mask: Mask, radius: int = 1, step: int = 2) -> Float[Tensor, "*b"]:
     """Minus the mean squared difference of the MIND descriptors of both images, over the mask; 0 is perfect."""
     mask = mask.to(a.dtype)
     difference = (mind_descriptor(a, radius, step) - mind_descriptor(b, radius, step)).square().mean(-3)
     return -(difference * mask).sum((-2, -1)) / mask.sum((-2, -1)).clamp_min(1e-12)
 
 
-def ngf(a, b, mask, noise: float = 0.02) -> Float[Tensor, "*b"]:
+def ngf(a: Image, b: Image, mask: Mask, noise: float = 0.02) -> Float[Tensor, "*b"]:
     """Normalised gradient fields: mean squared cosine between the images' gradients (Haber and Modersitzki 2006), 0..1.
 
     `noise`: gradients below it (grey values per pixel) are taken as none.
@@ -146,7 +151,7 @@ def _gradient(image: Tensor) -> tuple[Tensor, Tensor]:
     return (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
 
 
-def mutual_information(a, b, mask, bins: int = 32) -> Float[Tensor, "*b"]:
+def mutual_information(a: Image, b: Image, mask: Mask, bins: int = 32) -> Float[Tensor, "*b"]:
     """Mutual information in nats of two images in 0..1, from a joint histogram with cubic B-spline Parzen windows.
 
     Mattes 2003, IEEE Trans. Med. Imaging 22; values outside of 0..1 count in the outermost bins.

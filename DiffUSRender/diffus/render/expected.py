@@ -22,7 +22,7 @@ from .renderer import boundary_iq, ray_echoes
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from ..medium import AcousticMedium
+    from ..medium.medium import Samplable
     from .renderer import FramePlan
     from .settings import RenderSettings
 
@@ -39,7 +39,7 @@ def require_expectable(settings: RenderSettings) -> None:
 
 
 def expected_polar(
-    plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]
+    plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"]
 ) -> Float[Tensor, "b rays samples"]:
     """Mean brightness (B, rays, samples) over all speckle, at points (B, S, rays, samples, 3) in the medium's world.
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from ..medium import AcousticMedium
+    from ..medium.medium import Samplable
     from ..probe import Probe
 
 TGC_DB_CM_MHZ = 0.6  # one way; the mean of brain, and a little above other soft tissue
@@ -115,7 +116,7 @@ def plan_frame(
 
 
 def ray_echoes(
-    plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]
+    plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"]
 ) -> tuple[Tensor, Tensor]:
     """Echo of the boundaries and amplitude of the scatterers, each (B, S, rays, samples), at points (..., 3).
 
@@ -139,7 +140,7 @@ def boundary_iq(plan: FramePlan, reflection: Float[Tensor, "b s rays samples"]) 
     return (reflection * (plan.weights[:, None, None] * plan.reflection_scale)).sum(1)
 
 
-def render_iq(plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]) -> Tensor:
+def render_iq(plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"]) -> Tensor:
     """Complex echo (B, 2, rays, samples), before noise and gain, of sub-ray samples at points (B, S, rays, samples, 3).
 
     Points are in the medium's world, mm. The amplitude unit is fully developed white-matter speckle at the face.
@@ -157,7 +158,7 @@ def render_iq(plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b 
     return iq
 
 
-def render_polar(plan: FramePlan, medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]) -> Tensor:
+def render_polar(plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"]) -> Tensor:
     """Polar B-mode (B, rays, samples) in [0, 1] of points (B, S, rays, samples, 3) in the medium's world, mm."""
     iq = render_iq(plan, medium, points)
     if plan.noise is not None:
@@ -290,7 +291,7 @@ def _spoil(plan: FramePlan, polar: Tensor) -> Tensor:
     return lateral_blur(noisy, depth, spacing, sigma_mm=chosen.blur_sigma_mm, growth=chosen.blur_growth).clamp(0, 1)
 
 
-def _specular_lobe(medium: AcousticMedium, points: Tensor, exponent: float | Tensor) -> Tensor:
+def _specular_lobe(medium: Samplable, points: Tensor, exponent: float | Tensor) -> Tensor:
     """|n.d|^m between the impedance gradient and the beam at points (B, S, rays, samples, 3); 1 where there is none."""
     step = 0.5
     offsets = step * torch.eye(3, dtype=points.dtype, device=points.device)

@@ -28,7 +28,7 @@ def scan_grid(probe: Probe) -> tuple[Float[Tensor, "rows columns 2"], Bool[Tenso
 def scan_convert(
     polar: Float[Tensor, "batch rays samples"],
     grid: Float[Tensor, "rows columns 2"],
-    inside: Float[Tensor, "rows columns"],
+    inside: Bool[Tensor, "rows columns"],
 ) -> Float[Tensor, "batch rows columns"]:
     """Bilinear slice (B, rows, columns) of polar images (B, rays, samples), zero outside the fan."""
     where = grid.expand(polar.shape[0], *grid.shape)

@@ -35,7 +35,7 @@ def speckle_texture(seed: int, size: int = TEXTURE_SIZE) -> Float[Tensor, "2 siz
     return cube.permute(3, 0, 1, 2)
 
 
-def require_seed(seed: int) -> None:
+def require_seed(seed: object) -> None:
     """Raises InputError for a seed that is not a whole number from 0 to 2^63 - 1."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"The seed is {seed!r}; choose a whole number from 0 upwards.")
@@ -43,7 +43,7 @@ def require_seed(seed: int) -> None:
 
 def sample_speckle(
     texture: Float[Tensor, "2 s s s"], points_mm: Float[Tensor, "*points 3"], grain_mm: float
-) -> Float[Tensor, 2 * points]:
+) -> Float[Tensor, "2 *points"]:
     """Noise at tissue points (..., 3) in mm: (2, ...), exactly unit power everywhere, correlated over about a grain.
 
     The texture's axes are turned against the world's, so that no image plane or ray of common use repeats with its

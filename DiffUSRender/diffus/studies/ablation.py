@@ -23,7 +23,7 @@ from ..render.settings import RenderSettings, paper_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Real
 
     from .fan_frames import FanFrames
 
@@ -139,7 +139,9 @@ class Ablation:
         )
 
 
-def intensity_medium(volume: np.ndarray, ijk_to_ras: np.ndarray) -> AcousticMedium:
+def intensity_medium(
+    volume: Real[np.ndarray, "k j i"], ijk_to_ras: Float[np.ndarray | Tensor, "4 4"]
+) -> AcousticMedium:
     """The volume (K, J, I) in place of the impedance, scaled from its 1st to 99th percentile to INTENSITY_FLOOR..1.
 
     What the paper's rows without mapping take for impedance; the other channels are gel's and mean nothing.

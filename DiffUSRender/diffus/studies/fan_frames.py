@@ -178,5 +178,5 @@ def _turned_view(sweep: TrackedSweep, index: int, degrees: float, frequency_mhz:
     if fan is None or agreement < LEAST_AGREEMENT:
         return None
     image = torch.from_numpy(_turn(frame, degrees)[0]).clamp(0, 1)[None]
-    turned = replace(sweep, frames=image, image_to_reference=image_to_reference)
+    turned = replace(sweep.subset([index]), frames=image, mask=fan.mask[None], image_to_reference=image_to_reference)
     return FanFrames(image, fan.mask[None], fan.probe, fan.pixel_to_probe, rigid_poses(turned, fan.pixel_to_probe))

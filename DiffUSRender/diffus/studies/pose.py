@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,7 +88,7 @@ class PoseRecovery:
         initial: Float[Tensor, "4 4"],
         *,
         pixel_to_probe: Float[Tensor, "4 4"] | None = None,
-        mask: Bool[Tensor, "rows columns"] | None = None,
+        mask: Bool[np.ndarray | Tensor, "rows columns"] | None = None,
         settings: RenderSettings | None = None,
         levels: tuple[PoseLevel, ...] = LEVELS,
     ):

@@ -141,7 +141,7 @@ class VolumeReconstruction:
     def render(self, frames: PolarSweep) -> Float[Tensor, "k rays samples"]:
         """Expected brightness of frames (K, rays, samples) in [0, 1], at their poses; they share the probe."""
         medium = self.medium()
-        images = [self.expected(medium, frames.points([n])) for n in range(len(frames))]
+        images = [self.expected(medium, frames.points(slice(n, n + 1))) for n in range(len(frames))]
         return torch.cat(images)
 
     def _logarithms(self) -> tuple[Tensor, Tensor]:
