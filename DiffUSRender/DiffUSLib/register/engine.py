@@ -80,7 +80,8 @@ def outcomeOf(registration) -> Outcome:
 
 def trackedSweep(ultrasound: SceneUltrasound) -> TrackedSweep:
     """The engine's sweep of what the scene holds; raises RenderError for poses or pixels that cannot be used."""
-    from diffus.sweep.sweep import SweepReport, TrackedSweep, sweep_from_volume
+    from diffus.sweep.from_volume import sweep_from_volume
+    from diffus.sweep.sweep import SweepReport, TrackedSweep
 
     with engineErrors():
         if ultrasound.isVolume:

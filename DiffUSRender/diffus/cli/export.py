@@ -19,7 +19,7 @@ from ..io.tables import read_settings
 from ..io.transforms import read_transform
 from ..io.volumes import read_volume
 from ..render.renderer import UltrasoundRenderer
-from ..sweep.sweep import read_image_to_probe, read_sweep
+from ..sweep.sweep import read_sweep
 from .common import (
     KIND_OF,
     MEDIUM,
@@ -104,7 +104,7 @@ def export_command(
     if sweep_path is None:
         poses, times = require_rigid(torch.from_numpy(read_transform(pose)), pose).numpy()[None], np.zeros(1)
     else:
-        sweep = read_sweep(sweep_path, None if image_to_probe is None else read_image_to_probe(image_to_probe))
+        sweep = read_sweep(sweep_path, image_to_probe)
         probe, poses = probe_poses(sweep, probe)
         times = sweep.timestamps.numpy()
     format_of(output, len(poses))

@@ -44,6 +44,11 @@ def making_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def no_space(path: str | os.PathLike) -> InputError:
+    """The error for a file that could not be written to its end, as on a full disk."""
+    return InputError(f"Nothing could be written to {Path(path).parent}; is the disk full?")
+
+
 def require_new_folder(path: str | os.PathLike) -> Path:
     """`path`, if nothing is there, or an empty folder; else InputError."""
     path = Path(path)
