@@ -57,8 +57,10 @@ OUTPUT = (
         help="Its ending chooses: .nrrd, .png, .dcm (one slice); .seq.nrrd, .igs.mha, .png (a new folder of them), "
         ".gif, .mp4, .dcm (a sweep).",
     ),
-    click.option("--dicom-source", metavar="FILE", help="A DICOM image whose study a .dcm joins; else a new study."),
-    click.option("--include-patient", is_flag=True, help="Copy name, ID and dates of --dicom-source into the .dcm."),
+    click.option("--dicom-source", metavar="FILE", help="A DICOM image whose study a .dcm may join."),
+    click.option(
+        "--include-patient", is_flag=True, help="Join the study of --dicom-source: copy its name, ID and dates."
+    ),
     DEVICE,
 )
 

@@ -40,9 +40,10 @@ OPTIONAL = ("IssuerOfPatientID", "StudyDescription")
 
 @dataclass(frozen=True)
 class DicomOptions:
-    """source: a dataset of the study that the volume belongs to, or None for a new study of its own.
+    """source: a dataset of the study that the volume belongs to, or None.
 
-    include_patient: whether name, ID and dates of the source are copied; else the file is anonymous, in the same study.
+    include_patient: whether the file joins that study with its name, ID and dates; else it is anonymous, in a new study
+    whose UID leads back to nobody (DICOM PS3.15 table E.1-1: the Study Instance UID is to be replaced).
     """
 
     source: Dataset | None = None
@@ -50,7 +51,7 @@ class DicomOptions:
 
 
 def read_source(path: str | Path) -> Dataset:
-    """The header of a DICOM file whose study a simulation joins; InputError if it is not one."""
+    """The header of a DICOM file whose study a simulation may join; InputError if it is not one."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -88,7 +89,17 @@ def _save(dataset: Dataset, path: Path) -> None:
 def ultrasound_dataset(
     frames: SimulatedFrames, drawn: np.ndarray, canvas: Canvas, options: DicomOptions | None = None
 ) -> Dataset:
-    """The DICOM object of pixels `drawn` (K, rows, columns) uint8 on `canvas`, with new series and instance UIDs."""
+    """Makes the DICOM object.
+
+    Args:
+        frames: What the pixels are of.
+        drawn: (K, rows, columns) uint8, the frames on the canvas.
+        canvas: Where the slice lies on the picture.
+        options: Whose study it joins.
+
+    Returns:
+        A complete dataset; its series and instance are new, its study too unless the patient is included.
+    """
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -101,8 +112,7 @@ def ultrasound_dataset(
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.SeriesInstanceUID = generate_uid(prefix=None)
-    source = options.source
-    dataset.StudyInstanceUID = generate_uid(prefix=None) if source is None else source.StudyInstanceUID
+    dataset.StudyInstanceUID = generate_uid(prefix=None)
     _describe_patient(dataset, options)
     _describe_series(dataset)
     _describe_image(dataset, frames, drawn)
@@ -128,6 +138,7 @@ def _describe_patient(dataset: Dataset, options: DicomOptions) -> None:
     for name in (*PATIENT, *VISIT):
         setattr(dataset, name, "")
     if options.include_patient and options.source is not None:
+        dataset.StudyInstanceUID = options.source.StudyInstanceUID
         for name in (*PATIENT, *VISIT, *OPTIONAL):
             if name in options.source:
                 dataset[name] = options.source[name]

@@ -187,7 +187,7 @@ def image_pose(
             is the first pixel.
 
     Returns:
-        probe_to_world (..., 4, 4) float64, rigid and right-handed, and the size of a pixel (..., 2), column and row, mm.
+        probe_to_world (..., 4, 4) float64, rigid, and the size of a pixel (..., 2), column and row, mm.
     """
     matrix = image_to_world.double()
     size = matrix[..., :3, :2].norm(dim=-2)

@@ -16,8 +16,8 @@ from ..errors import InputError
 from ..geometry.pose import require_rigid
 from ..probe.fan import Fan, estimate_fan
 from ..probe.probe import pixel_centres
-from ..sweep.probe_sweep import beam_of, probe_of_sweep, rigid_poses
 from ..sweep.from_volume import sweep_from_volume
+from ..sweep.probe_sweep import beam_of, probe_of_sweep, rigid_poses
 from ..sweep.sweep import TrackedSweep, choose_frames
 
 if TYPE_CHECKING:

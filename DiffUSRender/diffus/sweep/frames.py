@@ -55,30 +55,26 @@ def _brightest(pixels: np.ndarray, low: float) -> float:
     return float(np.partition(values, last)[last])
 
 
-def rising_times(times: Float[np.ndarray, " k"], min_step_s: float) -> tuple[Float[np.ndarray, " k"], str]:
+def rising_times(times: Float[np.ndarray, " k"], min_step_s: float) -> tuple[Float[np.ndarray, " k"] | None, str]:
     """Times that rise by at least a step: only those that do not are moved, to one step after the frame before.
-
-    Where more than half of the steps would change, or a time is not finite, the times say nothing and the frames'
-    numbers stand for them.
 
     Args:
         times: (K,) s, in the frames' order.
         min_step_s: What the times must differ by; 3D Slicer takes two items of a sequence nearer than 0.001 for one.
 
     Returns:
-        The times, (K,) s, and a sentence that says what was changed, empty where nothing was.
+        The times, (K,) s, or None where they say nothing: one is not finite, or more than half of the steps would
+        change. And a sentence that says what was changed, empty where nothing was.
     """
     if not np.isfinite(times).all():
-        return np.arange(len(times), dtype=np.float64), "Frames have no time: the frames' numbers stand for them."
+        return None, "Frames have no time: the frames' numbers stand for them."
     rising = np.array(times, dtype=np.float64)
     for number in range(1, len(rising)):
         rising[number] = max(rising[number], rising[number - 1] + min_step_s)
     changed = int((rising - times > 1e-3 * min_step_s).sum())
     if changed > (len(times) - 1) / 2:
-        return np.arange(len(times), dtype=np.float64), "The frames' times do not rise: their numbers stand for them."
-    if not changed:
-        return rising, ""
-    return rising, f"{changed} of {len(times)} frames' times did not rise and were moved by {min_step_s:g} s or more."
+        return None, "The frames' times do not rise: the frames' numbers stand for them."
+    return rising, f"The times of {changed} of {len(times)} frames did not rise and were moved." if changed else ""
 
 
 def require_fan_size(fan: Bool[np.ndarray, "rows columns"], image_to_reference: Float[np.ndarray, "k 4 4"]) -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SQUARE = 0.02  # how far rows and columns may differ in size for a fan to be estimated
 SAME_PIXEL = 1e-3  # relative
-FAN_FRAMES = 96  # frames that a fan is looked for in, spread over the sweep: all of most sweeps
 RIM = 1e-9  # of the grid: rounding of what lies on the fan's outline
 BEAM = ("frequency_mhz", "focus_mm", "f_number", "transmit_f_number", "cycles", "elevation_layers", "elevation_mm")
 SAMPLING = ("rays", "samples", "rays_per_line")
@@ -156,9 +155,8 @@ def fan_of_sweep(sweep: TrackedSweep, *, frequency_mhz: float = 5.0, depth_mm: f
     size = sweep.pixel_mm
     if (size[0] - size[1]).abs() > SQUARE * size.mean():
         raise InputError("The sweep's pixels are not square; resample its frames before a fan is looked for.")
-    step = math.ceil(len(sweep) / FAN_FRAMES)
-    images = (sweep.frames[::step] * 255).numpy()
-    return estimate_fan(images, size.mean().item(), frequency_mhz=frequency_mhz)
+    mean = sweep.frames.mean(0, dtype=torch.float64)
+    return estimate_fan(255 * mean, size.mean().item(), frequency_mhz=frequency_mhz, depth_mm=depth_mm)
 
 
 def probe_of_sweep(

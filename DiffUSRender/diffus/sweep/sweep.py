@@ -72,7 +72,8 @@ class TrackedSweep:
             raise InputError("The frames are empty: no pixel lies in the ultrasound fan.")
         require_fan_size(found.any(0), poses)
         report = report or SweepReport(len(pixels))
-        times = np.arange(len(pixels), dtype=np.float64) if timestamps is None else np.asarray(timestamps, np.float64)
+        numbers = np.arange(len(pixels), dtype=np.float64)
+        times = numbers if timestamps is None else np.asarray(timestamps, np.float64)
         if times.shape != (len(pixels),):
             raise InputError(f"{len(pixels)} frames need as many times, but the times' shape is {times.shape}.")
         times, note = rising_times(times, MIN_STEP_S)
@@ -80,7 +81,7 @@ class TrackedSweep:
             torch.from_numpy(grey_scale(pixels)),
             torch.from_numpy(poses),
             torch.from_numpy(np.ascontiguousarray(found)),
-            torch.from_numpy(times),
+            torch.from_numpy(numbers if times is None else times),
             replace(report, notes=(*report.notes, note)) if note else report,
         )
 
