@@ -236,7 +236,10 @@ def test_only_the_times_that_do_not_rise_are_moved():
     assert np.flatnonzero(moved != times).tolist() == [100]
     assert "1 of 300" in note
     assert rising_times(times[:100], 0.002)[1] == ""
-    for useless in (np.zeros(5), np.array([0.0, np.nan, 1.0]), np.arange(5.0)[::-1]):
+    assert rising_times(np.array([3.0, 3.0006, 3.0012, 13.0]), 0.002)[0] == pytest.approx([3.0, 3.002, 3.004, 13.0])
+    assert rising_times(np.array([0.0, 0.2, 0.1, 0.4]), 0.002)[0] == pytest.approx([0.0, 0.2, 0.202, 0.4])
+    set_back = np.array([100.0, 100.1, 0.0, 0.1, 100.2, 0.2])
+    for useless in (np.zeros(5), np.array([0.0, np.nan, 1.0]), np.arange(5.0)[::-1], set_back):
         assert rising_times(useless, 0.002)[0] is None
         assert "numbers stand for them" in rising_times(useless, 0.002)[1]
     sweep = TrackedSweep.from_arrays(speckle(), np.tile(SCALE, (5, 1, 1)), timestamps=[0.0, 0.1, 0.1, 0.2, 0.3])

@@ -17,7 +17,7 @@ from ..medium import save_impedance
 from ..medium.tissue import TISSUE_COLUMNS, read_tissues
 from ..probe import probe_to_dict
 from ..render.settings import settings_to_dict
-from ..sweep.sweep import read_sweep
+from ..sweep.sweep import read_image_to_probe, read_sweep
 from .common import FILES, MEDIUM, label_table, options, progress, read_mask, read_medium, read_probe, require_of_kind
 
 # Of the options of FILES and MEDIUM, those that a fit has too.
@@ -84,7 +84,7 @@ def fit(
     with progress() as bar:
         task = bar.add_task("reading", total=steps)
         volume = read_volume(volume_path)
-        sweep = read_sweep(sweep_path, image_to_probe)
+        sweep = read_sweep(sweep_path, None if image_to_probe is None else read_image_to_probe(image_to_probe))
         matrix = torch.eye(4, dtype=torch.float64) if initial is None else torch.from_numpy(read_transform(initial))
         medium = _medium(kind, volume, None if mask is None else read_mask(mask, volume), chosen)
         if weights_output and medium.mapping is None:

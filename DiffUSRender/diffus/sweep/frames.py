@@ -63,8 +63,9 @@ def rising_times(times: Float[np.ndarray, " k"], min_step_s: float) -> tuple[Flo
         min_step_s: What the times must differ by; 3D Slicer takes two items of a sequence nearer than 0.001 for one.
 
     Returns:
-        The times, (K,) s, or None where they say nothing: one is not finite, or more than half of the steps would
-        change. And a sentence that says what was changed, empty where nothing was.
+        The times, (K,) s, or None where they say nothing: one is not finite, or from first to last they do not rise by
+        that many steps, or the last would move by as much, as after a clock that was set back. And a sentence that says
+        what was changed, empty where nothing was.
     """
     if not np.isfinite(times).all():
         return None, "Frames have no time: the frames' numbers stand for them."
@@ -72,7 +73,8 @@ def rising_times(times: Float[np.ndarray, " k"], min_step_s: float) -> tuple[Flo
     for number in range(1, len(rising)):
         rising[number] = max(rising[number], rising[number - 1] + min_step_s)
     changed = int((rising - times > 1e-3 * min_step_s).sum())
-    if changed > (len(times) - 1) / 2:
+    span_s = 0.999 * (len(times) - 1) * min_step_s
+    if len(times) > 1 and (times[-1] - times[0] < span_s or rising[-1] - times[-1] > span_s):
         return None, "The frames' times do not rise: the frames' numbers stand for them."
     return rising, f"The times of {changed} of {len(times)} frames did not rise and were moved." if changed else ""
 

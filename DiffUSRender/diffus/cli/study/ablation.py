@@ -22,7 +22,7 @@ from ...render.settings import RenderSettings
 from ...studies.ablation import METRICS, Ablation, AblationResult, intensity_medium
 from ...studies.fan_frames import FanFrames, frames_of_sweep, frames_of_volume
 from ...studies.remind2reg import MODALITIES, Case, find_cases
-from ...sweep.sweep import read_sweep
+from ...sweep.sweep import read_image_to_probe, read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium, read_probe
 from .figures import pyplot, save_small
 
@@ -125,7 +125,7 @@ def _views(given: dict, probe: Probe | None, mri_to_reference: torch.Tensor) -> 
     same = {"probe": probe, "frequency_mhz": given["frequency_mhz"]}
     if not given["from_volume"]:
         calibration = given["image_to_probe"]
-        sweep = read_sweep(given["sweep_path"], calibration)
+        sweep = read_sweep(given["sweep_path"], None if calibration is None else read_image_to_probe(calibration))
         return [frames_of_sweep(sweep, mri_to_reference, count=given["count"], **same)]
     if given["image_to_probe"] is not None:
         raise InputError("--image-to-probe is for tracked frames; a 3-D volume needs none.")

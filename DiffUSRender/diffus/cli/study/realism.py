@@ -29,7 +29,7 @@ from ...render.renderer import UltrasoundRenderer, time_gain_db_per_cm
 from ...render.settings import RenderSettings, make_settings, settings_to_dict
 from ...studies.window import WINDOWS, Anatomy, acoustic_window
 from ...sweep.probe_sweep import PolarSweep, beam_of, in_fan, polar_sweep, probe_of_sweep
-from ...sweep.sweep import read_sweep
+from ...sweep.sweep import read_image_to_probe, read_sweep
 from ..common import label_table, options, progress, read_medium
 from .figures import pyplot, save_small
 
@@ -125,7 +125,8 @@ def realism(output: str, figure: str | None, matched: str | None, **given: objec
 
 def _real(given: dict) -> tuple[TrackedSweep, PolarSweep]:
     """Frames spread over the sweep, and the same along the rays of the probe that they show."""
-    sweep = read_sweep(given["sweep_path"], given["image_to_probe"])
+    calibration = None if given["image_to_probe"] is None else read_image_to_probe(given["image_to_probe"])
+    sweep = read_sweep(given["sweep_path"], calibration)
     if len(sweep) < 2:
         raise InputError(
             f"{given['sweep_path']} has one frame; real frames are compared with each other too: give a sweep."

@@ -18,7 +18,7 @@ from ...io.atomic import replacing, require_not_input, require_writable
 from ...io.transforms import read_transform
 from ...io.volumes import read_volume, write_volume
 from ...studies.reconstruction import METHODS, HeldOutExperiment
-from ...sweep.sweep import read_sweep
+from ...sweep.sweep import read_image_to_probe, read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium
 from .figures import pyplot, save_small
 
@@ -75,10 +75,11 @@ def reconstruct(output: str, report: str | None, figure: str | None, every: int,
         given[n] for n in ("sweep_path", "image_to_probe", "volume_path", "initial", "mask", "weights", "tissues")
     ]
     require_not_input((*volumes.values(), report, figure), [*sources, given["labels_table"]])
+    calibration = None if given["image_to_probe"] is None else read_image_to_probe(given["image_to_probe"])
     names = ("block", "voxel_mm", "smoothing_mm", "frequency_mhz", "steps", "seed")
     with progress() as bar:
         task = bar.add_task("reading", total=given["steps"])
-        sweep = read_sweep(given["sweep_path"], given["image_to_probe"])
+        sweep = read_sweep(given["sweep_path"], calibration)
         sweep = sweep.subset(range(0, len(sweep), step))
         medium, to_ras = _start(given)
         experiment = HeldOutExperiment(sweep, medium, to_ras, every=every, **{n: given[n] for n in names})
