@@ -9,7 +9,8 @@ import SimpleITK as sitk
 import torch
 from diffus.errors import InputError
 from diffus.probe import preset_names, probe_preset
-from diffus.probe.fan import estimate_fan, fan_mask
+from diffus.probe.fan import estimate_fan
+from diffus.probe.fan_mask import fan_mask
 from diffus.sweep.probe_sweep import fan_of_sweep
 from diffus.sweep.sweep import TrackedSweep
 

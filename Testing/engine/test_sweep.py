@@ -7,7 +7,8 @@ import torch
 from diffus.errors import InputError
 from diffus.geometry.pose import image_pose, require_rigid, twist_to_matrix
 from diffus.io.sweeps import read_image_to_probe
-from diffus.sweep.frames import find_fan_mask, grey_scale, rising_times
+from diffus.probe.fan_mask import beam_mask
+from diffus.sweep.frames import grey_scale, rising_times
 from diffus.sweep.from_volume import sweep_from_volume
 from diffus.sweep.sweep import TrackedSweep, choose_frames, read_sweep, write_sweep
 
@@ -332,7 +333,7 @@ def test_fan_mask_is_a_sector_without_the_text_beside_it():
     fan = (radius > 35) & (radius < 170) & (abs(angle) < 0.6)
     pixels = np.random.default_rng(0).integers(30, 255, (6, 160, 200)) * fan
     pixels[:, 5:15, 5:40] = 200
-    mask = find_fan_mask(pixels.astype(np.uint8))
+    mask = beam_mask(pixels.astype(np.uint8))
     assert (mask & fan).sum() / (mask | fan).sum() > 0.95
     assert not mask[5:15, 5:40].any()
 

@@ -14,7 +14,7 @@ from ..export.pictures import series_folder
 from ..export.tracked import SEQUENCE_SUFFIX, poses_path
 from ..export.ultrasound_dicom import read_source
 from ..geometry.pose import require_rigid
-from ..io.atomic import require_new_folder, require_not_input, require_place
+from ..io.atomic import require_new_folder, require_not_input, require_writable_parent
 from ..io.tables import read_settings
 from ..io.transforms import read_transform
 from ..io.volumes import read_volume
@@ -172,7 +172,7 @@ def _report(output: Path, frames: SimulatedFrames) -> None:
 @options(MEDIUM)
 def maps_command(volume_path: str, kind: str, output: str, mask: str | None, **given: object) -> None:
     """Writes a volume's acoustic maps: impedance, attenuation and its exponent, scattering, as .nrrd volumes."""
-    require_new_folder(require_place(output))
+    require_new_folder(require_writable_parent(output))
     medium_options = {name: value for name, value in given.items() if value is not None}
     with progress() as bar:
         task = bar.add_task("building the acoustic medium", total=None)

@@ -33,7 +33,7 @@ def poses_path(path: Path) -> Path:
 
 
 def write_sequence(path: Path, frames: SimulatedFrames) -> Iterator[int]:
-    """`.seq.nrrd`: the slices in mm of the probe, which 3D Slicer opens as a sequence of volumes, with the poses.
+    """Writes `.seq.nrrd`: the slices in mm of the probe, which 3D Slicer opens as a sequence of volumes, and the poses.
 
     The poses stand in the header (Seq_FrameNNNN_ProbeToReferenceTransform, and ImageToProbeTransform once) and, since
     Slicer reads transforms from no NRRD, in a second file beside it that it opens as a sequence of transforms.

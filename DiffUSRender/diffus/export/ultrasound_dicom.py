@@ -31,7 +31,7 @@ US_MULTIFRAME_IMAGE = "1.2.840.10008.5.1.4.1.1.3.1"
 SERIES_DESCRIPTION = "SIMULATED US (DiffUS)"
 SERIES_NUMBER = 9001  # far from those of the scanner
 TRANSDUCER = {"convex": "CURVED LINEAR", "linear": "LINEAR", "phased": "SECTOR_PHASED"}
-LONGEST_TEXT = 1024  # of the value representation ST
+MAX_TEXT = 1024  # of the value representation ST
 # What the source says of the person and of the visit; copied only if that is wished.
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 VISIT = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
@@ -77,7 +77,7 @@ def write_dicom(path: Path, frames: SimulatedFrames, options: DicomOptions) -> I
 
 
 def _save(dataset: Dataset, path: Path) -> None:
-    """Writes a complete DICOM file; 3D Slicer up to 5.10 has pydicom 2, where this is asked for otherwise."""
+    """Writes a complete DICOM file; 3D Slicer up to 5.10 has pydicom 2, whose argument has another name."""
     from pydicom import __version_info__
 
     if int(__version_info__[0]) >= 3:
@@ -126,7 +126,7 @@ def derivation(frames: SimulatedFrames) -> str:
     settings = {field.name: getattr(frames.settings, field.name) for field in fields(frames.settings)}
     parts = [", ".join(f"{name} {_plain(value)}" for name, value in part.items()) for part in (probe, settings)]
     text = f"Simulated by DiffUS {__version__}, not acquired. Probe: {parts[0]}. Settings: {parts[1]}."
-    return text.replace("\\", "/")[:LONGEST_TEXT]
+    return text.replace("\\", "/")[:MAX_TEXT]
 
 
 def _plain(value: object) -> str:
@@ -190,7 +190,7 @@ def _describe_image(dataset: Dataset, frames: SimulatedFrames, drawn: np.ndarray
 
 
 def _calibrate(dataset: Dataset, frames: SimulatedFrames, canvas: Canvas) -> None:
-    """Tells the region of the slice on the canvas, the size of its pixels, and where the probe's face is in it."""
+    """Describes the region of the slice on the canvas, the size of its pixels, and where the probe's face is in it."""
     from pydicom import Dataset
 
     region = Dataset()

@@ -16,21 +16,18 @@ from scipy import ndimage, optimize
 from torch import Tensor
 
 from ..errors import InputError
+from .fan_mask import MIN_PIXELS, NOT_FOUND, fan_mask
 from .probe import ConvexProbe, LinearProbe, PhasedProbe, Probe
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Real
+    from jaxtyping import Bool, Float
 
-    Array = np.ndarray | Tensor
-    Images = Real[Array, "h w"] | Real[Array, "n h w"] | Bool[Array, "h w"] | Bool[Array, "n h w"]
+    from .fan_mask import Images
 
-NOT_FOUND = "No ultrasound fan can be seen in this image: "
 LINEAR_HALF_ANGLE = math.radians(1.5)  # sides closer to parallel than this make a linear array
 WIDEST_HALF_ANGLE = math.radians(87.0)
 PHASED_RADIUS_MM = 3.0  # no curved array is this small
 INLIER_PX = 1.25  # of an edge point to its line or arc: pixels are drawn to half a pixel, video blurs by one
-MIN_PIXELS = 32
-MIN_FRACTION = 0.03  # of the image that the fan fills
 FAR_RAYS = 201  # that the far edge is looked at along
 MIN_SHARP = 0.4  # fraction of them that end at it; shadows reach it on others
 MAX_HIDDEN = 0.25  # fraction of the depth that black rows below may hide: scanners cut their pictures to the fan
@@ -130,56 +127,6 @@ def estimate_fan(
         shape = _fit_sector(visible, points, (left, left_angle), (right, right_angle))
     fan = _as_fan(shape, visible, points, float(mm_per_pixel), frequency_mhz)
     return fan if depth_mm is None else _of_depth(fan, shape, depth_mm)
-
-
-def fan_mask(images: Images) -> Bool[Tensor, "h w"]:
-    """Pixels (H, W) that show ultrasound: the largest region that is not background in the image or the mean frame.
-
-    Background is the level of the image's border where that is dark and even. Text, rulers and markers beside the fan
-    are left out, holes are filled. Raises InputError for images that are empty, constant, not finite or not grey.
-    """
-    mean = _mean_frame(images)
-    low, high = float(mean.min()), float(mean.max())
-    if high <= low:
-        raise InputError(NOT_FOUND + "all of its pixels have the same value.")
-    threshold = _background_level(mean, low, high)
-    margin = 8  # so that the image's border itself neither erodes nor closes anything
-    filled = ndimage.binary_closing(np.pad(mean > threshold, margin, mode="edge"), iterations=3)
-    labels, _ = ndimage.label(ndimage.binary_opening(filled, iterations=2))
-    largest = labels == np.argmax(np.bincount(labels.ravel(), minlength=2)[1:]) + 1
-    if largest.sum() < MIN_FRACTION * mean.size:
-        raise InputError(NOT_FOUND + "its bright pixels are scattered; check that this is a B-mode image.")
-    # Opening rounds the corners off: give back what it took right beside the region.
-    whole = ndimage.binary_dilation(largest, iterations=3) & filled
-    inner = slice(margin, -margin)
-    return torch.from_numpy(ndimage.binary_fill_holes(whole[inner, inner]))
-
-
-def _mean_frame(images: np.ndarray | Tensor) -> np.ndarray:
-    array = np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
-    if array.ndim not in (2, 3) or min(array.shape[-2:]) < MIN_PIXELS or not array.size:
-        raise InputError(
-            f"The fan needs a grey image (rows, columns) or a stack of them, at least {MIN_PIXELS} pixels wide and "
-            f"high, but the shape is {array.shape}."
-        )
-    mean = array.mean(0, dtype=np.float64) if array.ndim == 3 else array.astype(np.float64)
-    if not np.isfinite(mean).all():
-        raise InputError("The image holds NaN or infinite pixels; export it again.")
-    return mean
-
-
-def _background_level(mean: np.ndarray, low: float, high: float) -> float:
-    """The brightest value that still is background; below the darkest pixel where there is no even, dark border."""
-    border = np.concatenate([mean[:2].ravel(), mean[-2:].ravel(), mean[:, :2].ravel(), mean[:, -2:].ravel()])
-    level = (high - low) / 256
-    counts, edges = np.histogram(border, bins=64, range=(low, low + 16 * level))  # quarters of a grey level
-    most_frequent = edges[np.argmax(counts)]
-    even = border[np.abs(border - most_frequent) < 4 * level]
-    if len(even) < 0.1 * len(border):
-        return low - 1.0
-    # Video compression makes the background uneven; 0.5 % of the range is nothing to the eye.
-    spread = np.percentile(np.abs(even - np.median(even)), 90)
-    return float(np.median(even) + (spread + 0.005 * (high - low) if spread > 0 else 0.0))
 
 
 def _edge_points(visible: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What raw frames become in every tracked sweep: one grey scale, rising times, the mask of the beam.
+"""What raw frames become in every tracked sweep: one grey scale, rising times, a fan of a possible size.
 
 File, scene and 3-D ultrasound go through `TrackedSweep.from_arrays`, which calls these. numpy only.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import ConvexHull
 
 from ..errors import InputError
 
@@ -90,33 +88,3 @@ def require_fan_size(fan: Bool[np.ndarray, "rows columns"], image_to_reference: 
             f"The ultrasound fan would be {width:.4g} mm wide and {depth:.4g} mm deep where {FAN_MM[0]:g} and "
             f"{FAN_MM[1]:g} mm are the limits: check the pixel size in the image calibration."
         )
-
-
-def find_fan_mask(pixels: Real[np.ndarray, "k rows columns"]) -> Bool[np.ndarray, "rows columns"]:
-    """Where the beam reached in frames of any type.
-
-    The convex hull of the pixels that are bright and (with four frames or more) change, without what lies above the
-    first such pixel of each column: a convex probe's face bends into the hull. Annotations do not change.
-    """
-    low, high = pixels.min(0).astype(np.float32), pixels.max(0).astype(np.float32)
-    bright = (high - low if len(pixels) >= 4 else high) > 0.015 * max(float(high.max()), 1e-12)
-    size = max(3, min(bright.shape) // 60)
-    dense = ndimage.uniform_filter(bright.astype(np.float32), size) > 0.5
-    labels, count = ndimage.label(dense)
-    if count == 0:
-        return bright
-    sizes = ndimage.sum_labels(dense, labels, np.arange(1, count + 1))
-    dense = np.isin(labels, 1 + np.flatnonzero(sizes > 0.02 * sizes.max()))
-    below_face = np.maximum.accumulate(dense, axis=0) | ~dense.any(0)
-    return _convex_hull(dense) & below_face
-
-
-def _convex_hull(mask: np.ndarray) -> np.ndarray:
-    points = np.argwhere(mask)
-    if np.ptp(points, axis=0).min() == 0:
-        return mask
-    rows, columns = np.indices(mask.shape)
-    inside = np.ones_like(mask)
-    for row, column, offset in np.unique(ConvexHull(points).equations, axis=0):
-        inside &= row * rows + column * columns + offset <= 1e-6
-    return inside

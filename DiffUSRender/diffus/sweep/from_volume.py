@@ -8,7 +8,7 @@ import torch
 from ..errors import InputError
 from ..geometry.pose import require_invertible
 from ..io.sweeps import SweepReport
-from .frames import find_fan_mask
+from ..probe.fan_mask import beam_mask
 from .sweep import MIN_PIXELS, TrackedSweep
 
 
@@ -42,5 +42,5 @@ def sweep_from_volume(volume, ijk_to_ras, *, slices: int = 24, axis: int = 2) ->
     poses[:, :3, 3] = matrix[:3, 3] + chosen[:, None] * matrix[:3, order[2]]
     if np.linalg.det(poses[0, :3, :3]) < 0:  # which way a single slice's normal points is free
         poses[:, :3, 2] *= -1
-    masks = np.stack([find_fan_mask(stack[n : n + 1]) for n in chosen])
+    masks = np.stack([beam_mask(stack[n : n + 1]) for n in chosen])
     return TrackedSweep.from_arrays(stack[chosen], poses, mask=masks, report=SweepReport(len(chosen), from_volume=True))

@@ -13,7 +13,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..geometry.pose import require_image_matrix
 from ..io.sweeps import SweepReport, read_image_to_probe, read_sweep_file, write_sweep_file
-from .frames import find_fan_mask, grey_scale, require_fan_size, rising_times
+from ..probe.fan_mask import beam_mask
+from .frames import grey_scale, require_fan_size, rising_times
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -64,7 +65,7 @@ class TrackedSweep:
         if poses.shape != (len(pixels), 4, 4):
             raise InputError(f"{len(pixels)} frames need as many 4x4 poses, but the poses' shape is {poses.shape}.")
         require_image_matrix(torch.from_numpy(poses), "ImageToReference")
-        found = find_fan_mask(pixels)[None] if mask is None else np.asarray(mask, dtype=bool)
+        found = beam_mask(pixels)[None] if mask is None else np.asarray(mask, dtype=bool)
         found = found[None] if found.ndim == 2 else found
         if found.shape[1:] != pixels.shape[1:] or found.shape[0] not in (1, len(pixels)):
             raise InputError(f"The fan mask's shape {found.shape} does not fit frames of shape {pixels.shape}.")
