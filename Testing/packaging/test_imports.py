@@ -12,7 +12,20 @@ MODULES = ("DiffUSRender", "DiffUSRegister")
 HOME = ROOT / "DiffUSRender"  # of the engine and of the scene layer
 PANELS = ("widget.py", "panel.py", "export_panel.py", "match_panel.py")
 # The engine's rooms from the bottom to the top; a room imports from those before it.
-ROOMS = ("errors", "data", "geometry", "io", "medium", "probe", "sweep", "metrics", "render", "fit", "export")
+ROOMS = (
+    "errors",
+    "settings",
+    "data",
+    "geometry",
+    "io",
+    "medium",
+    "probe",
+    "sweep",
+    "metrics",
+    "render",
+    "fit",
+    "export",
+)
 ROOMS += ("register", "learn", "studies", "cli", "__main__")
 APART = {("fit", "export"), ("export", "fit"), ("register", "fit"), ("register", "export"), ("learn", "register")}
 # What Slicer bundles and its modules may use; torch comes through Slicer's PyTorch extension.
