@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "Testing" / "Benchmarks" / "results"
-TOLD, RECOVERED = 0.9, 5.0  # share of a prior's variance that the frames removed, and the error in % that is aimed at
+LEARNED, RECOVERED = 0.9, 5.0  # fraction of a prior's variance that the frames removed, and the aimed-at error in %
 BEGIN, END = "<!-- {name}: made by Testing/tools/settings_tables.py -->", "<!-- end of {name} -->"
 HEADER = "| setting | default | range | what it does |\n|---|---|---|---|"
 BUTTONS = ("QPushButton", "QToolButton")
@@ -204,13 +204,13 @@ def ablation() -> str:
 
 
 def fits() -> str:
-    """Held-out correlation of each case, and how many of the numbers that the frames tell came out right."""
+    """Held-out correlation of each case, and how many of the numbers that the frames determine came out right."""
     numbers = [r for r in result("fit_recovery") if r["error %"] and r["parameter"] != "noise_db"]
     rows = result("fit_recovery_ncc")
     for row in rows:
-        told = [r for r in numbers if r["case"] == row["case"] and float(r["learned"] or 1) > TOLD]
-        off = [r for r in told if float(r["error %"]) > RECOVERED]
-        row["right"] = f"{len(told) - len(off)} of {len(told)}"
+        learned = [r for r in numbers if r["case"] == row["case"] and float(r["learned"] or 1) > LEARNED]
+        off = [r for r in learned if float(r["error %"]) > RECOVERED]
+        row["right"] = f"{len(learned) - len(off)} of {len(learned)}"
         row["off"] = ", ".join(f"{r['parameter'].split('_')[0]} of {r['tissue']} {r['error %']} %" for r in off)
     columns = {"case": "fitted", "before": "NCC before", "after": "after", "smoothed before": "smoothed before"}
     return table(rows, {**columns, "smoothed after": "after", "right": "within 5 %", "off": "the others"})

@@ -68,12 +68,12 @@ def progress() -> Iterator[Progress]:
 def options(several: tuple[Callable, ...]) -> Callable:
     """Gives a command several options, in this order."""
 
-    def give(command: Callable) -> Callable:
+    def decorated(command: Callable) -> Callable:
         for option in reversed(several):
             command = option(command)
         return command
 
-    return give
+    return decorated
 
 
 FILES = (
@@ -152,7 +152,11 @@ SETTINGS_FILE = click.option(
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of this name; InputError if torch cannot compute on it here."""
+    """The device of this name.
+
+    Raises:
+        InputError: torch cannot compute on it here.
+    """
     try:
         device = torch.empty(0, device=name).device
         torch.ones(1, device=device).cpu()  # "meta" has tensors without values
@@ -167,7 +171,11 @@ def read_probe(name: str) -> Probe:
 
 
 def read_mask(path: str, volume: Volume) -> np.ndarray:
-    """True inside of the patient, on the volume's grid; InputError for another grid."""
+    """True inside of the patient, (K, J, I).
+
+    Raises:
+        InputError: the mask is on another grid than the volume.
+    """
     mask = read_volume(path)
     if mask.array.shape != volume.array.shape or not np.allclose(mask.ijk_to_ras, volume.ijk_to_ras, atol=1e-3):
         raise InputError(f"The mask {path} is not on the volume's grid; resample it to the volume first.")
@@ -175,7 +183,17 @@ def read_mask(path: str, volume: Volume) -> np.ndarray:
 
 
 def read_medium(kind: str, volume: Volume, mask: np.ndarray | None, chosen: dict[str, str]) -> AcousticMedium:
-    """The medium of a volume; `chosen` holds the given options of MEDIUM, InputError for those of another kind."""
+    """The medium of a volume.
+
+    Args:
+        kind: mri, ct or labels.
+        volume: its voxels.
+        mask: True inside of the patient, or None.
+        chosen: the given options of MEDIUM.
+
+    Raises:
+        InputError: an option of another kind, or voxels that cannot be a medium.
+    """
     require_of_kind(kind, chosen)
     tissues = read_tissues(chosen.pop("tissues")) if "tissues" in chosen else None
     if kind == "labels":
@@ -200,9 +218,15 @@ def require_of_kind(kind: str, chosen: Iterable[str]) -> None:
 def label_table(
     volume: Volume, labels_table: str | None = None, tissues: dict[str, Tissue] | None = None
 ) -> str | dict[int, str | Tissue]:
-    """A public table's name, or {value: name}: of the table or file named, else the volume's own, else the default.
+    """What the labels of a volume mean.
 
-    With `tissues` by name, {value: name or that tissue}.
+    Args:
+        volume: whose own names serve where no table is given.
+        labels_table: a public table's name, or a file.
+        tissues: by name, in place of the table's.
+
+    Returns:
+        A public table's name, or {value: name or tissue}.
     """
     if labels_table is None:
         table = volume.labels or LABEL_TABLES[0]
