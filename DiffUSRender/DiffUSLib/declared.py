@@ -88,10 +88,11 @@ def declaredParameters(limits: Mapping[str, tuple[float, float]], *plainClasses:
     from slicer.parameterNodeWrapper import WithinRange
 
     def decorated(nodeClass: type) -> type:
+        hints = dict(nodeClass.__annotations__)
         for one in (field for plain in plainClasses for field in fields(plain)):
-            bounded = Annotated[one.type, WithinRange(*limits[one.name])] if one.name in limits else one.type
-            nodeClass.__annotations__[one.name] = bounded
+            hints[one.name] = Annotated[one.type, WithinRange(*limits[one.name])] if one.name in limits else one.type
             setattr(nodeClass, one.name, one.default)
+        nodeClass.__annotations__ = hints
         return nodeClass
 
     return decorated

@@ -177,23 +177,21 @@ def missingInput(parameterNode) -> str:
     return ""
 
 
-def missingForComparison(parameterNode) -> str:
-    """What must still be chosen before a real frame can be compared, in one sentence; empty if nothing is missing."""
-    if parameterNode is None or parameterNode.inputVolume is None:
-        return _("Choose a volume (MRI, CT) or a segmentation.")
-    if parameterNode.realImage is None:
-        return _("Choose a real ultrasound image under Inputs.")
-    if parameterNode.compareView is None:
-        return _("Choose the slice view that shows the comparison.")
-    return ""
-
-
 def missingForMatch(parameterNode) -> str:
     """What must still be chosen before the appearance can be matched, in one sentence; empty if nothing is missing."""
     if parameterNode is None or parameterNode.inputVolume is None:
         return _("Choose a volume (MRI, CT) or a segmentation.")
     if parameterNode.realImage is None:
         return _("Choose a real ultrasound image under Inputs.")
+    return ""
+
+
+def missingForComparison(parameterNode) -> str:
+    """What must still be chosen before a real frame can be compared, in one sentence; empty if nothing is missing."""
+    if missing := missingForMatch(parameterNode):
+        return missing
+    if parameterNode.compareView is None:
+        return _("Choose the slice view that shows the comparison.")
     return ""
 
 
