@@ -15,7 +15,7 @@ OTHERS += ("click", "rich.console", "rich.progress", "rich.table", "matplotlib.p
 
 
 # Dataclasses whose fields users give, as text or of any type, and that say themselves in words what is wrong.
-CHECK_THEMSELVES = {"diffus.probe.probe", "diffus.render.settings", "diffus.medium.tissue"}
+CHECK_THEMSELVES = {"diffus.settings", "diffus.probe.probe", "diffus.render.settings", "diffus.medium.tissue"}
 
 
 def typechecker(function):

@@ -1,20 +1,25 @@
-"""The one place where the scene layer calls the engine. torch and the engine are imported inside the functions."""
+"""The one place where the scene layer calls the engine; what needs torch is imported inside the functions."""
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import vtk
+from diffus.errors import InputError
+from diffus.settings import PROBE, SHAPES, ArraySettings, declared
 
+from .declared import engineValues, sceneValues
 from .errors import RenderError
-from .render.parameters import ImageSettings, ProbeSettings, ProbeType, RenderParameters
+from .i18n import _
+from .render.parameters import IMAGE, ImageSettings, ProbeSettings, ProbeType, RenderParameters
 from .scene.transforms import isRigid, mapPoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from diffus.medium import AcousticMedium
@@ -23,40 +28,45 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from torch import Tensor
 
+_OUT_OF_MEMORY = re.compile(r"out\s+of\s+memory")
+
 
 @contextmanager
 def engineErrors():
-    """Turns the engine's one-sentence errors into the scene layer's."""
-    from diffus.errors import InputError
-
+    """Turns the engine's one-sentence errors, and a GPU without memory, into the scene layer's."""
     try:
         yield
     except InputError as error:
         raise RenderError(str(error)) from error
+    except RuntimeError as error:  # torch's, of CUDA and of MPS
+        if not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        raise RenderError(_("The GPU has too little memory for this: choose CPU as the device.")) from error
 
 
 def buildProbe(settings: ProbeSettings) -> Probe:
     """The engine's probe; raises RenderError for a value out of range."""
-    from diffus.probe.probe import ConvexProbe, LinearProbe, PhasedProbe
+    from diffus.probe.specification import probe_from_dict
 
-    common = {
-        "frequency_mhz": settings.frequencyMhz,
-        "depth_mm": settings.depthMm,
-        "focus_mm": settings.focusMm,
-        "f_number": settings.fNumber,
-        "transmit_f_number": settings.transmitFNumber,
-        "elevation_mm": settings.elevationMm,
-        "rays": settings.rays,
-        "samples": settings.samples,
-        "elevation_layers": settings.elevationLayers,
-        "rays_per_line": settings.raysPerLine,
-    }
+    shape = settings.probeType.value
+    names = {**declared(ArraySettings), **declared(SHAPES[shape])}
     with engineErrors():
-        if settings.probeType is ProbeType.CONVEX:
-            return ConvexProbe(radius_mm=settings.radiusMm, fov_deg=settings.fovDeg, **common)
-        if settings.probeType is ProbeType.PHASED:
-            return PhasedProbe(fov_deg=settings.fovDeg, **common)
-        return LinearProbe(width_mm=settings.widthMm, **common)
+        return probe_from_dict({"type": shape, **engineValues(settings, names)})
+
+
+def probeSettings(probe: Probe, present: ProbeSettings, names: Iterable[str] = PROBE) -> ProbeSettings:
+    """The settings of an engine's probe.
+
+    Args:
+        probe: the engine's.
+        present: what the probe's type does not have, or what is not among `names`, stays as here.
+        names: of the engine's settings that are taken.
+    """
+    from diffus.probe.specification import probe_to_dict
+
+    values = probe_to_dict(probe)
+    values = {name: values[name] for name in names if name in values}
+    return replace(present, probeType=ProbeType(probe.type), **sceneValues(values, PROBE))
 
 
 def presetSettings(name: str, present: ProbeSettings) -> ProbeSettings:
@@ -64,23 +74,7 @@ def presetSettings(name: str, present: ProbeSettings) -> ProbeSettings:
     from diffus.probe.presets import probe_preset
 
     with engineErrors():
-        probe = probe_preset(name)
-    return ProbeSettings(
-        probeType=ProbeType(probe.type),
-        frequencyMhz=float(probe.frequency_mhz),
-        depthMm=float(probe.depth_mm),
-        fovDeg=float(getattr(probe, "fov_deg", present.fovDeg)),
-        radiusMm=float(probe.radius_mm) if probe.type == "convex" else present.radiusMm,
-        widthMm=float(getattr(probe, "width_mm", present.widthMm)),
-        focusMm=float(probe.focus_mm),
-        fNumber=float(probe.f_number),
-        transmitFNumber=float(probe.transmit_f_number),
-        elevationMm=float(probe.elevation_mm),
-        rays=probe.rays,
-        samples=probe.samples,
-        elevationLayers=probe.elevation_layers,
-        raysPerLine=probe.rays_per_line,
-    )
+        return probeSettings(probe_preset(name), present)
 
 
 def fanSettings(images: np.ndarray, mmPerPixel: float, present: ProbeSettings) -> tuple[ProbeSettings, np.ndarray]:
@@ -93,16 +87,9 @@ def fanSettings(images: np.ndarray, mmPerPixel: float, present: ProbeSettings) -
 
     with engineErrors():
         fan = estimate_fan(images, mmPerPixel)
-    probe = fan.probe
-    settings = replace(
-        present,
-        probeType=ProbeType(probe.type),
-        depthMm=float(probe.depth_mm),
-        fovDeg=float(getattr(probe, "fov_deg", present.fovDeg)),
-        radiusMm=float(probe.radius_mm) if probe.type == "convex" else present.radiusMm,
-        widthMm=float(getattr(probe, "width_mm", present.widthMm)),
-        focusMm=min(present.focusMm, float(probe.depth_mm)),
-    )
+    seen = ("depth_mm", *declared(SHAPES[fan.probe.type]))
+    settings = probeSettings(fan.probe, present, seen)
+    settings = replace(settings, focusMm=min(present.focusMm, settings.depthMm))
     return settings, fan.pixel_to_probe.numpy()
 
 
@@ -112,7 +99,7 @@ def buildRenderer(parameters: RenderParameters) -> UltrasoundRenderer:
 
     probe = buildProbe(parameters.probe)
     with engineErrors():
-        return UltrasoundRenderer(probe, **_imageSettings(parameters.image))
+        return UltrasoundRenderer(probe, **engineValues(parameters.image, IMAGE))
 
 
 class RendererCache:
@@ -277,7 +264,7 @@ def appearanceFit(medium: AcousticMedium, sweep: SeenSweep, image: ImageSettings
             torch.eye(4),
             probe=buildProbe(sweep.probe),
             pixel_to_probe=torch.as_tensor(sweep.imageToProbe),
-            settings=RenderSettings(**_imageSettings(image)),
+            settings=RenderSettings(**engineValues(image, IMAGE)),
             seed=image.seed,
             frames=frames,
             steps=steps,
@@ -295,18 +282,3 @@ def _mappedPoints(renderer, medium, probeToVolume):
     else:
         points = mapPoints(probeToVolume, points)
     return torch.from_numpy(points).to(medium.device, medium.dtype)
-
-
-def _imageSettings(image: ImageSettings) -> dict[str, object]:
-    return {
-        "echo": image.echoModel.value,
-        "gain_db": image.gainDb,
-        "dynamic_range_db": image.dynamicRangeDb,
-        "tgc_db_per_cm": None if image.automaticTgc else image.tgcDbPerCm,
-        "speckle": image.speckle,
-        "noise_db": image.noiseDb if image.noise else None,
-        "reflection_db": image.reflectionDb,
-        "specular_exponent": image.specularExponent,
-        "start_depth_mm": image.startDepthMm,
-        "seed": image.seed,
-    }

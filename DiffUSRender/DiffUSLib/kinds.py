@@ -1,4 +1,4 @@
-"""What the voxels of a volume mean."""
+"""Choices that both modules have."""
 
 from __future__ import annotations
 
@@ -23,4 +23,21 @@ class MediumKind(enum.Enum):
             MediumKind.MRI_T2: _("MRI, T2-weighted"),
             MediumKind.CT: _("CT"),
             MediumKind.LABELS: _("Segmentation"),
+        }[self]
+
+
+class Device(enum.Enum):
+    """Where torch computes; AUTO is a CUDA GPU where there is one, else the CPU."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+    def label(self) -> str:
+        return {
+            Device.AUTO: _("Automatic"),
+            Device.CPU: _("CPU"),
+            Device.CUDA: _("NVIDIA GPU (CUDA)"),
+            Device.MPS: _("Apple GPU (MPS)"),
         }[self]

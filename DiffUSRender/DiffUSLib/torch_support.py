@@ -8,6 +8,7 @@ import logging
 
 from .errors import RenderError
 from .i18n import _
+from .kinds import Device
 
 TORCH_REQUIREMENT = ">=2.2"
 
@@ -58,3 +59,16 @@ def requireTorch() -> None:
         raise RenderError(
             _("PyTorch was not installed: open the module 'PyTorch Utils', install version 2.2 or later and try again.")
         )
+
+
+def torchDevice(device: Device) -> str:
+    """torch's name of a device that can compute here; raises RenderError for one that cannot."""
+    import torch
+
+    if device is Device.AUTO:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device is Device.CUDA and not torch.cuda.is_available():
+        raise RenderError(_("PyTorch finds no NVIDIA GPU here: choose Automatic or CPU as the device."))
+    if device is Device.MPS and not torch.backends.mps.is_available():
+        raise RenderError(_("PyTorch finds no Apple GPU here: choose Automatic or CPU as the device."))
+    return device.value

@@ -1,5 +1,7 @@
 """The whole frame: geometry, gradients, batches, settings and bad input."""
 
+import copy
+import io
 import math
 from dataclasses import replace
 
@@ -246,3 +248,137 @@ def test_a_bad_setting_gets_one_sentence(settings):
     with pytest.raises(InputError) as error:
         UltrasoundRenderer(probe_of(rays=8, samples=16), **settings)(phantom(), AT_FACE)
     assert next(iter(settings)).split("_")[0] in str(error.value) or "magic" in str(error.value)
+
+
+def small(**settings):
+    """A small, quick renderer."""
+    return UltrasoundRenderer(probe_of(rays=16, samples=40), **settings)
+
+
+def test_changed_settings_and_probes_change_the_image():
+    renderer, medium = small(), phantom()
+    first = renderer(medium, AT_FACE)
+    renderer.settings = renderer.settings.replace(gain_db=-20.0)
+    darker = renderer(medium, AT_FACE)
+    assert torch.equal(darker, small(gain_db=-20.0)(medium, AT_FACE))
+    assert darker.mean() < first.mean() - 0.05
+    renderer.probe = replace(renderer.probe, depth_mm=30.0)
+    shallow = renderer(medium, AT_FACE)
+    assert shallow.shape[1:] == (renderer.probe.slice_geometry().rows, renderer.probe.slice_geometry().columns)
+    assert shallow.shape != first.shape
+
+
+def test_a_tensor_that_changes_in_place_changes_the_image():
+    """Also one without a gradient, and under no_grad: what tensors take part in is never kept."""
+    gain = torch.tensor(0.0)
+    renderer, medium = small(gain_db=gain), phantom()
+    with torch.no_grad():
+        first = renderer(medium, AT_FACE)
+        gain.sub_(20.0)
+        assert torch.equal(renderer(medium, AT_FACE), small(gain_db=-20.0)(medium, AT_FACE))
+    assert first.mean() > renderer(medium, AT_FACE).mean()
+
+
+FITTED = ("gain_db", "dynamic_range_db", "noise_db", "tgc_db_per_cm", "reflection_db", "specular_exponent")
+FITTED += ("frequency_mhz", "focus_mm", "f_number", "transmit_f_number", "cycles")
+
+
+def test_every_fitted_number_is_a_parameter_with_a_gradient():
+    def wall(maps, x, y, z):
+        maps[0][y + 0.3 * x > 30] = 1.7
+
+    plain, medium = small(specular_exponent=2.0), phantom(wall)
+    renderer = small(specular_exponent=2.0, fit=FITTED)
+    assert sorted(dict(renderer.named_parameters())) == sorted(FITTED)
+    image = renderer(medium, AT_FACE)
+    torch.testing.assert_close(image.detach(), plain(medium, AT_FACE), atol=1e-4, rtol=0)
+    image.square().sum().backward()
+    assert all(p.grad is not None and p.grad != 0 for p in renderer.parameters())
+
+
+def test_parameters_that_are_handed_over_are_the_modules():
+    gain, focus = torch.nn.Parameter(torch.tensor(3.0)), torch.nn.Parameter(torch.tensor(20.0))
+    renderer = UltrasoundRenderer(probe_of(rays=16, samples=40, focus_mm=focus), gain_db=gain)
+    assert dict(renderer.named_parameters()) == {"focus_mm": focus, "gain_db": gain}
+    assert renderer.settings.gain_db is gain
+    renderer.settings = renderer.settings.replace(gain_db=1.0)
+    assert list(renderer.parameters()) == [focus]
+    renderer.gain_db = gain
+    assert renderer.settings.gain_db is gain
+    with torch.no_grad():
+        gain.fill_(-30.0)
+    assert renderer.settings.gain_db.item() == -30.0
+
+
+@pytest.mark.parametrize("names", [("colour",), ("depth_mm",), ("echo",)])
+def test_what_cannot_be_fitted_gets_one_sentence(names):
+    with pytest.raises(InputError, match="cannot be fitted; choose from frequency_mhz"):
+        small(fit=names)
+    with pytest.raises(InputError, match="cannot be fitted"):
+        small().register_parameter(names[0], torch.nn.Parameter(torch.tensor(1.0)))
+    with pytest.raises(InputError, match="noise_db is none"):
+        small(noise_db=None, fit=("noise_db",))
+
+
+def test_adam_over_the_parameters_lowers_the_loss():
+    medium, target = phantom(), small(gain_db=-12.0)(phantom(), AT_FACE)
+    renderer = small(fit=("gain_db",))
+    adam = torch.optim.Adam(renderer.parameters(), lr=1.0)
+    losses = []
+    for _ in range(45):
+        adam.zero_grad()
+        loss = (renderer(medium, AT_FACE) - target).square().mean()
+        loss.backward()
+        adam.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.02 * losses[0]
+    assert renderer.settings.gain_db.item() == pytest.approx(-12.0, abs=2.0)
+
+
+def test_parameters_and_constants_follow_to():
+    renderer, medium = small(fit=("gain_db",)), phantom()
+    with torch.no_grad():
+        assert torch.equal(renderer(medium, AT_FACE), small()(medium, AT_FACE))
+    assert renderer.to(torch.float64).gain_db.dtype == torch.float64
+
+    renderer = small()
+    assert renderer(medium, AT_FACE).dtype == torch.float32
+    constants = dict(renderer.named_buffers())
+    assert {name.split(".")[-1] for name in constants} >= {"points", "lateral_taps", "texture", "grid"}
+    renderer.to(torch.float64)
+    assert {buffer.dtype for buffer in renderer.buffers()} == {torch.float64, torch.bool}
+    exact = small().plan(torch.float64, "cpu").points
+    assert torch.equal(renderer.plan(torch.float64, torch.device("cpu")).points, exact)
+    assert torch.equal(renderer(medium, AT_FACE), small()(medium, AT_FACE))  # its dtype is the medium's
+    assert renderer.plan(torch.float64, "cpu").to(torch.float32).texture.dtype == torch.float32
+
+
+def test_a_state_dict_round_trips():
+    renderer, medium = small(fit=("gain_db", "focus_mm")), phantom()
+    with torch.no_grad():
+        renderer.gain_db.fill_(-9.0)
+        renderer.focus_mm.fill_(25.0)
+        image = renderer(medium, AT_FACE)
+    state = renderer.state_dict()
+    assert {name: value.item() for name, value in state.items()} == {"gain_db": -9.0, "focus_mm": 25.0}
+    other = small(fit=("gain_db", "focus_mm"))
+    other.load_state_dict(state)
+    assert torch.equal(other(medium, AT_FACE).detach(), image)
+    plain = small()
+    plain(medium, AT_FACE)
+    assert not plain.state_dict()
+
+
+def test_a_renderer_can_be_copied_and_saved():
+    renderer, medium = small(fit=("gain_db",), noise_db=None), phantom()
+    plain = small()
+    plain(medium, AT_FACE)
+    for made in (renderer, plain):
+        file = io.BytesIO()
+        torch.save(made, file)
+        file.seek(0)
+        for other in (copy.deepcopy(made), torch.load(file, weights_only=False)):
+            assert torch.equal(other(medium, AT_FACE), made(medium, AT_FACE))
+            other.settings = other.settings.replace(gain_db=-25.0)
+            assert other(medium, AT_FACE).mean() < made(medium, AT_FACE).mean()
+    assert [name for name, _ in copy.deepcopy(renderer).named_parameters()] == ["gain_db"]

@@ -15,6 +15,9 @@ import slicer.util
 import vtk
 
 PARAMETER_PROPERTY = "SlicerParameterName"
+# What a wrapped class has of its own in Slicer.
+RESERVED = {"allParameters", "default", "isCached", "dataType", "getValue", "setValue", "connectGui", "disconnectGui"}
+RESERVED |= {"connectParametersToGui", "StartModify", "EndModify", "AddObserver", "RemoveObserver", "Modified"}
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,18 @@ class _Parameter:
                 node.SetNodeReferenceID(key, value.GetID() if fits and n == fits[0] else None)
 
     def read(self, node):
+        if not self.isIn(node):  # a scene of an earlier version
+            self.write(node, self.default)
         if self.nodeTypes:
             return next((found for key in self.keys() if (found := node.GetNodeReference(key))), None)
         text = node.GetParameter(self.name)
         if self.type is bool:
             return text == "True"
-        return self.type[text] if issubclass(self.type, enum.Enum) else self.type(text)
+        if not issubclass(self.type, enum.Enum):
+            return self.type(text)
+        if text not in self.type.__members__:
+            raise ValueError(f"{self.name}: {text!r} is not the name of a {self.type.__name__}")
+        return self.type[text]
 
 
 def _isNodeType(candidate) -> bool:
@@ -112,6 +121,9 @@ class _Wrapper:
 
     def EndModify(self, wasModified: int) -> None:
         self.parameterNode.EndModify(wasModified)
+
+    def Modified(self) -> None:
+        self.parameterNode.Modified()
 
     def getValue(self, name: str):
         return getattr(self, name)
@@ -164,6 +176,8 @@ class _Wrapper:
 def parameterNodeWrapper(classType):
     """Turns annotated attributes into properties that live in a parameter node."""
     hints = typing.get_type_hints(classType, include_extras=True)
+    if taken := sorted(set(hints) & RESERVED):
+        raise ValueError(f"reserved names: {', '.join(taken)}")
     parameters = {name: _Parameter(name, hint, getattr(classType, name, None)) for name, hint in hints.items()}
     members = {"__doc__": classType.__doc__, "__module__": classType.__module__, "allParameters": parameters}
     return type(classType.__name__, (_Wrapper,), members | {name: _property(name) for name in parameters})

@@ -12,7 +12,20 @@ MODULES = ("DiffUSRender", "DiffUSRegister")
 HOME = ROOT / "DiffUSRender"  # of the engine and of the scene layer
 PANELS = ("widget.py", "panel.py", "export_panel.py", "match_panel.py")
 # The engine's rooms from the bottom to the top; a room imports from those before it.
-ROOMS = ("errors", "data", "geometry", "io", "medium", "probe", "sweep", "metrics", "render", "fit", "export")
+ROOMS = (
+    "errors",
+    "settings",
+    "data",
+    "geometry",
+    "io",
+    "medium",
+    "probe",
+    "sweep",
+    "metrics",
+    "render",
+    "fit",
+    "export",
+)
 ROOMS += ("register", "learn", "studies", "cli", "__main__")
 APART = {("fit", "export"), ("export", "fit"), ("register", "fit"), ("register", "export"), ("learn", "register")}
 # What Slicer bundles and its modules may use; torch comes through Slicer's PyTorch extension.
@@ -22,6 +35,8 @@ GUI = {"qt", "ctk", "PythonQt", "PySide6"}
 OWN = {*MODULES, "diffus", "DiffUSLib"}
 # Optional packages that the command line and the studies' commands stand on.
 COMMAND_LINE = {"click", "rich", "matplotlib"}
+# Files of the engine that load where torch is missing.
+TORCH_FREE = ("diffus.errors", "diffus.settings", "diffus.data", "diffus.render.settings")
 # Optional packages of single files, imported where they are used.
 OPTIONAL = {"movie.py": {"imageio_ffmpeg"}}
 # What torch needs itself, where it is installed, and what vtk and torch's installers bring.
@@ -144,6 +159,14 @@ def test_module_files_load_nothing_heavy(module):
         allowed = set(sys.stdlib_module_names) | SLICER | GUI | {"numpy", "DiffUSLib"}
         assert not at_file_scope - allowed, file
         assert not foreign(file, BUNDLED | SLICER | GUI | OWN), file
+
+
+def test_the_scene_layer_loads_of_the_engine_only_what_needs_no_torch():
+    """Slicer imports most of it at start; the rest of the engine is imported inside the functions that use it."""
+    for file in SCENE:
+        outer = [name for name, at_file_scope in imports(file) if at_file_scope and name.split(".")[0] == "diffus"]
+        assert not [name for name in outer if name.rpartition(".")[0] not in TORCH_FREE], file
+    run_blocked("".join(f"import {name}\n" for name in TORCH_FREE), without={"torch"})
 
 
 def slicer_names(source):

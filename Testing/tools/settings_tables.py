@@ -10,12 +10,13 @@ import csv
 import enum
 import re
 import sys
+from dataclasses import MISSING
 from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "Testing" / "Benchmarks" / "results"
-TOLD, RECOVERED = 0.9, 5.0  # share of a prior's variance that the frames removed, and the error in % that is aimed at
+LEARNED, RECOVERED = 0.9, 5.0  # fraction of a prior's variance that the frames removed, and the aimed-at error in %
 BEGIN, END = "<!-- {name}: made by Testing/tools/settings_tables.py -->", "<!-- end of {name} -->"
 HEADER = "| setting | default | range | what it does |\n|---|---|---|---|"
 BUTTONS = ("QPushButton", "QToolButton")
@@ -88,9 +89,45 @@ def value(node, parameter: str | None, properties: dict[str, str]) -> tuple[str,
         return ("on" if default else "off"), ""
     if isinstance(default, str):
         return default or "empty", "text"
-    low, high = properties.get("minimum"), properties.get("maximum")
-    limits = f"{low} to {high} {unit}".strip() if low and high else ""
-    return f"{default:g} {unit}".strip(), limits
+    from DiffUSLib.register import parameters as register
+    from DiffUSLib.render import parameters as render
+
+    low, high = {**register.RANGES, **render.RANGES}[parameter]
+    return f"{default:g} {unit}".strip(), f"{low:g} to {high:.10g} {unit}".strip()
+
+
+def declared(declarations: dict) -> str:
+    """The engine's settings by name."""
+
+    def row(name: str, one) -> str:
+        default = "required" if one.default is MISSING else "none" if one.default is None else one.default
+        if isinstance(default, bool):
+            default = "yes" if default else "no"
+        elif not isinstance(default, str):
+            default = f"{default:g}"
+        limits = ", ".join(one.choices)
+        if one.kind in (int, float):
+            limits = f"{one.low:g} to {one.high:.10g} {one.unit}".strip() if one.high < 2**63 - 1 else "0 or more"
+        limits += " or none" if one.optional else ""
+        text = one.help.replace("|", r"\|")
+        return f"| `{name}` | {default} | {limits} | {text} |"
+
+    return "\n".join([HEADER, *(row(name, one) for name, one in declarations.items())])
+
+
+def frame_settings() -> str:
+    """What RenderSettings, the options of render and a settings file name."""
+    from diffus import settings
+    from diffus.render.settings import RenderSettings
+
+    return declared(settings.declared(RenderSettings))
+
+
+def probe_numbers() -> str:
+    """What a probe file holds."""
+    from diffus.settings import PROBE
+
+    return declared(PROBE)
 
 
 def words(parameter: str) -> str:
@@ -167,13 +204,13 @@ def ablation() -> str:
 
 
 def fits() -> str:
-    """Held-out correlation of each case, and how many of the numbers that the frames tell came out right."""
+    """Held-out correlation of each case, and how many of the numbers that the frames determine came out right."""
     numbers = [r for r in result("fit_recovery") if r["error %"] and r["parameter"] != "noise_db"]
     rows = result("fit_recovery_ncc")
     for row in rows:
-        told = [r for r in numbers if r["case"] == row["case"] and float(r["learned"] or 1) > TOLD]
-        off = [r for r in told if float(r["error %"]) > RECOVERED]
-        row["right"] = f"{len(told) - len(off)} of {len(told)}"
+        learned = [r for r in numbers if r["case"] == row["case"] and float(r["learned"] or 1) > LEARNED]
+        off = [r for r in learned if float(r["error %"]) > RECOVERED]
+        row["right"] = f"{len(learned) - len(off)} of {len(learned)}"
         row["off"] = ", ".join(f"{r['parameter'].split('_')[0]} of {r['tissue']} {r['error %']} %" for r in off)
     columns = {"case": "fitted", "before": "NCC before", "after": "after", "smoothed before": "smoothed before"}
     return table(rows, {**columns, "smoothed after": "after", "right": "within 5 %", "off": "the others"})
@@ -204,6 +241,8 @@ def likeness() -> str:
 BLOCKS = (
     (ROOT / "Docs" / "render.md", "settings", lambda: tables("DiffUSRender")),
     (ROOT / "Docs" / "render.md", "probes", probes),
+    (ROOT / "Docs" / "commands.md", "probe", probe_numbers),
+    (ROOT / "Docs" / "commands.md", "frame", frame_settings),
     (ROOT / "Docs" / "register.md", "settings", lambda: tables("DiffUSRegister")),
     (ROOT / "Docs" / "physics.md", "tissues", tissues),
     (ROOT / "Docs" / "physics.md", "cost", cost),

@@ -338,12 +338,18 @@ def test_every_input_has_a_tooltip_and_every_length_its_unit():
             assert "mm" in properties["toolTip"], widget.get("name")
 
 
-def test_the_ui_allows_what_the_parameter_node_allows():
+def test_the_panel_allows_what_is_declared(panel):
+    """The file holds no ranges of its own: the parameter node brings them."""
+    bounded = set()
     for widget in ElementTree.parse(UI).iter("widget"):
         properties = {p.get("name"): "".join(p.itertext()).strip() for p in widget.findall("property")}
         name = properties.get("SlicerParameterName")
         if name in RANGES:
-            assert (float(properties["minimum"]), float(properties["maximum"])) == RANGES[name], name
+            bounded.add(name)
+            assert not {"minimum", "maximum", "value"} & set(properties), name
+            shown = getattr(panel.ui, widget.get("name"))
+            assert (shown.property("minimum"), shown.property("maximum")) == pytest.approx(RANGES[name]), name
+    assert bounded == set(RANGES)
 
 
 def test_the_sections_stand_in_the_order_of_the_work():

@@ -14,6 +14,7 @@ import vtk
 
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
+from DiffUSLib.engine import buildProbe
 from DiffUSLib.kinds import MediumKind
 from DiffUSLib.render.parameters import RANGES, CompareMode, ProbePreset, ProbeType, readParameters
 from DiffUSLib.scene.transforms import toVtk
@@ -227,10 +228,11 @@ def test_another_module_and_back_changes_nothing(panel):
 def test_the_panel_starts_from_the_engines_defaults(panel):
     from diffus import probe_preset
     from diffus.render.settings import RenderSettings
-    from DiffUSLib.engine import _imageSettings, buildProbe
-    from DiffUSLib.render.parameters import ImageSettings, ProbeSettings
+    from DiffUSLib.declared import engineValues
+    from DiffUSLib.render.parameters import IMAGE, ImageSettings, ProbeSettings
 
-    ours, theirs = _imageSettings(ImageSettings()), RenderSettings()
+    ours, theirs = engineValues(ImageSettings(), IMAGE), RenderSettings()
+    assert len(ours) == 10
     assert ours == {name: getattr(theirs, name) for name in ours}
     assert buildProbe(ProbeSettings()) == probe_preset("craniotomy-convex")
 
@@ -523,12 +525,29 @@ def test_every_setting_has_a_tooltip_and_numbers_say_their_unit():
         assert unit is None or unit in properties["toolTip"], element.get("name")
 
 
-def test_ranges_in_the_file_are_those_of_the_parameters():
+def test_the_panel_allows_what_is_declared(panel):
+    """The file holds no ranges of its own: the parameter node brings them."""
+    bounded = {name for element in _elements() if (name := _properties(element).get("SlicerParameterName")) in RANGES}
+    assert bounded == set(RANGES)
     for element in _elements():
         properties = _properties(element)
         name = properties.get("SlicerParameterName")
         if name in RANGES:
-            assert (float(properties["minimum"]), float(properties["maximum"])) == RANGES[name], name
+            assert not {"minimum", "maximum", "value"} & set(properties), name
+            widget = getattr(panel.ui, element.get("name"))
+            assert (widget.property("minimum"), widget.property("maximum")) == pytest.approx(RANGES[name]), name
+            low, high = RANGES[name]
+            for value in (low, high):
+                setattr(panel.node, name, type(getattr(panel.node, name))(value))
+                assert getattr(panel.node, name) == value
+            with pytest.raises(ValueError, match="within"):
+                setattr(panel.node, name, type(getattr(panel.node, name))(high + 1))
+
+
+def test_the_panel_allows_every_frequency_that_the_engine_does(panel):
+    panel.ui.frequencySlider.setValue(40.0)
+    assert panel.node.frequencyMhz == 40.0
+    assert buildProbe(readParameters(panel.node).probe).frequency_mhz == 40.0
 
 
 def test_every_selector_gets_the_scene():

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..engine import engineErrors
+from ..errors import RenderError
 from ..i18n import _
-from ..kinds import MediumKind
+from ..kinds import Device, MediumKind
 from ..scene.tracked import SceneUltrasound
 from ..scene.voxels import MediumCache, guessKind, readVoxels
+from ..torch_support import torchDevice
 from .parameters import RegisterParameters, VolumeSource
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ def buildRegistration(problem: Problem, parameters: RegisterParameters) -> Itera
     """The engine's registration, ready to be stepped."""
     from diffus.register.registration import RigidRegistration, Settings
 
+    device = torchDevice(parameters.device)
+    if parameters.device is Device.MPS:
+        raise RenderError(
+            _("An Apple GPU has no double precision, which the registration needs: choose CPU as the device.")
+        )
     settings = replace(Settings(), translation_mm=parameters.translationMm, rotation_deg=parameters.rotationDeg)
     with engineErrors():
         return RigidRegistration(
@@ -57,6 +64,7 @@ def buildRegistration(problem: Problem, parameters: RegisterParameters) -> Itera
             initial=problem.initial,
             kind=problem.kind,
             seed=parameters.seed,
+            device=device,
             settings=settings,
         )
 

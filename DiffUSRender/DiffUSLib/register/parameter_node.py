@@ -8,19 +8,18 @@ from typing import Annotated, Union
 import slicer
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
+from ..declared import declaredParameters
 from ..kinds import MediumKind
 from .parameters import RANGES, OverlayMode, RegisterParameters, ShownPose, StartFrom, VolumeSource
 
-_DEFAULT = RegisterParameters()
-
-
-def _range(name: str) -> WithinRange:
-    return WithinRange(*RANGES[name])
-
 
 @parameterNodeWrapper
+@declaredParameters(RANGES, RegisterParameters)
 class RegisterParameterNode:
-    """Inputs, start, search, overlay, and the last result; units stand in the names."""
+    """Inputs, start, overlay, and the last result; units stand in the names.
+
+    The search is the attributes of `RegisterParameters`.
+    """
 
     # The wrapper wants typing.Union with None last, not the bar notation.
     inputVolume: Union[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLSegmentationNode, None]  # noqa: UP007
@@ -38,17 +37,12 @@ class RegisterParameterNode:
     volumeLandmarks: slicer.vtkMRMLMarkupsFiducialNode
     ultrasoundLandmarks: slicer.vtkMRMLMarkupsFiducialNode
 
-    translationMm: Annotated[float, _range("translationMm")] = _DEFAULT.translationMm
-    rotationDeg: Annotated[float, _range("rotationDeg")] = _DEFAULT.rotationDeg
-    maximumFrames: Annotated[int, _range("maximumFrames")] = _DEFAULT.maximumFrames
-    seed: Annotated[int, _range("seed")] = _DEFAULT.seed
-
     sliceView: slicer.vtkMRMLSliceNode
     overlayMode: OverlayMode = OverlayMode.FADE
     shownPose: ShownPose = ShownPose.AFTER
-    fade: Annotated[float, _range("fade")] = 0.5
-    checkerMm: Annotated[float, _range("checkerMm")] = 8.0
-    frameNumber: Annotated[int, _range("frameNumber")] = -1
+    fade: Annotated[float, WithinRange(*RANGES["fade"])] = 0.5
+    checkerMm: Annotated[float, WithinRange(*RANGES["checkerMm"])] = 8.0
+    frameNumber: Annotated[int, WithinRange(*RANGES["frameNumber"])] = -1
 
     resultTransform: slicer.vtkMRMLLinearTransformNode
     resultTable: slicer.vtkMRMLTableNode

@@ -1,11 +1,15 @@
-"""What the user can set, as plain typed values: no node, no widget and no engine is needed to read this file."""
+"""What the user can set, as plain typed values: no node, no widget and no torch is needed to read this file."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
+from diffus.settings import SEARCH_SEED, SearchBounds, declared
+
+from ..declared import attributes, plainClass, ranges
 from ..i18n import _
+from ..kinds import Device
 
 
 class VolumeSource(enum.Enum):
@@ -61,30 +65,22 @@ class ShownPose(enum.Enum):
         return {ShownPose.BEFORE: _("Before"), ShownPose.AFTER: _("After")}[self]
 
 
-# name: (lowest, highest), in the unit that the name ends with
+_SEARCH = {**declared(SearchBounds), "seed": SEARCH_SEED}
+# What the panel allows, (lowest, highest) by attribute.
 RANGES = {
-    "translationMm": (1.0, 60.0),
-    "rotationDeg": (1.0, 60.0),
+    **ranges(_SEARCH),
     "maximumFrames": (1, 2000),
-    "seed": (0, 9999),
     "fade": (0.0, 1.0),
     "checkerMm": (1.0, 50.0),
     "frameNumber": (-1, 100000),  # -1: the middle one
 }
 
-
-@dataclass(frozen=True)
-class RegisterParameters:
-    """How the registration looks for the pose.
-
-    translationMm and rotationDeg: how far from the start it looks; maximumFrames: of a longer sweep so many frames,
-    evenly spread, are read; seed: of the search, the same seed gives the same result.
-    """
-
-    translationMm: float = 25.0
-    rotationDeg: float = 18.0
-    maximumFrames: int = 200
-    seed: int = 0
+# How the registration looks for the pose; of a sweep longer than maximumFrames so many, evenly spread, are read.
+RegisterParameters = plainClass(
+    "RegisterParameters",
+    __name__,
+    [*attributes(_SEARCH), ("maximumFrames", int, 200), ("device", Device, Device.AUTO)],
+)
 
 
 def readParameters(parameterNode) -> RegisterParameters:

@@ -16,7 +16,7 @@ def showAcousticMaps(parameterNode, media: MediumCache) -> list:
     Raises RenderError, and adds nothing, for an input that cannot be a medium.
     """
     volume = parameterNode.inputVolume
-    medium = media.medium(volume, parameterNode.kind, parameterNode.mask)
+    medium = media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
     maps, ijkToRas = medium.maps.detach().float().cpu().numpy(), medium.ijk_to_ras.numpy()
     names = (
         _("{name} impedance (MRayl)"),

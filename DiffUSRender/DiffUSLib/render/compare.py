@@ -123,7 +123,7 @@ class FrameComparison:
         fan = self._seenFan(image, real, parameterNode)
         try:
             renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, share))
-            medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask)
+            medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
             way = _wayToVolume(fan.probeToWorld(real.imageToWorld), volume)
             simulated, covered = engine.renderAt(renderer, medium, way, self._grid)
         except RenderError:

@@ -102,8 +102,8 @@ class SliceExport:
         if parameterNode.exportFormat is not ExportFormat.SCENE:
             write = self._fileWriter(parameterNode, len(poses))
         renderer = engine.buildRenderer(readParameters(parameterNode))
-        kind, mask = parameterNode.kind, parameterNode.mask
-        return self._steps(poses, renderer, lambda: self._media.medium(volume, kind, mask), write)
+        chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
+        return self._steps(poses, renderer, lambda: self._media.medium(volume, *chosen), write)
 
     def cancel(self) -> None:
         """Stops before the next step."""

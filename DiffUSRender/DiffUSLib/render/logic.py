@@ -88,7 +88,7 @@ class RenderLogic:
         requireTorch()
         parameters = self._read(parameterNode)
         renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, share)))
-        medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask)
+        medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
         pixels = engine.renderPixels(renderer, medium, way)
         if output is None:
             output = createSliceNode(probe.GetScene())

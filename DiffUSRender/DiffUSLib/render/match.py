@@ -89,9 +89,10 @@ class AppearanceMatch:
             raise RenderError(sentence)
         requireTorch()
         parameters = readParameters(parameterNode)
-        volume, kind, mask = parameterNode.inputVolume, parameterNode.kind, parameterNode.mask
+        volume = parameterNode.inputVolume
+        chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
         sweep = readSweep(parameterNode.realImage, volume, parameters)
-        return self._steps(parameterNode, parameters, sweep, lambda: self._media.medium(volume, kind, mask))
+        return self._steps(parameterNode, parameters, sweep, lambda: self._media.medium(volume, *chosen))
 
     def cancel(self) -> None:
         """Stops before the next step."""

@@ -1,10 +1,15 @@
-"""What the user can set, as plain typed values: no node, no widget and no engine is needed to read this file."""
+"""What the user can set, as plain typed values: no node, no widget and no torch is needed to read this file."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
+from diffus.data import probe_presets
+from diffus.render.settings import RenderSettings
+from diffus.settings import PROBE, declared
+
+from ..declared import attributes, plainClass, ranges
 from ..errors import RenderError
 from ..i18n import _
 
@@ -98,77 +103,30 @@ class ExportFormat(enum.Enum):
         }[self]
 
 
-# name: (lowest, highest), in the unit that the name ends with
-RANGES = {
-    "frequencyMhz": (0.5, 20.0),
-    "depthMm": (10.0, 300.0),
-    "fovDeg": (10.0, 180.0),
-    "radiusMm": (1.0, 150.0),
-    "widthMm": (5.0, 150.0),
-    "focusMm": (5.0, 300.0),
-    "fNumber": (0.5, 10.0),
-    "transmitFNumber": (0.5, 10.0),
-    "elevationMm": (0.1, 20.0),
-    "rays": (16, 1024),
-    "samples": (32, 4096),
-    "elevationLayers": (1, 15),
-    "raysPerLine": (1, 32),
-    "gainDb": (-60.0, 60.0),
-    "dynamicRangeDb": (10.0, 120.0),
-    "tgcDbPerCm": (0.0, 20.0),
-    "noiseDb": (-120.0, 0.0),
-    "reflectionDb": (-40.0, 100.0),
-    "specularExponent": (0.0, 16.0),
-    "startDepthMm": (0.0, 100.0),
-    "seed": (0, 9999),
-    "compareFade": (0.0, 1.0),
-}
+IMAGE = declared(RenderSettings)
+# What the panel allows, (lowest, highest) by attribute.
+RANGES = {**ranges(PROBE), **ranges(IMAGE), "compareFade": (0.0, 1.0)}
 
+# What the first preset's type does not have begins with some number too.
+_STARTS = {"width_mm": 40.0, **probe_presets()[ProbePreset.CRANIOTOMY_CONVEX.value]["probe"]}
 
-@dataclass(frozen=True)
-class ProbeSettings:
-    """The probe in physical units; the defaults are those of the preset `craniotomy-convex`."""
+# The probe in physical units; the defaults are those of the first preset.
+ProbeSettings = plainClass(
+    "ProbeSettings",
+    __name__,
+    [("probeType", ProbeType, ProbeType(_STARTS["type"])), *attributes(PROBE, _STARTS)],
+)
 
-    probeType: ProbeType = ProbeType.CONVEX
-    frequencyMhz: float = 8.0
-    depthMm: float = 70.0
-    fovDeg: float = 70.0
-    radiusMm: float = 20.0
-    widthMm: float = 40.0
-    focusMm: float = 35.0
-    fNumber: float = 2.0
-    transmitFNumber: float = 4.0
-    elevationMm: float = 2.0
-    rays: int = 192
-    samples: int = 400
-    elevationLayers: int = 1
-    raysPerLine: int = 1
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """How the echo becomes an image."""
-
-    echoModel: EchoModel = EchoModel.TRANSMISSION
-    gainDb: float = 0.0
-    dynamicRangeDb: float = 60.0
-    automaticTgc: bool = True
-    tgcDbPerCm: float = 5.0
-    speckle: bool = True
-    noise: bool = True
-    noiseDb: float = -65.0
-    reflectionDb: float = 57.0
-    specularExponent: float = 0.0
-    startDepthMm: float = 0.0
-    seed: int = 0
+# How the echo becomes an image; the defaults are the engine's.
+ImageSettings = plainClass("ImageSettings", __name__, list(attributes(IMAGE, enums={"echo": EchoModel})))
 
 
 @dataclass(frozen=True)
 class RenderParameters:
     """Everything that decides how a slice looks, apart from the patient and the pose."""
 
-    probe: ProbeSettings = ProbeSettings()
-    image: ImageSettings = ImageSettings()
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    image: ImageSettings = field(default_factory=ImageSettings)
 
 
 def readParameters(parameterNode) -> RenderParameters:
@@ -197,17 +155,17 @@ class ParameterReader:
 
 def writeProbe(parameterNode, probe: ProbeSettings) -> None:
     """Writes the probe's numbers into a parameter node; raises RenderError, and writes none, if one is out of range."""
-    for field in fields(probe):
-        low, high = RANGES.get(field.name, (None, None))
-        value = getattr(probe, field.name)
+    for one in fields(probe):
+        low, high = RANGES.get(one.name, (None, None))
+        value = getattr(probe, one.name)
         if low is not None and not low <= value <= high:
             raise RenderError(
                 _("The probe's {name} is {value}; choose {low} to {high}.").format(
-                    name=field.name, value=value, low=low, high=high
+                    name=one.name, value=value, low=low, high=high
                 )
             )
-    for field in fields(probe):
-        setattr(parameterNode, field.name, getattr(probe, field.name))
+    for one in fields(probe):
+        setattr(parameterNode, one.name, getattr(probe, one.name))
 
 
 def missingInput(parameterNode) -> str:
@@ -219,23 +177,21 @@ def missingInput(parameterNode) -> str:
     return ""
 
 
-def missingForComparison(parameterNode) -> str:
-    """What must still be chosen before a real frame can be compared, in one sentence; empty if nothing is missing."""
-    if parameterNode is None or parameterNode.inputVolume is None:
-        return _("Choose a volume (MRI, CT) or a segmentation.")
-    if parameterNode.realImage is None:
-        return _("Choose a real ultrasound image under Inputs.")
-    if parameterNode.compareView is None:
-        return _("Choose the slice view that shows the comparison.")
-    return ""
-
-
 def missingForMatch(parameterNode) -> str:
     """What must still be chosen before the appearance can be matched, in one sentence; empty if nothing is missing."""
     if parameterNode is None or parameterNode.inputVolume is None:
         return _("Choose a volume (MRI, CT) or a segmentation.")
     if parameterNode.realImage is None:
         return _("Choose a real ultrasound image under Inputs.")
+    return ""
+
+
+def missingForComparison(parameterNode) -> str:
+    """What must still be chosen before a real frame can be compared, in one sentence; empty if nothing is missing."""
+    if missing := missingForMatch(parameterNode):
+        return missing
+    if parameterNode.compareView is None:
+        return _("Choose the slice view that shows the comparison.")
     return ""
 
 
@@ -254,4 +210,4 @@ def missingForExport(parameterNode) -> str:
 
 
 def _read(settingsClass: type, parameterNode):
-    return settingsClass(**{field.name: getattr(parameterNode, field.name) for field in fields(settingsClass)})
+    return settingsClass(**{one.name: getattr(parameterNode, one.name) for one in fields(settingsClass)})

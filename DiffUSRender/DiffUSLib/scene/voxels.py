@@ -15,7 +15,8 @@ from vtk.util.numpy_support import vtk_to_numpy
 from ..engine import engineErrors
 from ..errors import RenderError
 from ..i18n import _
-from ..kinds import MediumKind
+from ..kinds import Device, MediumKind
+from ..torch_support import torchDevice
 from .transforms import fromVtk, ijkToRas, isLinearToWorld, nodeToWorld
 
 if TYPE_CHECKING:
@@ -101,23 +102,27 @@ class MediumCache:
         self._medium: AcousticMedium | None = None
         self._refusal = ""
 
-    def medium(self, node, kind: MediumKind, mask=None) -> AcousticMedium:
-        """The acoustic medium in the node's own RAS; raises RenderError for a volume that cannot be one.
+    def medium(self, node, kind: MediumKind, mask=None, device: Device = Device.CPU) -> AcousticMedium:
+        """The acoustic medium in the node's own RAS, on a device.
 
         mask: a label map or segmentation node; of an MRI or CT, what lies outside of it is coupling gel.
+        Raises RenderError for a volume that cannot be one, or a device that cannot compute here.
         """
+        name = torchDevice(device)
         if kind is MediumKind.AUTO:
             kind = guessKind(node)
         if kind is MediumKind.LABELS:
             mask = None
-        key = (node.GetID(), kind, *_stamp(node), *(() if mask is None else (mask.GetID(), *_stamp(mask))))
+        key = (node.GetID(), kind, name, *_stamp(node), *(() if mask is None else (mask.GetID(), *_stamp(mask))))
         place = np.eye(4) if mask is None else _maskToVolume(mask, node)
         # Two transforms that move together do so but for rounding.
         if key != self._key or not np.allclose(place, self._maskPlace, atol=1e-3):
             self.clear()  # before building: two media at a time may not fit into memory
             try:
                 voxels = readVoxels(node, kind)
-                self._medium = _buildMedium(voxels, kind, None if mask is None else maskOnVolume(mask, node, voxels))
+                inside = None if mask is None else maskOnVolume(mask, node, voxels)
+                with engineErrors():
+                    self._medium = _buildMedium(voxels, kind, inside).to(name)
             except RenderError as error:
                 self._refusal = str(error)  # kept as well: Live must not examine a bad volume again for every pose
             self._key, self._maskPlace = key, place

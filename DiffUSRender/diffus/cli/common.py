@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from ..medium import AcousticMedium
 from ..medium.tissue import LABEL_TABLES, read_tissues, tissue_table
 from ..medium.tissue import label_table as public_label_table
 from ..probe import probe_preset, read_probe_json
+from ..render.settings import RenderSettings
+from ..settings import declared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from ..io.volumes import Volume
     from ..medium import Tissue
     from ..probe import Probe
+    from ..settings import Setting
 
 
 class Commands(click.Group):
@@ -64,12 +68,12 @@ def progress() -> Iterator[Progress]:
 def options(several: tuple[Callable, ...]) -> Callable:
     """Gives a command several options, in this order."""
 
-    def give(command: Callable) -> Callable:
+    def decorated(command: Callable) -> Callable:
         for option in reversed(several):
             command = option(command)
         return command
 
-    return give
+    return decorated
 
 
 FILES = (
@@ -100,22 +104,47 @@ MEDIUM = (
     ),
     click.option("--tissues", metavar="FILE.csv", help="Tissues in place of the table's, as fit writes (mri, labels)."),
 )
+
+
+def setting_option(name: str, declaration: Setting, flag: str = "", *, range_by_click: bool = False) -> Callable:
+    """The option of a declared setting; where it is not given, the command gets None.
+
+    Args:
+        name: of the command's parameter.
+        declaration: the setting; a switch becomes a pair --name/--no-name.
+        flag: what the option is called, where that is not the name.
+        range_by_click: whether click compares the number with the range; else the engine does.
+    """
+    flag = flag or "--" + name.replace("_", "-")
+    kind: object = declaration.kind
+    default = {bool: {True: "yes", False: "no"}.get, str: str, int: str, float: "{:g}".format}[declaration.kind]
+    notes = [] if declaration.default is None else [f"default: {default(declaration.default)}"]
+    notes += [", ".join(declaration.choices)] if declaration.choices else []
+    if range_by_click:  # which shows it too
+        low, high = (int(n) if math.isfinite(n) else None for n in (declaration.low, declaration.high))
+        kind = (click.IntRange if kind is int else click.FloatRange)(low, high)
+    elif kind is float:
+        notes.append(f"{declaration.low:g} to {declaration.high:g} {declaration.unit}".rstrip())
+        kind = NumberOrNone() if name in MAY_BE_SWITCHED_OFF else float
+    if kind is bool:
+        flag, kind = f"{flag}/{flag.replace('--', '--no-', 1)}", None
+    text = f"{declaration.help}  [{'; '.join(notes)}]" if notes else declaration.help
+
+    def checked(_context: click.Context, _parameter: click.Parameter, value: object) -> object:
+        if range_by_click and value is not None:
+            declaration.check(flag, value)  # NaN lies within the ranges of click
+        return value
+
+    return click.option(flag, name, type=kind, default=None, callback=checked, help=text)
+
+
+MAY_BE_SWITCHED_OFF = ("noise_db",)
 SETTINGS = (
     click.option("--preset", help="What the other settings start from: default, or paper for the DiffUS paper's."),
-    click.option("--echo", help="Echo model: layered, transmission or reverberation.  [default: transmission]"),
-    click.option("--seed", type=int, help="Of speckle, noise and jitter.  [default: 0]"),
-    click.option("--start-depth", "start_depth_mm", type=float, help="mm; all nearer is coupling: opened skull."),
-    click.option("--attenuation/--no-attenuation", default=None, help="Whether tissue attenuates.  [default: yes]"),
-    click.option("--speckle/--no-speckle", default=None, help="Whether tissue scatters.  [default: yes]"),
-    click.option("--psf/--no-psf", default=None, help="Whether pulse and beam blur.  [default: yes]"),
-    click.option("--reflection-db", type=float, help="Level of a full reflection above white-matter speckle."),
-    click.option("--specular-exponent", type=float, help="Fall-off of boundaries met at an angle; 0 is none."),
-    click.option("--noise-db", type=NumberOrNone(), help="Electronic noise below white-matter speckle, or none."),
-    click.option("--tgc-db-per-cm", type=float, help="Time gain compensation; else 0.6 dB/(cm MHz), two-way."),
-    click.option("--gain-db", type=float, help="Of the display."),
-    click.option("--dynamic-range-db", type=float, help="Of the display."),
-    click.option("--compression", help="Of the display: log or linear."),
-    click.option("--grain-mm", type=float, help="Size of the scatterers; else half the pulse length."),
+    *(
+        setting_option(name, declaration, "--start-depth" if name == "start_depth_mm" else "")
+        for name, declaration in declared(RenderSettings).items()
+    ),
 )
 SETTINGS_FILE = click.option(
     "--settings", "settings_path", metavar="FILE.json", help="Settings that fit wrote; options win over them."
@@ -123,11 +152,15 @@ SETTINGS_FILE = click.option(
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of this name; InputError if torch cannot compute on it here."""
+    """The device of this name.
+
+    Raises:
+        InputError: torch cannot compute on it here.
+    """
     try:
-        place = torch.empty(0, device=name).device
-        torch.ones(1, device=place).cpu()  # "meta" has tensors without values
-        return place
+        device = torch.empty(0, device=name).device
+        torch.ones(1, device=device).cpu()  # "meta" has tensors without values
+        return device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"torch cannot compute on '{name}' here; use --device cpu.") from error
 
@@ -138,16 +171,29 @@ def read_probe(name: str) -> Probe:
 
 
 def read_mask(path: str, volume: Volume) -> np.ndarray:
-    """True inside of the patient, on the volume's grid; InputError for another grid."""
+    """True inside of the patient, (K, J, I).
+
+    Raises:
+        InputError: the mask is on another grid than the volume.
+    """
     mask = read_volume(path)
-    same_place = np.allclose(mask.ijk_to_ras, volume.ijk_to_ras, atol=1e-3)
-    if mask.array.shape != volume.array.shape or not same_place:
+    if mask.array.shape != volume.array.shape or not np.allclose(mask.ijk_to_ras, volume.ijk_to_ras, atol=1e-3):
         raise InputError(f"The mask {path} is not on the volume's grid; resample it to the volume first.")
     return mask.array != 0
 
 
 def read_medium(kind: str, volume: Volume, mask: np.ndarray | None, chosen: dict[str, str]) -> AcousticMedium:
-    """The medium of a volume; `chosen` holds the given options of MEDIUM, InputError for those of another kind."""
+    """The medium of a volume.
+
+    Args:
+        kind: mri, ct or labels.
+        volume: its voxels.
+        mask: True inside of the patient, or None.
+        chosen: the given options of MEDIUM.
+
+    Raises:
+        InputError: an option of another kind, or voxels that cannot be a medium.
+    """
     require_of_kind(kind, chosen)
     tissues = read_tissues(chosen.pop("tissues")) if "tissues" in chosen else None
     if kind == "labels":
@@ -172,9 +218,15 @@ def require_of_kind(kind: str, chosen: Iterable[str]) -> None:
 def label_table(
     volume: Volume, labels_table: str | None = None, tissues: dict[str, Tissue] | None = None
 ) -> str | dict[int, str | Tissue]:
-    """A public table's name, or {value: name}: of the table or file named, else the volume's own, else the default.
+    """What the labels of a volume mean.
 
-    With `tissues` by name, {value: name or that tissue}.
+    Args:
+        volume: whose own names serve where no table is given.
+        labels_table: a public table's name, or a file.
+        tissues: by name, in place of the table's.
+
+    Returns:
+        A public table's name, or {value: name or tissue}.
     """
     if labels_table is None:
         table = volume.labels or LABEL_TABLES[0]

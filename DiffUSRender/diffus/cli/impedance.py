@@ -7,9 +7,7 @@ import click
 from ..io.atomic import replacing, require_not_input, require_writable
 from ..io.tables import read_number_pairs
 from ..medium import mri
-from .common import (
-    progress,
-)
+from .common import progress
 
 
 @click.command("train-impedance")

@@ -21,9 +21,11 @@ from ..io.volumes import read_volume
 from ..medium import AcousticMedium
 from ..register.methods import METHODS
 from ..register.registration import KINDS, RegistrationResult, RigidRegistration, Settings
+from ..register.search import SearchSettings
+from ..settings import SEARCH_SEED, declared
 from ..sweep.from_volume import sweep_from_volume
 from ..sweep.sweep import TrackedSweep, read_sweep
-from .common import label_table, options, progress, torch_device
+from .common import label_table, options, progress, setting_option, torch_device
 
 if TYPE_CHECKING:
     pass
@@ -60,11 +62,11 @@ FILES = (
 
 SEARCH = (
     click.option("--method", type=click.Choice(METHODS), default="lc2", help="How the images are compared."),
-    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="The same seed gives the same result."),
+    click.option("--seed", type=click.IntRange(SEARCH_SEED.low, SEARCH_SEED.high), default=0, help=SEARCH_SEED.help),
     click.option("--device", default="cpu", help="Where torch computes: cpu, cuda, cuda:1, mps."),
-    click.option("--within-mm", type=click.FloatRange(1, 200), help="How far the start may be off.  [default: 25]"),
-    click.option("--within-deg", type=click.FloatRange(1, 90), help="The same in degrees.  [default: 18]"),
-    click.option("--samples", type=click.IntRange(64), help="Poses tried in the search.  [default: 16384]"),
+    setting_option("within_mm", declared(Settings)["translation_mm"], range_by_click=True),
+    setting_option("within_deg", declared(Settings)["rotation_deg"], range_by_click=True),
+    setting_option("samples", declared(SearchSettings)["samples"], range_by_click=True),
 )
 
 

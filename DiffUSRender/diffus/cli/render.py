@@ -52,7 +52,7 @@ def render(
     used = (given[name] for name in ("weights", "labels_table", "tissues"))
     read = (volume_path, mask, pose, probe_name, settings_path, *used)
     require_not_input((output, png), read)
-    place = torch_device(device)
+    chosen = torch_device(device)
     settings = {name: None if value == "none" else value for name, value in given.items() if value is not None}
     medium_options = {name: settings.pop(name) for name in KIND_OF if name in settings}
     if settings_path:
@@ -64,7 +64,7 @@ def render(
         volume = read_volume(volume_path)
         inside = None if mask is None else read_mask(mask, volume)
         bar.update(task, advance=1, description="building the acoustic medium")
-        medium = read_medium(kind, volume, inside, medium_options).to(place)
+        medium = read_medium(kind, volume, inside, medium_options).to(chosen)
         bar.update(task, advance=1, description="rendering")
         with torch.inference_mode():
             image = renderer(medium, probe_to_ras)[0].mul(255).round().to("cpu", torch.uint8).numpy()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
-
+from ..data import probe_presets
 from ..errors import InputError
 from .probe import Probe
 from .specification import probe_from_dict
@@ -12,7 +10,7 @@ from .specification import probe_from_dict
 
 def preset_names() -> tuple[str, ...]:
     """Names that `probe_preset` knows."""
-    return tuple(_presets())
+    return tuple(probe_presets())
 
 
 def probe_preset(name: str) -> Probe:
@@ -35,11 +33,7 @@ def preset_source(name: str) -> str:
 
 
 def _preset(name: str) -> dict:
-    presets = _presets()
+    presets = probe_presets()
     if name not in presets:
         raise InputError(f"There is no probe preset '{name}'; choose one of {', '.join(presets)}.")
     return presets[name]
-
-
-def _presets() -> dict[str, dict]:
-    return json.loads(files("diffus").joinpath("data", "probes.json").read_text(encoding="utf-8"))

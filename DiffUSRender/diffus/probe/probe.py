@@ -7,9 +7,8 @@ A convex array of radius R has its apex, the centre of its circle, at y = -R; a 
 from __future__ import annotations
 
 import math
-import numbers
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..settings import ArraySettings, ConvexSettings, LinearSettings, PhasedSettings, check_settings
 from .beam import FWHM_PER_SIGMA, lateral_sigma_mm
 
 if TYPE_CHECKING:
@@ -24,24 +24,7 @@ if TYPE_CHECKING:
 
 SPEED_OF_SOUND_MM_PER_US = 1.54  # what scanners assume: mm/us, so that a wavelength in mm is this over MHz
 DEFAULT_SLICE_PIXELS = 512
-MOST_SLICE_PIXELS = 4096
-
-# field: (lowest, highest, unit)
-_RANGES = {
-    "frequency_mhz": (0.5, 40.0, "MHz"),
-    "depth_mm": (1.0, 400.0, "mm"),
-    "focus_mm": (1.0, 400.0, "mm"),
-    "f_number": (0.3, 50.0, ""),
-    "transmit_f_number": (0.3, 50.0, ""),
-    "cycles": (0.25, 32.0, "cycles"),
-    "elevation_mm": (0.05, 50.0, "mm"),
-    "mm_per_pixel": (0.005, 10.0, "mm"),
-    "radius_mm": (1.0, 400.0, "mm"),
-    "width_mm": (1.0, 400.0, "mm"),
-    "fov_deg": (1.0, 180.0, "degrees"),
-}
-_COUNTS = {"rays": (2, 4096), "samples": (8, 16384), "elevation_layers": (1, 64), "rays_per_line": (1, 256)}
-_MAY_BE_TENSOR = ("frequency_mhz", "focus_mm", "f_number", "transmit_f_number", "cycles")
+MAX_SLICE_PIXELS = 4096
 
 
 def pixel_centres(rows: int, columns: int, pixel_to_probe: Float[Tensor, "4 4"]) -> Float[Tensor, "rows columns 2"]:
@@ -67,68 +50,64 @@ class SliceGeometry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(ABC):
-    """What every array has, in physical units; use `ConvexProbe`, `LinearProbe` or `PhasedProbe`.
+class Probe(ArraySettings, ABC):
+    """What every array does; use `ConvexProbe`, `LinearProbe` or `PhasedProbe`.
 
-    frequency_mhz: centre frequency, 0.5-40 MHz. depth_mm: from the transducer face, 1-400 mm. focus_mm: depth of the
-    transmit focus. f_number, transmit_f_number: of the dynamic receive aperture and of the transmit aperture.
-    cycles: pulse length in wavelengths. rays, samples: of the polar image. elevation_layers: planes across the
-    slice thickness. elevation_mm: slice thickness, full width at half maximum of the elevational beam.
-    rays_per_line: sub-rays jittered within the beam. mm_per_pixel: of the slice; None gives its longer side 512 pixels.
-    frequency_mhz, focus_mm, f_number, transmit_f_number and cycles may be 0-d tensors, to be fitted by gradient.
+    Args:
+        frequency_mhz, depth_mm, focus_mm, ...: `diffus.settings.ArraySettings` declares them with units and ranges.
+            Those that are declared `fitted` may be 0-d tensors, to be fitted by gradient.
 
-    Raises InputError, at construction, for a value that is not a number or out of its range.
+    Raises:
+        InputError: at construction, for a value that is not a number or out of its range.
     """
 
     type: ClassVar[str] = ""
 
-    frequency_mhz: float | Tensor
-    depth_mm: float
-    focus_mm: float | Tensor
-    f_number: float | Tensor = 2.0
-    transmit_f_number: float | Tensor = 4.0
-    cycles: float | Tensor = 2.0
-    rays: int = 192
-    samples: int = 400
-    elevation_layers: int = 1
-    elevation_mm: float = 3.0
-    rays_per_line: int = 1
-    mm_per_pixel: float | None = None
-
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            if name in _RANGES and not (name == "mm_per_pixel" and self.mm_per_pixel is None):
-                _require_number(name, getattr(self, name), *_RANGES[name])
-        for name, limits in _COUNTS.items():
-            _require_count(name, getattr(self, name), *limits)
+        check_settings(self)
         if self.mm_per_pixel is not None:
             pixels = max(self._slice_size_mm()) / self.mm_per_pixel
-            if not 8 <= pixels <= MOST_SLICE_PIXELS:
+            if not 8 <= pixels <= MAX_SLICE_PIXELS:
                 raise InputError(
                     f"mm_per_pixel {self.mm_per_pixel:g} makes the longer side of the slice {pixels:.0f} pixels; "
-                    f"choose a value that gives 8 to {MOST_SLICE_PIXELS}."
+                    f"choose a value that gives 8 to {MAX_SLICE_PIXELS}."
                 )
 
     # --- the array's shape, per type
 
     @abstractmethod
     def ray_geometry(self) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
-        """Origins on the transducer face and unit directions of the rays, (rays, 3) each, probe frame, mm."""
+        """The rays in the probe frame.
+
+        Returns:
+            Origins on the transducer face, mm, and unit directions, (rays, 3) each.
+        """
 
     @abstractmethod
     def lateral_spacing_mm(self) -> Float[Tensor, " samples"]:
-        """Distance between neighbouring rays at every sample, (samples,), mm, along the arc."""
+        """Distance between neighbouring rays along the arc, mm, (samples,)."""
 
     @abstractmethod
     def polar_coordinates(self, xy: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points 2"]:
-        """Fractional (ray, sample) indices, (..., 2), of probe-plane points (x, y) in mm, (..., 2).
+        """Where points of the probe plane lie in the polar image; the inverse of `sample_points`.
 
-        The inverse of `sample_points`; outside of the fan the indices lie outside [0, rays-1] x [0, samples-1].
+        Args:
+            xy: mm, (..., 2).
+
+        Returns:
+            Fractional (ray, sample) indices, (..., 2); outside of [0, rays-1] x [0, samples-1] outside of the fan.
         """
 
     @abstractmethod
     def outline(self, n: int = 64) -> Float[Tensor, "m 2"]:
-        """The fan's polygon in probe-plane mm, (m, 2), not closed; `n` points on every arc."""
+        """The fan's polygon.
+
+        Args:
+            n: points on every arc.
+
+        Returns:
+            Corners in probe-plane mm, (m, 2), not closed.
+        """
 
     @abstractmethod
     def _box_mm(self) -> tuple[float, float, float]:
@@ -151,12 +130,18 @@ class Probe(ABC):
         return torch.linspace(0.0, self.depth_mm, self.samples, dtype=torch.float64)
 
     def sample_points(self, seed: int = 0) -> tuple[Float[Tensor, "subrays rays samples 3"], Float[Tensor, " subrays"]]:
-        """Points (S, rays, samples, 3), probe-frame mm, and weights (S,) that sum to 1; S = layers x rays per line.
+        """Where the sub-rays sample the tissue, and how much each counts; S = elevation layers x rays per line.
 
         The elevation layers are the Gauss-Hermite nodes of the elevational beam (Gaussian of FWHM `elevation_mm`), so
         that the weighted sum over the layers is the beam's average, exact for polynomials of degree 2 layers - 1.
         Further rays per line are shifted across the ray and in elevation by seeded Gaussian draws as wide as the
-        two-way beam in focus; the first of each layer is not shifted. float64, CPU.
+        two-way beam in focus; the first of each layer is not shifted.
+
+        Args:
+            seed: of the draws.
+
+        Returns:
+            Points (S, rays, samples, 3), probe-frame mm, and weights (S,) that sum to 1; float64, CPU.
         """
         origins, directions = self.ray_geometry()
         plane = origins[:, None] + self.depths_mm()[:, None] * directions[:, None]
@@ -238,32 +223,25 @@ class _SectorProbe(Probe):
 
 
 @dataclass(frozen=True)
-class ConvexProbe(_SectorProbe):
-    """Curved array: `radius_mm` of curvature, 1-400 mm, and `fov_deg`, its opening angle, 1-180 degrees."""
+class ConvexProbe(ConvexSettings, _SectorProbe):
+    """Curved array with its apex behind the face, at y = -radius_mm."""
 
     type: ClassVar[str] = "convex"
 
-    radius_mm: float
-    fov_deg: float
-
 
 @dataclass(frozen=True)
-class PhasedProbe(_SectorProbe):
-    """Steered sector with its apex at the centre of the face; `fov_deg` is its opening angle, 1-180 degrees."""
+class PhasedProbe(PhasedSettings, _SectorProbe):
+    """Steered sector with its apex at the centre of the face."""
 
     type: ClassVar[str] = "phased"
     radius_mm: ClassVar[float] = 0.0
 
-    fov_deg: float
-
 
 @dataclass(frozen=True)
-class LinearProbe(Probe):
-    """Flat array with parallel rays over `width_mm`, 1-400 mm, from the first ray to the last."""
+class LinearProbe(LinearSettings, Probe):
+    """Flat array with parallel rays."""
 
     type: ClassVar[str] = "linear"
-
-    width_mm: float
 
     def ray_geometry(self) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
         origins = torch.zeros(self.rays, 3, dtype=torch.float64)
@@ -287,21 +265,3 @@ class LinearProbe(Probe):
 
 def _plain(value: float | Tensor) -> float:
     return value.detach().item() if isinstance(value, Tensor) else float(value)
-
-
-def _require_number(name: str, value: object, low: float, high: float, unit: str) -> None:
-    if isinstance(value, Tensor):
-        if name not in _MAY_BE_TENSOR or value.ndim or not value.is_floating_point():
-            raise InputError(f"{name} must be one number, not a tensor of shape {tuple(value.shape)}.")
-        value = value.detach().item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InputError(f"{name} must be a number, but it is {value!r}.")
-    if not low <= value <= high:  # also refuses NaN
-        raise InputError(f"{name} is {value:g}; choose {low:g} to {high:g} {unit}".rstrip() + ".")
-
-
-def _require_count(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise InputError(f"{name} must be a whole number, but it is {value!r}.")
-    if not low <= value <= high:
-        raise InputError(f"{name} is {value}; choose {low} to {high}.")

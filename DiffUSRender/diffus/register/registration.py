@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..geometry.pose import require_rigid, transform_points
 from ..medium import AcousticMedium
+from ..settings import SEARCH_SEED, SearchBounds, check_settings
 from ..sweep.sweep import TrackedSweep, choose_frames
 from .channels import ChannelVolume, crop_around, intensity_and_gradient, prepare_volume
 from .evidence import Evidence, gather
@@ -54,17 +55,18 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SearchBounds):
     """How far and how finely to look; the defaults are those that were measured."""
 
-    translation_mm: float = 25.0
-    rotation_deg: float = 18.0
     search: SearchSettings = field(default_factory=SearchSettings)
     levels: tuple[Level, ...] = (
         Level(1.8, 1.0, 9, 8, 150, 10, 8),
         Level(1.2, 0.8, 9, 16, 500, 10, 2),
         Level(0.9, 0.5, 11, 48, 1200, 10, 1),
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class RigidRegistration:
     ):
         if kind not in KINDS:
             raise InputError(f"The kind of volume must be one of {', '.join(KINDS)}, not {kind}.")
+        SEARCH_SEED.check("seed", seed)
         self.medium = medium
         if needs_medium(method, kind) and medium is None:
             if kind == "labels":

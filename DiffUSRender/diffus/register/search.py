@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..geometry.pose import twist_to_matrix
+from ..settings import check_settings, setting
 from .channels import ChannelVolume
 from .mapping import global_fit
 from .patches import PatchSet, normal_equations, score_poses
@@ -78,13 +79,16 @@ class PoseSpace:
 class SearchSettings:
     """Sizes of the search; the defaults are those that were measured."""
 
-    samples: int = 16384
+    samples: int = setting(int, 16384, low=64, help="Poses tried in the search.", panel=False)
     families: int = 400  # best samples, 4 mm apart, that are looked at again
     around: int = 160  # of these, so many are sampled around in the second round
     copies: int = 10  # new samples around each
     spread_mm: float = 1.5  # standard deviation of each of the six unknowns in the second round
     starts: int = 72  # candidates that are refined by gradient
     chunk: int = 512
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def sample_search(

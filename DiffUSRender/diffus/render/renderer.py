@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from ..probe.beam import (
     lateral_sigma_mm,
     noise_power,
 )
+from ..settings import declared
 from .display import linear_brightness, log_compress
 from .echo import echo
 from .paper import lateral_blur, multiplicative_speckle
@@ -36,32 +38,45 @@ if TYPE_CHECKING:
     from ..probe import Probe
 
 TGC_DB_CM_MHZ = 0.6  # one way; the mean of brain, and a little above other soft tissue
+Declared = TypeVar("Declared")  # probe or settings
 OVERLAP_STRIDE = 8  # a fan that meets the volume does so at one of every so many samples
 
 
-@dataclass(frozen=True)
-class FramePlan:
+class FramePlan(nn.Module):
     """What a frame needs of probe and settings alone, on one device and dtype; reused from frame to frame.
 
-    points: sub-ray samples (S, rays, samples, 3), probe-frame mm. weights: (S,). axial_taps: (T,).
-    lateral_taps: (samples, T). speckle_scale: (S, rays, samples) or None. texture: (2, G, G, G) or None.
-    noise: (2, rays, samples) or None. gain_db: (samples,). grid, inside: scan conversion.
+    The tensors are buffers, which follow `.to()`; none is saved, since they follow from probe and settings.
+
+    Args:
+        probe, settings: what the plan was made of.
+        grain_mm: of the scatterers.
+        points: sub-ray samples (S, rays, samples, 3), probe-frame mm.
+        weights: of the sub-rays, (S,).
+        reflection_scale: 0-d, of a boundary's R at a sample.
+        axial_taps: (T,), or None. lateral_taps: (samples, T), or None.
+        speckle_scale: (S, rays, samples), or None. texture: (2, G, G, G), or None.
+        noise: (2, rays, samples), or None.
+        gain_db: (samples,).
+        grid, inside: of the scan conversion.
     """
 
-    probe: Probe
-    settings: RenderSettings
     points: Tensor
     weights: Tensor
-    reflection_scale: Tensor | float
+    reflection_scale: Tensor
     axial_taps: Tensor | None
     lateral_taps: Tensor | None
     speckle_scale: Tensor | None
     texture: Tensor | None
-    grain_mm: float
     noise: Tensor | None
     gain_db: Tensor
     grid: Tensor
     inside: Tensor
+
+    def __init__(self, probe: Probe, settings: RenderSettings, grain_mm: float, **constants: Tensor | None) -> None:
+        super().__init__()
+        self.probe, self.settings, self.grain_mm = probe, settings, grain_mm
+        for name, constant in constants.items():
+            self.register_buffer(name, constant, persistent=False)
 
 
 def plan_frame(
@@ -70,7 +85,16 @@ def plan_frame(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> FramePlan:
-    """Everything that does not depend on medium or pose; differentiable to the probe's and settings' tensors."""
+    """Everything that does not depend on medium or pose; differentiable to the probe's and settings' tensors.
+
+    Args:
+        probe: the array.
+        settings: of the frame.
+        dtype, device: of the plan's tensors.
+
+    Raises:
+        InputError: the start depth lies below the image.
+    """
     if settings.start_depth_mm >= probe.depth_mm:
         raise InputError(
             f"The start depth of {settings.start_depth_mm:g} mm lies below the image, which is {probe.depth_mm:g} mm "
@@ -125,7 +149,7 @@ def ray_echoes(
     settings, probe = plan.settings, plan.probe
     impedance, attenuation, exponent, scattering = medium.sample(points)
     if settings.start_depth_mm > 0:
-        impedance, attenuation, scattering = _open(plan, impedance, attenuation, scattering)
+        impedance, attenuation, scattering = _start_at_depth(plan, impedance, attenuation, scattering)
     loss = None
     if settings.attenuation:
         loss = attenuation * torch.as_tensor(probe.frequency_mhz, dtype=points.dtype, device=points.device) ** exponent
@@ -168,35 +192,74 @@ def render_polar(plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s 
     else:
         polar = linear_brightness(iq, plan.gain_db)
     if plan.settings.artefacts is not None:
-        polar = _spoil(plan, polar)
+        polar = _with_artefacts(plan, polar)
     return polar
 
 
 class UltrasoundRenderer(nn.Module):
     """Renders slices of a medium at probe poses.
 
-    `renderer(medium, probe_to_ras)` takes one pose (4, 4) or a batch (B, 4, 4) and returns (B, rows, columns) in
-    [0, 1], in the geometry of `probe.slice_geometry()`. Settings are those of `RenderSettings`, by name, on top of
-    `preset`: `default` (echo `transmission`) or `paper`, the DiffUS paper's pipeline.
-    dtype and device are the medium's. Raises InputError for a pose that is not rigid or a fan outside the volume.
+    `renderer(medium, probe_to_ras)` gives (B, rows, columns) in [0, 1], in the geometry of `probe.slice_geometry()`,
+    with the dtype and on the device of the medium. Numbers of probe and settings that are `nn.Parameter`s, and those
+    named by `fit`, are parameters of the module: an optimizer fits them, `state_dict` holds them. What follows from
+    probe and settings is never older than they are.
+
+    Args:
+        probe: the array; may be set anew.
+        echo: echo model; None leaves that of the preset.
+        fit: names of numbers of probe or settings that become parameters, at their present values.
+        settings: fields of `RenderSettings` by name, on top of `preset`: `default` (echo `transmission`) or `paper`,
+            the DiffUS paper's pipeline; the attribute `settings` may be set anew.
+
+    Raises:
+        InputError: a setting out of range, a name that cannot be fitted; when called, a pose that is not rigid or a
+            fan outside of the volume.
     """
 
-    def __init__(self, probe: Probe, echo: str | None = None, **settings: object) -> None:
+    def __init__(self, probe: Probe, echo: str | None = None, *, fit: Iterable[str] = (), **settings: object) -> None:
         super().__init__()
+        self.plans = nn.ModuleDict()
         self.probe = probe
         self.settings = make_settings(**({} if echo is None else {"echo": echo}), **settings)
-        self._plans: dict[tuple[torch.dtype, torch.device], FramePlan] = {}
+        for name in fit:
+            if name not in self._parameters:
+                self.register_parameter(name, nn.Parameter(torch.tensor(self._start(name))))
 
-    def plan(self, dtype: torch.dtype, device: torch.device) -> FramePlan:
-        """The frame's constants for a dtype and device; made once, unless they carry a gradient."""
-        plan = self._plans.get((dtype, device))
-        if plan is None:
-            # A plan made under inference mode could never serve a gradient later.
-            with torch.inference_mode(False):
-                plan = plan_frame(self.probe, self.settings, dtype, device)
-            tensors = (part for part in vars(plan).values() if isinstance(part, Tensor))
-            if not any(part.requires_grad for part in tensors):
-                self._plans[dtype, device] = plan
+    @property
+    def probe(self) -> Probe:
+        """The array, with the parameters at their present values."""
+        return self._with_parameters(self._probe)
+
+    @probe.setter
+    def probe(self, probe: Probe) -> None:
+        self._probe = self._adopted(probe)
+
+    @property
+    def settings(self) -> RenderSettings:
+        """The settings, with the parameters at their present values."""
+        return self._with_parameters(self._settings)
+
+    @settings.setter
+    def settings(self, settings: RenderSettings) -> None:
+        self._settings = self._adopted(settings)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Makes a number of probe or settings a parameter; raises InputError for one that cannot be fitted."""
+        self._require_fittable(name)
+        super().register_parameter(name, param)
+        self.plans.clear()
+
+    def plan(self, dtype: torch.dtype, device: torch.device | str) -> FramePlan:
+        """The frame's constants for a dtype and device; made once, unless tensors take part, which may change."""
+        key = f"{dtype}@{device}".removeprefix("torch.")
+        if key in self.plans:
+            return self.plans[key]
+        probe, settings = self.probe, self.settings
+        # A plan made under inference mode could never serve a gradient later.
+        with torch.inference_mode(False):
+            plan = plan_frame(probe, settings, dtype, device)
+        if not (_holds_tensors(probe) or _holds_tensors(settings) or _holds_tensors(settings.artefacts)):
+            self.plans[key] = plan
         return plan
 
     def points_ras(self, probe_to_ras: Float[Tensor, "b 4 4"], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -215,12 +278,57 @@ class UltrasoundRenderer(nn.Module):
         return scan_convert(polar, plan.grid, plan.inside)
 
     def forward(self, medium: AcousticMedium, probe_to_ras: Tensor) -> Float[Tensor, "b rows columns"]:
+        """The slices.
+
+        Args:
+            medium: what is imaged.
+            probe_to_ras: one pose (4, 4) or a batch (B, 4, 4), mm.
+        """
         pose = require_rigid(probe_to_ras, "The probe's pose")
         # Some devices (MPS) have no float64; elsewhere the pose keeps its precision until the points are made.
         pose = pose.to(medium.device, torch.float32 if medium.device.type == "mps" else pose.dtype)
         if pose.ndim == 2:
             pose = pose[None]
         return self.scan_convert(self.polar(medium, self.points_ras(pose, medium.dtype)))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> UltrasoundRenderer:
+        """What `.to()` and the like do: the constants are made anew for dtype and device, at their full precision."""
+        present = [plan.weights for plan in self.plans.values()]
+        self.plans.clear()
+        super()._apply(fn, recurse)
+        for weights in map(fn, present):
+            self.plan(weights.dtype, weights.device)
+        return self
+
+    def _adopted(self, values: Declared) -> Declared:
+        """Probe or settings with plain numbers; their parameters become the module's, in place of the former ones."""
+        given = {name: getattr(values, name) for name in _fittable(values)}
+        given = {name: value for name, value in given.items() if isinstance(value, nn.Parameter)}
+        for name in _fittable(values):
+            self._parameters.pop(name, None)
+        for name, value in given.items():
+            super().register_parameter(name, value)
+        self.plans.clear()
+        return replace(values, **{name: value.item() for name, value in given.items()})
+
+    def _with_parameters(self, values: Declared) -> Declared:
+        fitted = {name: self._parameters[name] for name in _fittable(values) if name in self._parameters}
+        return replace(values, **fitted) if fitted else values
+
+    def _require_fittable(self, name: str) -> None:
+        known = _fittable(self._probe) + _fittable(self._settings)
+        if name not in known:
+            raise InputError(f"{name} cannot be fitted; choose from {', '.join(known)}.")
+
+    def _start(self, name: str) -> float:
+        """The value from which the fit of a number begins."""
+        self._require_fittable(name)
+        value = getattr(self._probe if name in _fittable(self._probe) else self._settings, name)
+        if value is None and name == "tgc_db_per_cm":
+            value = time_gain_db_per_cm(self._probe, self._settings)
+        if value is None:
+            raise InputError(f"{name} is none; give it a number to be fitted.")
+        return float(value)
 
 
 def require_overlap(medium: AcousticMedium, points: Float[Tensor, "b s rays samples 3"]) -> None:
@@ -267,7 +375,16 @@ def time_gain_db_per_cm(probe: Probe, settings: RenderSettings) -> float | Tenso
     return 2 * TGC_DB_CM_MHZ * probe.frequency_mhz if settings.attenuation else 0.0
 
 
-def _open(plan: FramePlan, impedance: Tensor, attenuation: Tensor, scattering: Tensor) -> tuple[Tensor, ...]:
+def _fittable(values: object) -> list[str]:
+    """The names of those numbers of probe or settings that gradients may fit."""
+    return [name for name, one in declared(type(values)).items() if one.fitted]
+
+
+def _holds_tensors(values: object) -> bool:
+    return values is not None and any(isinstance(getattr(values, one.name), Tensor) for one in fields(values))
+
+
+def _start_at_depth(plan: FramePlan, impedance: Tensor, attenuation: Tensor, scattering: Tensor) -> tuple[Tensor, ...]:
     """Replaces what lies nearer than the start depth by coupling that matches the first tissue (no mirror)."""
     probe = plan.probe
     first = min(probe.samples - 1, math.ceil(plan.settings.start_depth_mm / probe.sample_spacing_mm))
@@ -276,7 +393,7 @@ def _open(plan: FramePlan, impedance: Tensor, attenuation: Tensor, scattering: T
     return impedance, attenuation.masked_fill(near, 0.0), scattering.masked_fill(near, 0.0)
 
 
-def _spoil(plan: FramePlan, polar: Tensor) -> Tensor:
+def _with_artefacts(plan: FramePlan, polar: Tensor) -> Tensor:
     """The paper's artefacts on a polar image (B, rays, samples)."""
     chosen, probe = plan.settings.artefacts, plan.probe
     noisy = multiplicative_speckle(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
+from ..settings import SEED
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -26,19 +26,13 @@ def speckle_texture(seed: int, size: int = TEXTURE_SIZE) -> Float[Tensor, "2 siz
     The last plane of every axis repeats the first, so that trilinear sampling wraps without a seam.
     Raises InputError for a seed that is not a whole number from 0 to 2^63 - 1.
     """
-    require_seed(seed)
+    SEED.check("seed", seed)
     generator = torch.Generator().manual_seed(seed)
     cube = torch.randn(size, size, size, 2, generator=generator) * math.sqrt(0.5)
     for axis in (0, 1, 2):
         cube = torch.cat([cube, cube.narrow(axis, 0, 1)], axis)
     # Both parts of a node lie side by side in memory: random access is what sampling costs.
     return cube.permute(3, 0, 1, 2)
-
-
-def require_seed(seed: object) -> None:
-    """Raises InputError for a seed that is not a whole number from 0 to 2^63 - 1."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise InputError(f"The seed is {seed!r}; choose a whole number from 0 upwards.")
 
 
 def sample_speckle(

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields, replace
-
-from torch import Tensor
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .echo import ECHO_MODELS
-from .scatter import require_seed
+from ..settings import SEED, check_settings, setting
 
-_RANGES = {
-    "reflection_db": (-40.0, 120.0),
-    "specular_exponent": (0.0, 64.0),
-    "noise_db": (-160.0, 40.0),
-    "tgc_db_per_cm": (0.0, 40.0),
-    "gain_db": (-120.0, 120.0),
-    "dynamic_range_db": (1.0, 160.0),
-    "start_depth_mm": (0.0, 400.0),
-    "grain_mm": (0.005, 10.0),
-}
-_MAY_BE_NONE = ("noise_db", "tgc_db_per_cm", "grain_mm")
-_MAY_BE_TENSOR = ("reflection_db", "specular_exponent", "noise_db", "tgc_db_per_cm", "gain_db", "dynamic_range_db")
-COMPRESSIONS = ("log", "linear")
-_SWITCHES = ("attenuation", "speckle", "psf")
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperArtefacts:
-    """The image-space artefacts of the DiffUS paper; the fields are those of `image.artefacts`."""
+    """The image-space artefacts of the DiffUS paper; the fields are those of `render.paper`."""
 
     radial_std: float | Tensor = 0.1
     radial_power: float | Tensor = 2.0
@@ -43,52 +28,82 @@ class PaperArtefacts:
 class RenderSettings:
     """Settings of a frame; those that gradients may fit (gain, TGC, range, noise, reflection, lobe) may be 0-d tensors.
 
-    echo: `layered` (the paper's), `transmission` or `reverberation`.
-    attenuation: whether tissue attenuates, a f^b dB/cm.
-    speckle: whether tissue scatters (world-locked noise times the medium's scattering).
-    psf: whether the pulse and the beam blur the echo.
-    reflection_db: level of a sharp boundary with R = 1 above fully developed white-matter speckle.
-    specular_exponent: m of the lobe |n.d|^m on boundaries met at an angle; 0 switches it off.
-    noise_db: electronic noise below white-matter speckle at the face, None for none.
-    tgc_db_per_cm: time gain compensation, two-way; None compensates 0.6 dB/(cm MHz).
-    gain_db, dynamic_range_db: of the display. compression: `log` or `linear`.
-    start_depth_mm: everything nearer is coupling (skull that has been opened).
-    grain_mm: of the scatterers; None takes half the pulse length.
-    seed: of speckle, noise and jitter. artefacts: the paper's image-space artefacts, or None.
+    Args:
+        echo, attenuation, ...: declared below with units and ranges.
+        artefacts: the paper's image-space artefacts, or None.
 
-    Raises InputError for a value out of range.
+    Raises:
+        InputError: a value out of range.
     """
 
-    echo: str = "transmission"
-    attenuation: bool = True
-    speckle: bool = True
-    psf: bool = True
-    reflection_db: float | Tensor = 57.0
-    specular_exponent: float | Tensor = 0.0
-    noise_db: float | Tensor | None = -65.0
-    tgc_db_per_cm: float | Tensor | None = None
-    gain_db: float | Tensor = 0.0
-    dynamic_range_db: float | Tensor = 60.0
-    compression: str = "log"
-    start_depth_mm: float = 0.0
-    grain_mm: float | None = None
-    seed: int = 0
+    echo: str = setting(
+        str,
+        "transmission",
+        choices=("layered", "transmission", "reverberation"),
+        help="Echo model; layered: the paper's.",
+    )
+    attenuation: bool = setting(bool, True, help="Whether tissue attenuates, a f^b dB/cm.", panel=False)
+    speckle: bool = setting(bool, True, help="Whether tissue scatters.")
+    psf: bool = setting(bool, True, help="Whether pulse and beam blur.", panel=False)
+    reflection_db: float | Tensor = setting(
+        float,
+        57.0,
+        low=-40.0,
+        high=120.0,
+        unit="dB",
+        help="Level of a full reflection above white-matter speckle.",
+        fitted=True,
+    )
+    specular_exponent: float | Tensor = setting(
+        float, 0.0, low=0.0, high=64.0, help="Fall-off |n.d|^m of boundaries met at an angle; 0 is none.", fitted=True
+    )
+    noise_db: float | Tensor | None = setting(
+        float,
+        -65.0,
+        low=-160.0,
+        high=40.0,
+        unit="dB",
+        help="Electronic noise relative to white-matter speckle at the face, or none.",
+        optional=True,
+        fitted=True,
+    )
+    tgc_db_per_cm: float | Tensor | None = setting(
+        float,
+        None,
+        low=0.0,
+        high=40.0,
+        unit="dB/cm",
+        help="Time gain compensation, two-way; else 0.6 dB/(cm MHz) each way.",
+        optional=True,
+        fitted=True,
+    )
+    gain_db: float | Tensor = setting(
+        float, 0.0, low=-120.0, high=120.0, unit="dB", help="Of the display.", fitted=True
+    )
+    dynamic_range_db: float | Tensor = setting(
+        float, 60.0, low=1.0, high=160.0, unit="dB", help="Of the display.", fitted=True
+    )
+    compression: str = setting(str, "log", choices=("log", "linear"), help="Of the display.", panel=False)
+    start_depth_mm: float = setting(
+        float, 0.0, low=0.0, high=400.0, unit="mm", help="All nearer is coupling: opened skull."
+    )
+    grain_mm: float | None = setting(
+        float,
+        None,
+        low=0.005,
+        high=10.0,
+        unit="mm",
+        help="Size of the scatterers; else half the pulse length.",
+        optional=True,
+        panel=False,
+    )
+    seed: int = field(default=SEED.default, metadata={"setting": SEED})
     artefacts: PaperArtefacts | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name in _RANGES:
-                _require_in_range(field.name, getattr(self, field.name))
-        for name in _SWITCHES:
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} must be true or false, but it is {getattr(self, name)!r}.")
-        require_seed(self.seed)
+        check_settings(self)
         if self.artefacts is not None and not isinstance(self.artefacts, PaperArtefacts):
             raise InputError(f"artefacts must be None or PaperArtefacts, but they are {self.artefacts!r}.")
-        if not isinstance(self.echo, str) or self.echo not in ECHO_MODELS:
-            raise InputError(f"There is no echo model {self.echo!r}; choose one of {', '.join(ECHO_MODELS)}.")
-        if self.compression not in COMPRESSIONS:
-            raise InputError(f"There is no compression {self.compression!r}; choose one of {', '.join(COMPRESSIONS)}.")
 
     def replace(self, **changes: object) -> RenderSettings:
         """The same settings with some changed."""
@@ -97,8 +112,8 @@ class RenderSettings:
 
 def settings_to_dict(settings: RenderSettings) -> dict[str, object]:
     """The settings as plain numbers by name, for a file; without the paper's artefacts, which no file holds."""
-    named = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "artefacts"}
-    return {name: value.item() if isinstance(value, Tensor) else value for name, value in named.items()}
+    named = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name != "artefacts"}
+    return {name: value.item() if hasattr(value, "requires_grad") else value for name, value in named.items()}
 
 
 def paper_settings(**changes: object) -> RenderSettings:
@@ -121,9 +136,14 @@ PRESETS = {"default": RenderSettings, "paper": paper_settings}
 
 
 def make_settings(preset: str = "default", **settings: object) -> RenderSettings:
-    """RenderSettings by name, on top of a preset (`default` or `paper`).
+    """Settings by name, on top of a preset.
 
-    Raises InputError for an unknown preset or setting, with the known ones.
+    Args:
+        preset: `default` or `paper`.
+        settings: fields of `RenderSettings`.
+
+    Raises:
+        InputError: an unknown preset or setting, with the known ones, or a value out of range.
     """
     if not isinstance(preset, str) or preset not in PRESETS:
         raise InputError(f"There is no render preset {preset!r}; choose one of {', '.join(PRESETS)}.")
@@ -132,15 +152,3 @@ def make_settings(preset: str = "default", **settings: object) -> RenderSettings
     if unknown:
         raise InputError(f"Unknown render setting {', '.join(unknown)}; the known ones are {', '.join(known)}.")
     return PRESETS[preset](**settings)
-
-
-def _require_in_range(name: str, value: object) -> None:
-    if value is None and name in _MAY_BE_NONE:
-        return
-    if isinstance(value, Tensor) and name in _MAY_BE_TENSOR and value.ndim == 0:
-        value = value.item()
-    low, high = _RANGES[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"{name} must be one finite number, but it is {value!r}.")
-    if not low <= value <= high:
-        raise InputError(f"{name} is {value:g}; choose {low:g} to {high:g}.")
