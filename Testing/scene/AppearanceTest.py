@@ -81,6 +81,23 @@ class AppearanceTest(unittest.TestCase):
         with self.assertRaisesRegex(RenderError, "no match to undo"):
             self.match.undo(self.parameters)
 
+    def testWhatTheUserChangesMeanwhileStays(self):
+        """Only what was fitted is written, and only that is undone."""
+        self.parameters.realImage = addRecording(self.head, 1)
+        before = readParameters(self.parameters)
+        self.match.start(self.parameters)
+        self.loop.run()
+        changed = {"seed": 9, "rays": 64, "startDepthMm": 3.0, "speckle": False, "elevationLayers": 3}
+        for name, value in changed.items():
+            setattr(self.parameters, name, value)
+        self.assertIn("NCC", self.runToEnd())
+        self.assertEqual({name: getattr(self.parameters, name) for name in changed}, changed)
+        self.match.undo(self.parameters)
+        self.assertEqual({name: getattr(self.parameters, name) for name in changed}, changed)
+        for name in ("gainDb", "tgcDbPerCm", "automaticTgc", "noiseDb"):
+            self.assertEqual(getattr(self.parameters, name), getattr(before.image, name))
+        self.assertEqual(self.parameters.frequencyMhz, before.probe.frequencyMhz)
+
     def testASingleImageIsMatchedToItself(self):
         self.parameters.realImage = addRecording(self.head, 1)
         self.match.start(self.parameters)

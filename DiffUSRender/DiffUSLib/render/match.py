@@ -18,8 +18,8 @@ from ..scene.voxels import MediumCache
 from ..torch_support import requireTorch
 from .parameters import (
     RANGES,
-    ImageSettings,
     ProbePreset,
+    ProbeSettings,
     RenderParameters,
     missingForMatch,
     readParameters,
@@ -29,6 +29,7 @@ from .real_image import frameToWorld, greyPixels, readRealFrame, seeFan
 
 MOST_FRAMES = 24  # of a recording, evenly taken
 FITTED_FRAMES, STEPS = 6, 16
+FAN = ("probeType", "depthMm", "fovDeg", "radiusMm", "widthMm")  # what a real image shows of its probe
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class AppearanceMatch:
         self.onState: Callable[[MatchState], None] = lambda state: None
         self.onEnded: Callable[[str], None] = lambda sentence: None
         self._media, self._report = media, ""
-        self._before: tuple[RenderParameters, ProbePreset] | None = None
+        self._before: dict[str, object] | None = None
         self._run = MatchRun(
             schedule,
             lambda state: self.onState(state),
@@ -98,11 +99,10 @@ class AppearanceMatch:
         self._run.cancel(_("The match was cancelled; nothing was changed."))
 
     def undo(self, parameterNode) -> None:
-        """Writes the numbers from before the last match; raises RenderError where there is none."""
+        """Writes what was fitted back to its values from before the last match; raises RenderError without one."""
         if self._before is None:
             raise RenderError(_("There is no match to undo."))
-        parameters, preset = self._before
-        _write(parameterNode, parameters, preset)
+        _write(parameterNode, self._before)
         self._before = None
 
     def forget(self, sentence: str) -> None:
@@ -118,8 +118,10 @@ class AppearanceMatch:
         with engine.engineErrors():
             for state in fit:
                 yield MatchState(state.step / (state.steps + 1))
-        self._before = parameters, parameterNode.preset
-        _write(parameterNode, _matched(parameters, sweep, fit.result), ProbePreset.CUSTOM)
+        fitted = _fitted(sweep.probe, fit.result, parameters.image.noise)
+        before = {name: getattr(parameterNode, name) for name in fitted}
+        _write(parameterNode, fitted)
+        self._before = before
         self._report = _told(fit.result)
 
 
@@ -186,32 +188,31 @@ def _browserOf(image):
     return None
 
 
-def _matched(parameters: RenderParameters, sweep: engine.SeenSweep, result) -> RenderParameters:
-    """What was found, within the panel's ranges."""
+def _fitted(fan: ProbeSettings, result, noise: bool) -> dict[str, object]:
+    """The parameters that were fitted, by name, within the panel's ranges. noise: whether noise is simulated."""
     found, settings = result.probe, result.settings
-    probe = replace(sweep.probe, frequencyMhz=_within("frequencyMhz", found.frequency_mhz))
-    image = replace(
-        parameters.image,
-        gainDb=_within("gainDb", settings.gain_db),
-        dynamicRangeDb=_within("dynamicRangeDb", settings.dynamic_range_db),
-        automaticTgc=False,
-        tgcDbPerCm=_within("tgcDbPerCm", settings.tgc_db_per_cm),
-    )
-    if image.noise:
-        image = replace(image, noiseDb=_within("noiseDb", settings.noise_db))
-    return RenderParameters(replace(probe, focusMm=_within("focusMm", found.focus_mm)), image)
+    fitted = {name: getattr(fan, name) for name in FAN}
+    fitted["frequencyMhz"] = _within("frequencyMhz", found.frequency_mhz)
+    fitted["focusMm"] = _within("focusMm", found.focus_mm)
+    fitted["gainDb"] = _within("gainDb", settings.gain_db)
+    fitted["dynamicRangeDb"] = _within("dynamicRangeDb", settings.dynamic_range_db)
+    fitted["tgcDbPerCm"] = _within("tgcDbPerCm", settings.tgc_db_per_cm)
+    if noise:
+        fitted["noiseDb"] = _within("noiseDb", settings.noise_db)
+    return {**fitted, "automaticTgc": False, "preset": ProbePreset.CUSTOM}
 
 
 def _within(name: str, value: float) -> float:
     return float(np.clip(value, *RANGES[name]))
 
 
-def _write(parameterNode, parameters: RenderParameters, preset: ProbePreset) -> None:
+def _write(parameterNode, values: dict[str, object]) -> None:
+    """Writes these parameters and no others: what the user has changed meanwhile stays."""
+    probe = {field.name: values[field.name] for field in fields(ProbeSettings) if field.name in values}
     with slicer.util.NodeModify(parameterNode.parameterNode):  # no picture, and no error, of half of the numbers
-        writeProbe(parameterNode, parameters.probe)
-        for field in fields(ImageSettings):
-            setattr(parameterNode, field.name, getattr(parameters.image, field.name))
-        parameterNode.preset = preset
+        writeProbe(parameterNode, replace(readParameters(parameterNode).probe, **probe))
+        for name in values.keys() - probe.keys():
+            setattr(parameterNode, name, values[name])
 
 
 def _told(result) -> str:
