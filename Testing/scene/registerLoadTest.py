@@ -48,12 +48,16 @@ class RegisterLoadTest(unittest.TestCase):
                 wanted = (POSES[k] @ (column, row, 0, 1))[:3]
                 np.testing.assert_allclose(pixelInWorld(volume, column, row), wanted, atol=1e-6)
 
-    def testFramesThatFollowTooFastForASequenceAreNumbered(self):
+    def testFramesThatFollowTooFastForASequenceAreMovedApartAndTheOthersKeepTheirTimes(self):
         frames = np.stack([frameArray(k) for k in range(4)])
-        write_sweep(TrackedSweep.from_arrays(frames, POSES, timestamps=[3.0, 3.0006, 3.0012, 3.1]), self.path)
+        times = [3.0, 3.0006, 3.0012, 13.0]
+        write_sweep(TrackedSweep.from_arrays(frames, POSES, timestamps=times), self.path)
         browser = loadSweep(self.path)
         self.assertEqual(browser.GetNumberOfItems(), 4)
-        volume = browser.GetProxyNode(browser.GetMasterSequenceNode())
+        images = browser.GetMasterSequenceNode()
+        found = [float(images.GetNthIndexValue(k)) for k in range(4)]
+        np.testing.assert_allclose(found, [3.0, 3.002, 3.004, 13.0], atol=1e-9)
+        volume = browser.GetProxyNode(images)
         for k in range(4):
             browser.SetSelectedItemNumber(k)
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume)[0], frameArray(k))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 
 import numpy as np
 import slicer
@@ -13,7 +13,7 @@ from ..i18n import _
 from .slice_node import RECORDED_SLICE, SLICE_ATTRIBUTE
 from .transforms import toVtk
 
-SHORTEST_STEP_S = 0.002  # a sequence takes two items that are less than 0.001 apart for one
+MIN_STEP_S = 0.002  # a sequence takes two items that are less than 0.001 apart for one
 SOURCE_ATTRIBUTE = "Sequences.Source"  # the name that a transform had on the tracker, whatever the node is called
 
 
@@ -38,11 +38,11 @@ def addTrackedSweep(
     volume.SetIJKToRASMatrix(toVtk(ijkToRas))
     if simulated:  # every item tells, since playing one copies its attributes
         volume.SetAttribute(SLICE_ATTRIBUTE, RECORDED_SLICE)
-    for pixels, pose, time in zip(frames, poses, _distinct(times)):
+    for pixels, pose, time in zip(frames, poses, separateTimes(times)):
         slicer.util.updateVolumeFromArray(volume, pixels[np.newaxis])
-        images.SetDataNodeAtValue(volume, time)
+        images.SetDataNodeAtValue(volume, value := f"{time:.6f}")
         transform.SetMatrixTransformToParent(toVtk(pose))
-        transforms.SetDataNodeAtValue(transform, time)
+        transforms.SetDataNodeAtValue(transform, value)
     return _addBrowser(scene, name, images, transforms)
 
 
@@ -79,7 +79,9 @@ def _proxy(browser, sequence):
     return proxy
 
 
-def _distinct(times: list[float]) -> list[str]:
-    """The times as index values, in seconds; numbers instead where two frames have the same time, or nearly so."""
-    apart = all(b - a >= SHORTEST_STEP_S for a, b in pairwise(times))
-    return [f"{time:.6f}" for time in times] if apart else [str(n) for n in range(len(times))]
+def separateTimes(times: Sequence[float]) -> list[float]:
+    """The times, s, with those moved that follow less than 2 ms after the one before: a sequence would merge them."""
+    separated: list[float] = []
+    for time in times:
+        separated.append(max(time, separated[-1] + MIN_STEP_S) if separated else time)
+    return separated
