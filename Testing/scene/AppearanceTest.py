@@ -104,30 +104,33 @@ class AppearanceTest(unittest.TestCase):
         self.assertIn("NCC of the frame itself", self.runToEnd())
         self.assertAlmostEqual(self.parameters.gainDb, SCANNER["gainDb"], delta=2.0)
 
+    def readSweep(self, image):
+        return readSweep(image, self.head, readParameters(self.parameters).probe)
+
     def testFramesLieWhereTheSceneSays(self):
         image = addRecording(self.head)
         above = addTransform(rotation(10, -20, 30, (5, 6, 7)), name="World moved")
         image.GetParentTransformNode().SetAndObserveTransformNodeID(above.GetID())
         self.head.SetAndObserveTransformNodeID(above.GetID())
-        sweep = readSweep(image, self.head, readParameters(self.parameters))
-        self.assertEqual(sweep.pixels.shape[0], 6)
-        for number, place in enumerate(sweep.imageToVolume):
+        sweep, _fan = self.readSweep(image)
+        self.assertEqual(len(sweep), 6)
+        for number, place in enumerate(sweep.image_to_reference.numpy()):
             wanted = poseOf(number) @ ijkToRas(image)
             self.assertTrue(np.allclose(place[:3, [0, 1, 3]], wanted[:3, [0, 1, 3]], atol=1e-6))
             self.assertGreater(np.linalg.det(place[:3, :3]), 0)
 
     def testRowsFromTheBottomUpAreTurned(self):
         image = addRecording(self.head)
-        straight = readSweep(image, self.head, readParameters(self.parameters))
+        straight, fan = self.readSweep(image)
         rows = sliceArray(image).shape[1]
         turned = np.eye(4)
         turned[1, 1], turned[1, 3] = -1.0, rows - 1.0
         one = addVolume(sliceArray(image)[:, ::-1], ijkToRas(image) @ turned, "Bottom up")
         one.SetAndObserveTransformNodeID(image.GetTransformNodeID())
-        sweep = readSweep(one, self.head, readParameters(self.parameters))
-        self.assertTrue(np.allclose(sweep.pixels[0], straight.pixels[0]))
-        self.assertTrue(np.allclose(sweep.imageToVolume[0], straight.imageToVolume[0], atol=1e-6))
-        self.assertTrue(np.allclose(sweep.imageToProbe, straight.imageToProbe, atol=0.5))
+        sweep, turnedFan = self.readSweep(one)
+        self.assertTrue(np.allclose(sweep.frames[0], straight.frames[0]))
+        self.assertTrue(np.allclose(sweep.image_to_reference[0], straight.image_to_reference[0], atol=1e-6))
+        self.assertTrue(np.allclose(turnedFan.imageToProbe, fan.imageToProbe, atol=0.5))
 
     def testCancelAndClosingChangeNothing(self):
         self.parameters.realImage = addRecording(self.head)

@@ -18,9 +18,9 @@ from DiffUSLib.errors import RenderError
 from DiffUSLib.render.export import exportPath
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameters import ExportFormat
-from DiffUSLib.render.real_image import readRealFrame
 from DiffUSLib.run import RunState
 from DiffUSLib.scene.slice_node import mayBeOverwritten
+from DiffUSLib.scene.tracked import readShownFrame
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, rotation, sliceArray
 from headless.register_fixtures import addBrowser, newTrackedScene, pixelInWorld, poseSequence
@@ -168,7 +168,7 @@ class ExportTest(unittest.TestCase):
         added.SetSelectedItemNumber(2)
         self.assertFalse(mayBeOverwritten(volume))
         with self.assertRaisesRegex(RenderError, "simulated image"):
-            readRealFrame(volume)
+            readShownFrame(volume)
         transform = volume.GetParentTransformNode()
         self.assertIsNotNone(added.GetSequenceNode(transform))
         for item, pose in enumerate(self.poses):

@@ -18,8 +18,8 @@ import SimpleITK as sitk
 import slicer
 import slicer.util
 from diffus.sweep.sweep import TrackedSweep, write_sweep
+from DiffUSLib.engine import trackedSweep
 from DiffUSLib.errors import RenderError
-from DiffUSLib.register.engine import trackedSweep
 from DiffUSLib.register.load_sweep import loadSweep
 from DiffUSLib.scene.tracked import readUltrasound
 from headless.fixtures import addTransform, rotation
@@ -65,7 +65,7 @@ class RegisterLoadTest(unittest.TestCase):
     def testWhatIsLoadedCanBeRegistered(self):
         ultrasound = readUltrasound(registerParameters(None, loadSweep(self.path)))
         np.testing.assert_allclose(ultrasound.imageToReference, POSES, atol=1e-9)
-        np.testing.assert_array_equal(ultrasound.frames[2], frameArray(2))
+        np.testing.assert_array_equal(ultrasound.pixels[2], frameArray(2))
 
     def loseAFrameAndTheOrientation(self):
         image = sitk.ReadImage(str(self.path))
@@ -107,7 +107,7 @@ class RegisterLoadTest(unittest.TestCase):
         browser = loadSweep(self.path)
         self.assertEqual(browser.GetNumberOfItems(), 3)
         self.assertIn("3 of 4", browser.GetDescription())
-        np.testing.assert_array_equal(readUltrasound(registerParameters(None, browser)).frames[1], frameArray(2))
+        np.testing.assert_array_equal(readUltrasound(registerParameters(None, browser)).pixels[1], frameArray(2))
 
     def testAFileWithoutCalibrationTakesItFromANode(self):
         image = sitk.GetImageFromArray(np.stack([frameArray(k) for k in range(2)]))

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import slicer
 
+from ..engine import readSweepFile
 from ..i18n import _
 from ..scene.chain import matrixToParent
 from ..scene.sequences import addTrackedSweep
-from ..scene.tracked import Origin, writeOrigin
+from ..scene.tracked import writeOrigin
 from ..torch_support import requireTorch
-from .engine import readSweepFile
 
 
 def loadSweep(path: str | Path, calibrationNode=None):
@@ -33,7 +33,7 @@ def loadSweep(path: str | Path, calibrationNode=None):
     poses = sweep.image_to_reference.numpy()
     browser = addTrackedSweep(scene, name, frames, np.eye(4), poses, "ImageToReference", sweep.timestamps.tolist())
     report = sweep.report
-    writeOrigin(browser.GetMasterSequenceNode(), Origin(report.frames_skipped, report.notes), calibrationNode)
+    writeOrigin(browser.GetMasterSequenceNode(), report.frames_skipped, report.notes, calibrationNode)
     browser.SetDescription(
         " ".join(
             [

@@ -1,4 +1,4 @@
-"""A tracked sweep as sequence nodes with a browser that plays them."""
+"""Sequences and the browsers that play them: found in the scene, and made of a tracked sweep."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import slicer.util
+import vtk
 
 from ..errors import RenderError
 from ..i18n import _
@@ -15,6 +16,47 @@ from .transforms import toVtk
 
 MIN_STEP_S = 0.002  # a sequence takes two items that are less than 0.001 apart for one
 SOURCE_ATTRIBUTE = "Sequences.Source"  # the name that a transform had on the tracker, whatever the node is called
+
+
+def browsers(scene) -> list:
+    """All sequence browsers of a scene."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")
+    return [scene.GetNthNodeByClass(n, "vtkMRMLSequenceBrowserNode") for n in range(count)]
+
+
+def browserOf(sequence):
+    """The first sequence browser that plays a sequence, or None."""
+    found = (browser for browser in browsers(sequence.GetScene()) if sequence in synchronizedSequences(browser))
+    return next(found, None)
+
+
+def sequenceOf(node) -> tuple:
+    """The sequence that a node of the scene is played from, and its browser; (None, None) where it is not played."""
+    for browser in browsers(node.GetScene()):
+        if (sequence := browser.GetSequenceNode(node)) is not None:
+            return sequence, browser
+    return None, None
+
+
+def synchronizedSequences(browser) -> list:
+    """All sequences of a browser, its master first."""
+    collection = vtk.vtkCollection()
+    browser.GetSynchronizedSequenceNodes(collection, True)
+    return [collection.GetItemAsObject(n) for n in range(collection.GetNumberOfItems())]
+
+
+def holds(sequence, className: str) -> bool:
+    """Whether the items of a sequence are nodes of a class."""
+    first = sequence.GetNthDataNode(0) if sequence.GetNumberOfDataNodes() else None
+    return first is not None and bool(first.IsA(className))
+
+
+def indexTimes(indexValues: Sequence[str]) -> list[float] | None:
+    """Index values of a sequence as numbers, s; None where one is no number, such as a label."""
+    try:
+        return [float(value) for value in indexValues]
+    except ValueError:
+        return None
 
 
 def addTrackedSweep(
@@ -27,10 +69,20 @@ def addTrackedSweep(
     times: list[float],
     simulated: bool = False,
 ):
-    """A recording as two sequences with their browser, which is returned; raises RenderError, and adds nothing else.
+    """Adds a recording as two sequences with their browser.
 
-    frames (K, rows, columns) uint8, each with ijkToRas (4, 4), under the transform `poseName`, poses (K, 4, 4), which
-    is played with them; times in s. simulated: whether the frames are marked as such, and never taken for real ones.
+    Args:
+        frames: pixels (K, rows, columns), of the type that the sequence is to hold.
+        ijkToRas: of every frame, (4, 4), mm.
+        poses: (K, 4, 4) mm, of the transform `poseName` above the frames, which is played with them.
+        times: s; those that a sequence would take for one are moved apart.
+        simulated: whether the frames are marked as such, and never taken for real ones.
+
+    Returns:
+        The sequence browser.
+
+    Raises:
+        RenderError: where sequences cannot be played; nothing is added then.
     """
     images = _addSequence(scene, f"{name} Image", "Image")
     transforms = _addSequence(scene, f"{name} {poseName}", poseName)
