@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,11 +13,12 @@ import vtk
 from .errors import RenderError
 from .i18n import _
 from .render.parameters import ImageSettings, ProbeSettings, ProbeType, RenderParameters
-from .scene.transforms import isRigid, mapPoints, rightHanded
+from .scene.transforms import isRigid, mapPoints
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from diffus.io.sweeps import SweepFile
     from diffus.medium import AcousticMedium
     from diffus.probe import Probe
     from diffus.render.renderer import UltrasoundRenderer
@@ -300,7 +301,9 @@ def trackedSweep(images: TrackedImages, mask: np.ndarray | None = None) -> Track
     Raises:
         RenderError: for poses or pixels that cannot be used.
     """
-    from diffus.sweep.sweep import SweepReport, TrackedSweep, sweep_from_volume
+    from diffus.io.sweeps import SweepReport
+    from diffus.sweep.from_volume import sweep_from_volume
+    from diffus.sweep.sweep import TrackedSweep
 
     with engineErrors():
         if images.isVolume:
@@ -315,23 +318,37 @@ def trackedSweep(images: TrackedImages, mask: np.ndarray | None = None) -> Track
 def probePose(sweep: TrackedSweep, imageToProbe: np.ndarray) -> np.ndarray:
     """The rigid pose (4, 4) to the reference, mm, of the probe that made the first frame."""
     import torch
-    from diffus.sweep.probe_sweep import rigid_poses
+    from diffus.geometry.pose import image_pose
 
     # In the probe's axes: the rows of an image may run towards the probe.
-    placed = rightHanded(sweep.image_to_reference[:1].numpy() @ np.linalg.inv(imageToProbe))
-    inProbe = replace(sweep.subset([0]), image_to_reference=torch.as_tensor(placed))
-    return rigid_poses(inProbe, torch.eye(4, dtype=torch.float64))[0].numpy()
+    placed = sweep.image_to_reference[0].numpy() @ np.linalg.inv(imageToProbe)
+    return image_pose(torch.as_tensor(placed))[0].numpy()
 
 
-def readSweepFile(path: str, imageToProbe: np.ndarray | None = None) -> TrackedSweep:
-    """A tracked sequence file by the engine's reader; raises RenderError where it cannot be used.
+def readSweepFile(path: str, imageToProbe: np.ndarray | None = None) -> SweepFile:
+    """The valid frames of a tracked sequence file, checked, with pixels of the file's own type.
 
-    imageToProbe (4, 4): the image calibration, where the file has none.
+    Args:
+        imageToProbe: the image calibration, (4, 4), where the file has none.
+
+    Raises:
+        RenderError: where the file cannot be read, or is no tracked sweep.
     """
-    from diffus.sweep.sweep import read_sweep
+    from diffus.io.sweeps import read_sweep_file
+    from diffus.sweep.sweep import TrackedSweep
 
     with engineErrors():
-        return read_sweep(path, imageToProbe)
+        file = read_sweep_file(path, imageToProbe)
+        TrackedSweep.from_arrays(file.pixels, file.image_to_reference, timestamps=file.timestamps)
+    return file
+
+
+def risingTimes(times: Sequence[float], minStepS: float) -> tuple[np.ndarray, str]:
+    """The engine's rule for times, (K,) s, that must rise by a step: as they are to be stored, and what was changed."""
+    from diffus.sweep.frames import rising_times
+
+    rising, note = rising_times(np.asarray(times, dtype=np.float64), minStepS)
+    return (np.arange(len(times), dtype=np.float64) if rising is None else rising), note
 
 
 # --- registration

@@ -245,6 +245,14 @@ def test_fan_of_an_image_becomes_a_probe_file(tmp_path, monkeypatch):
     assert found.depth_mm == pytest.approx(wanted.depth_mm, abs=1.5)
     assert found.mm_per_pixel == pytest.approx(0.4)
     assert "convex" in result.output
+    assert "uncertain" not in result.output
+    sample = wanted.polar_coordinates(geometry.pixel_centres()).numpy()[..., 1]
+    near = inside & (sample < 0.65 * wanted.samples)
+    Image.fromarray(np.pad(np.where(near, noise, 0), 20).astype(np.uint8)).save("dark.png")
+    assert "depth is uncertain" in run("fan", {"mm-per-pixel": 0.4}, "dark.png").output
+    result = run("fan", {"mm-per-pixel": 0.4, "depth-mm": 90, "output": "fan.json"}, "dark.png")
+    assert read_probe_json("fan.json").depth_mm == 90.0
+    assert "uncertain" not in result.output
 
 
 def test_an_image_without_a_fan_is_an_error(tmp_path, monkeypatch):

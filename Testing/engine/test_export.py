@@ -125,6 +125,19 @@ def test_a_slice_lies_at_its_place_in_the_world(tmp_path):
         np.testing.assert_allclose(lps * (-1, -1, 1), (frames.image_to_reference[0] @ (*point, 0, 1))[:3], atol=1e-6)
 
 
+def test_two_equal_times_move_one_frame_only(tmp_path):
+    """They replaced all times by the frames' numbers, and all pictures by the usual rate."""
+    times = [0.0, 0.1, 0.1, 0.3, 0.4]
+    frames = made(count=5, times=times)
+    assert frames.index_times == ["0.000000", "0.100000", "0.102000", "0.300000", "0.400000"]
+    assert frames.intervals_s.sum() == pytest.approx(0.4 + np.median([0.1, 0.002, 0.198, 0.1]))
+    keys = header(written(frames, tmp_path / "sweep.seq.nrrd"))[1]
+    assert keys["axis 0 index values"] == " ".join(frames.index_times)
+    assert made(count=3, times=[1.0, 1.0, 1.0]).index_times == ["0", "1", "2"]
+    back = read_sweep(written(frames, tmp_path / "sweep.igs.mha"))
+    assert back.timestamps[[0, 1, 3, 4]].tolist() == [0.0, 0.1, 0.3, 0.4]
+
+
 def header(path):
     image = sitk.ReadImage(str(path))
     return image, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}

@@ -123,17 +123,20 @@ def test_the_description_of_any_settings_fits(tmp_path):
             assert len(text) < 1024
 
 
-def test_it_joins_the_study_without_the_patient(tmp_path, source):
+def test_without_the_patient_nothing_leads_back_to_the_study(tmp_path, source):
+    """The file said PatientIdentityRemoved and kept the source's StudyInstanceUID."""
     first = written(tmp_path / "a.dcm", made(), DicomOptions(source))
     second = written(tmp_path / "b.dcm", made(), DicomOptions(source))
     for dataset in (first, second):
-        assert dataset.StudyInstanceUID == "1.2.3"
+        assert dataset.StudyInstanceUID != source.StudyInstanceUID
         assert dataset.SeriesInstanceUID != source.SeriesInstanceUID
         assert dataset.PatientIdentityRemoved == "YES"
+    assert first.StudyInstanceUID != second.StudyInstanceUID
     assert first.SeriesInstanceUID != second.SeriesInstanceUID
     assert first.SOPInstanceUID != second.SOPInstanceUID
     text = (tmp_path / "a.dcm").read_bytes()
     secrets = [b"ller", b"PID-77", b"19610203", b"20240506", b"ACC-5", b"Who", b"Head of", b"Elsewhere", b"OTHER"]
+    secrets += [b"1.2.3\0", b"1.2.3 ", b"1.2.3.4"]
     assert [secret for secret in secrets if secret in text] == []
 
 

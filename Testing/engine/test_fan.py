@@ -9,7 +9,10 @@ import SimpleITK as sitk
 import torch
 from diffus.errors import InputError
 from diffus.probe import preset_names, probe_preset
-from diffus.probe.fan import estimate_fan, fan_mask
+from diffus.probe.fan import estimate_fan
+from diffus.probe.fan_mask import fan_mask
+from diffus.sweep.probe_sweep import fan_of_sweep
+from diffus.sweep.sweep import TrackedSweep
 
 MARGIN = 20
 
@@ -112,6 +115,39 @@ def test_a_stack_of_frames_shows_what_single_frames_leave_black():
     fan = estimate_fan(np.stack([shallow, deep]), spacing)
     assert errors_px(fan, probe, pixel_to_probe, spacing) < 1.0
     assert estimate_fan(shallow, spacing).probe.depth_mm == pytest.approx(0.6 * probe.depth_mm, abs=2 * spacing)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_black_far_third_leaves_the_depth_uncertain(name):
+    """It came out a third too short, and nothing said so; only whoever knows the depth can tell."""
+    probe, image, _, sample, pixel_to_probe, spacing = draw(name)
+    assert estimate_fan(image, spacing).depth_certain
+    image[sample > 2 / 3] = 0
+    fan = estimate_fan(image, spacing)
+    assert fan.probe.depth_mm == pytest.approx(2 / 3 * probe.depth_mm, abs=2 * spacing)
+    assert not fan.depth_certain
+    known = estimate_fan(image, spacing, depth_mm=probe.depth_mm)
+    assert known.depth_certain
+    assert known.probe.depth_mm == probe.depth_mm
+    assert errors_px(known, probe, pixel_to_probe, spacing) < 1.5
+    assert (known.mask.numpy() != (sample >= 0) & (sample <= 1) & fan_mask(draw(name)[1]).numpy()).mean() < 0.02
+
+
+def test_a_far_field_that_fades_leaves_the_depth_uncertain_and_every_frame_counts():
+    probe, image, _, sample, _, spacing = draw("craniotomy-convex")
+    rng = np.random.default_rng(2)
+    frames = np.stack([image * rng.rayleigh(size=image.shape) for _ in range(40)])
+    frames = (frames * np.exp(-6 * np.clip(sample, 0, 1))).clip(0, 255).astype(np.uint8)
+    faded = estimate_fan(frames, spacing)
+    assert faded.probe.depth_mm < 0.9 * probe.depth_mm
+    assert not faded.depth_certain
+    # The one frame that shows the far field is none of every second, third, ...
+    frames[37] = image
+    sweep = TrackedSweep.from_arrays(frames, np.tile(np.diag([spacing, spacing, spacing, 1.0]), (40, 1, 1)))
+    fan = fan_of_sweep(sweep)
+    assert fan.probe.depth_mm == pytest.approx(probe.depth_mm, abs=2 * spacing)
+    assert fan.depth_certain
+    assert fan_of_sweep(sweep, depth_mm=70.0).probe.depth_mm == 70.0
 
 
 def test_torch_images_and_other_grey_scales_give_the_same_fan():

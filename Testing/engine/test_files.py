@@ -1,12 +1,15 @@
 """Files against what SimpleITK and 3D Slicer's own readers make of them."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from diffus.errors import InputError
 from diffus.io.atomic import replacing
+from diffus.io.sweeps import read_image_to_probe
 from diffus.io.tables import read_label_names
 from diffus.io.transforms import read_transform, write_transform
 from diffus.io.volumes import read_volume, write_slice
@@ -197,6 +200,62 @@ def test_transforms_that_cannot_be_a_pose(tmp_path):
     (tmp_path / "singular.tfm").write_text(text + "Parameters: 1 0 0 0 1 0 0 0 0 1 2 3\nFixedParameters: 0 0 0\n")
     with pytest.raises(InputError, match="singular"):
         read_transform(tmp_path / "singular.tfm")
+
+
+AFFINE = "#Transform 0\nTransform: AffineTransform_double_3_3\nParameters: 1 0 0 0 1 0 0 0 1 1 2 3\n"
+CUT = {
+    "no parameters": (AFFINE.split("Parameters")[0] + "FixedParameters: 0 0 0\n", "cut off"),
+    "no fixed parameters": (AFFINE, "cut off"),
+    "neither": (AFFINE.split("Parameters")[0], "cut off"),
+    "two": (2 * (AFFINE + "FixedParameters: 0 0 0\n"), "holds 2 transforms"),
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_a_transform_file_that_is_cut_off_or_holds_two_is_refused(tmp_path, case):
+    """ITK reads the identity from the one, and the first transform from the other."""
+    text, words = CUT[case]
+    (tmp_path / "pose.tfm").write_text("#Insight Transform File V1.0\n" + text)
+    with pytest.raises(InputError, match=words):
+        read_transform(tmp_path / "pose.tfm")
+    with pytest.raises(InputError, match=words):
+        read_image_to_probe(tmp_path / "pose.tfm")
+
+
+FULL_DISK = """
+import resource, signal, sys
+import numpy as np
+from diffus.errors import InputError
+from diffus.io.sweeps import write_sweep_file
+from diffus.io.transforms import write_transform
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 40)).astype(np.uint8)
+try:
+    if sys.argv[1].endswith("mha") or sys.argv[1].endswith("nrrd"):
+        write_sweep_file(sys.argv[1], pixels, np.tile(np.eye(4), (3, 1, 1)), np.arange(3.0))
+    else:
+        write_transform(sys.argv[1], np.eye(4) + 0.1 * np.eye(4, k=3))
+except InputError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("name", ["pose.tfm", "pose.txt", "pose.mat", "sweep.igs.mha", "sweep.nrrd"])
+def test_a_full_disk_gets_one_sentence_and_leaves_nothing(tmp_path, name):
+    """Files in the process may hold 64 bytes: the write fails in the middle, as on a full disk."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / name)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr.strip().splitlines()[-1] == f"Nothing could be written to {tmp_path}; is the disk full?"
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", [".tfm", ".h5", ".txt", ".mat"])
+def test_every_kind_of_transform_file_comes_back(tmp_path, suffix):
+    write_transform(tmp_path / f"pose{suffix}", POSE)
+    np.testing.assert_allclose(read_transform(tmp_path / f"pose{suffix}"), POSE, atol=1e-12)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

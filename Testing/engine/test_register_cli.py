@@ -18,7 +18,8 @@ from diffus.io.transforms import read_transform, write_transform
 from diffus.io.volumes import read_volume
 from diffus.register.registration import RegistrationResult
 from diffus.register.verdict import Verdict
-from diffus.sweep.sweep import TrackedSweep, sweep_from_volume, write_sweep
+from diffus.sweep.from_volume import sweep_from_volume
+from diffus.sweep.sweep import TrackedSweep, write_sweep
 from simulated_sweep import displaced, mni152, simulate
 
 T1 = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"

@@ -5,16 +5,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 from diffus.errors import InputError
-from diffus.geometry.pose import twist_to_matrix
-from diffus.sweep.sweep import (
-    TrackedSweep,
-    choose_frames,
-    find_fan_mask,
-    read_image_to_probe,
-    read_sweep,
-    sweep_from_volume,
-    write_sweep,
-)
+from diffus.geometry.pose import image_pose, require_rigid, twist_to_matrix
+from diffus.io.sweeps import read_image_to_probe
+from diffus.probe.fan_mask import beam_mask
+from diffus.sweep.frames import grey_scale, rising_times
+from diffus.sweep.from_volume import sweep_from_volume
+from diffus.sweep.sweep import TrackedSweep, choose_frames, read_sweep, write_sweep
 
 SCALE = np.diag([0.2, 0.3, 0.25, 1.0])
 
@@ -195,6 +191,86 @@ def test_header_matrices_that_nobody_needs_or_that_do_not_hold_are_left_alone(tm
     assert any("relative to the tracker" in note for note in notes)
 
 
+@pytest.mark.parametrize("top", [4095, 4096, 4097, 65535])
+def test_the_grey_scale_has_no_step_at_12_bit(top):
+    """A maximum of 4096 in place of 4095 made the whole sweep 16 times darker."""
+    pixels = speckle().astype(np.uint16) * 16
+    pixels[0, 20, 20] = top
+    brightness = grey_scale(pixels)
+    assert brightness.max() == 1.0
+    np.testing.assert_allclose(brightness, pixels / top, atol=1e-6)
+
+
+def test_the_grey_scale_is_one_for_the_sweep_and_the_same_in_every_type():
+    pixels = speckle()
+    expected = pixels.astype(np.float32) / 255
+    for dtype in (np.uint8, np.uint16, np.int16, np.int32):
+        np.testing.assert_array_equal(grey_scale(pixels.astype(dtype)), expected)
+    np.testing.assert_array_equal(grey_scale(expected), expected)
+    np.testing.assert_array_equal(grey_scale(expected > 0), expected > 0)
+    # Frame by frame, tissue of 1000 would read 1, 0.25 and 1 beside a reflector of 4000.
+    frames = np.full((3, 9, 9), 1000, np.uint16)
+    frames[1, 4] = 4000
+    assert grey_scale(frames)[:, 0, 0].tolist() == [0.25] * 3
+
+
+def test_strays_do_not_set_the_grey_scale():
+    pixels = np.random.default_rng(0).integers(0, 4096, (5, 100, 100)).astype(np.uint16)
+    pixels[2, 50, 50] = 65535
+    assert grey_scale(pixels)[2, 50, 50] == 1.0
+    np.testing.assert_allclose(np.median(grey_scale(pixels)), 0.5, atol=0.01)
+    # Neither does a bit of ringing below 0 or above 1.
+    clean = np.random.default_rng(0).uniform(0, 0.5, (5, 40, 40))
+    for low, high in ((-0.001, 0.5), (0.0, 1.001)):
+        ringing = clean.copy()
+        ringing[0, 0, :2] = low, high
+        np.testing.assert_allclose(grey_scale(ringing)[1:], clean[1:], atol=2e-3)
+
+
+def test_only_the_times_that_do_not_rise_are_moved():
+    """One pair of the same time replaced all times by frame numbers: 10 s became 299 s."""
+    times = np.linspace(0.0, 10.0, 300)
+    times[100] = times[99]
+    moved, note = rising_times(times, 0.002)
+    assert moved[-1] == 10.0
+    assert np.diff(moved).min() == pytest.approx(0.002)
+    assert np.flatnonzero(moved != times).tolist() == [100]
+    assert "1 of 300" in note
+    assert rising_times(times[:100], 0.002)[1] == ""
+    assert rising_times(np.array([3.0, 3.0006, 3.0012, 13.0]), 0.002)[0] == pytest.approx([3.0, 3.002, 3.004, 13.0])
+    assert rising_times(np.array([0.0, 0.2, 0.1, 0.4]), 0.002)[0] == pytest.approx([0.0, 0.2, 0.202, 0.4])
+    set_back = np.array([100.0, 100.1, 0.0, 0.1, 100.2, 0.2])
+    for useless in (np.zeros(5), np.array([0.0, np.nan, 1.0]), np.arange(5.0)[::-1], set_back):
+        assert rising_times(useless, 0.002)[0] is None
+        assert "numbers stand for them" in rising_times(useless, 0.002)[1]
+    sweep = TrackedSweep.from_arrays(speckle(), np.tile(SCALE, (5, 1, 1)), timestamps=[0.0, 0.1, 0.1, 0.2, 0.3])
+    assert sweep.timestamps[[0, 1, 3, 4]].tolist() == [0.0, 0.1, 0.2, 0.3]
+    assert 0.1 < sweep.timestamps[2] < 0.2
+    assert "1 of 5" in sweep.report.notes[-1]
+
+
+def test_the_pose_of_an_image_is_the_nearest_rotation_to_both_of_its_axes():
+    """One reader kept the rows' direction and another the columns', 1.8 mm apart at 60 mm for a shear of 3 %."""
+    shear = np.eye(4)
+    shear[0, 1] = 0.03
+    matrix = torch.from_numpy(rigid(3, -5, 7, 0.2, 0.1, -0.3) @ shear @ SCALE)[None]
+    pose, size = image_pose(matrix)
+    require_rigid(pose, "pose", 1e-12)
+    assert torch.linalg.det(pose[0, :3, :3]) > 0
+    axes = matrix[0, :3, :2] / size[0]
+    torch.testing.assert_close(size[0], matrix[0, :3, :2].norm(dim=0))
+    u, _, vh = torch.linalg.svd(axes, full_matrices=False)
+    torch.testing.assert_close(pose[0, :3, :2], u @ vh)
+    turns = torch.arccos((pose[0, :3, :2] * axes).sum(0))
+    assert turns[0] == pytest.approx(turns[1])
+    assert turns[0] == pytest.approx(np.arctan(0.03) / 2, rel=1e-3)
+    # The origin may be any pixel: there the pose and the matrix agree.
+    pixel_to_probe = torch.tensor(np.diag([0.2, 0.3, 0.2, 1.0]))
+    pixel_to_probe[:2, 3] = torch.tensor([-20.0, 12.0])
+    origin = torch.linalg.inv(pixel_to_probe)[:, 3]
+    torch.testing.assert_close(image_pose(matrix, pixel_to_probe)[0][0, :3, 3], (matrix[0] @ origin)[:3])
+
+
 @pytest.mark.parametrize("scale", [(0.01, 0.01), (1e-4, 1e-4), (0.3, 0.01), (0.01, 0.3), (20.0, 20.0), (0.2, 20.0)])
 def test_a_fan_of_impossible_size_is_refused(scale):
     poses = np.tile(np.diag([*scale, min(scale), 1.0]), (5, 1, 1))
@@ -241,8 +317,9 @@ def test_a_volume_is_cut_into_slices_that_lie_where_it_lies():
         (np.ones((9, 9, 9)), np.eye(4), "empty"),
         (np.full((9, 9, 9), np.nan), np.eye(4), "NaN or infinite voxels"),
         (np.arange(729.0).reshape(9, 9, 9), np.diag([1.0, 0, 1, 1]), "singular"),
-        (np.arange(729.0).reshape(9, 9, 9), np.full((4, 4), np.nan), "singular"),
-        (np.arange(729.0).reshape(9, 9, 9), 0.01 * np.eye(4), "5 and 400 mm"),
+        (np.arange(729.0).reshape(9, 9, 9), np.full((4, 4), np.nan), "NaN or infinite numbers"),
+        (np.arange(729.0).reshape(9, 9, 9), np.diag([0.01, 0.01, 0.01, 1.0]), "5 and 400 mm"),
+        (np.arange(729.0).reshape(9, 9, 9), 0.01 * np.eye(4), "last row"),
     ],
 )
 def test_a_volume_that_is_no_ultrasound_is_refused(volume, matrix, words):
@@ -256,7 +333,7 @@ def test_fan_mask_is_a_sector_without_the_text_beside_it():
     fan = (radius > 35) & (radius < 170) & (abs(angle) < 0.6)
     pixels = np.random.default_rng(0).integers(30, 255, (6, 160, 200)) * fan
     pixels[:, 5:15, 5:40] = 200
-    mask = find_fan_mask(pixels.astype(np.uint8))
+    mask = beam_mask(pixels.astype(np.uint8))
     assert (mask & fan).sum() / (mask | fan).sum() > 0.95
     assert not mask[5:15, 5:40].any()
 
@@ -302,8 +379,8 @@ def test_calibration_from_xml_and_from_transform_file_agree(shared_data):
         ("c.xml", '<?xml version="1.0" encoding="nonsense"?><a/>', "not an XML file"),
         ("c.xml", '<a><Transform From="Image" To="Probe"/></a>', "16"),
         ("c.tfm", "words", "cannot be read as a transform"),
-        ("c.tfm", sitk.AffineTransform(2), "3-D space"),
-        ("c.tfm", sitk.DisplacementFieldTransform(3), "no linear transform"),
+        ("c.tfm", sitk.AffineTransform(2), "2-D transform"),
+        ("c.tfm", sitk.DisplacementFieldTransform(3), "not a linear transform"),
         ("c.tfm", sitk.AffineTransform([0.0] * 9, [0.0] * 3), "singular"),
     ],
 )

@@ -296,7 +296,7 @@ class ExportTest(unittest.TestCase):
         path = self.choose(ExportFormat.DICOM, "slice")
         self.runToEnd()
         anonymous = dcmread(path)
-        self.assertEqual(anonymous.StudyInstanceUID, "1.2.840.99.1")
+        self.assertNotEqual(anonymous.StudyInstanceUID, "1.2.840.99.1")
         self.assertEqual((str(anonymous.PatientName), anonymous.PatientID), ("Simulated^Anonymous", ""))
         self.assertEqual(anonymous.StudyDate, "")
         self.parameters.exportPatient = True

@@ -110,7 +110,7 @@ def hint(node) -> str:
     if node.exportFormat is ExportFormat.IGS:
         return _("Read by PLUS, SlicerIGSIO and DiffUS Register; poses are relative to world.")
     if node.exportFormat is ExportFormat.DICOM:
-        joins = _("The file joins the volume's study, anonymous unless the box is ticked.")
+        joins = _("The file is anonymous, in a study of its own, unless the box is ticked.")
         return " ".join([marked, poseless, joins])
     if node.exportFormat is ExportFormat.PNG and sweep:
         return " ".join([marked, _("The pictures go into a new folder of this name.")])

@@ -9,6 +9,7 @@ import slicer
 import slicer.util
 import vtk
 
+from ..engine import risingTimes
 from ..errors import RenderError
 from ..i18n import _
 from .slice_node import RECORDED_SLICE, SLICE_ATTRIBUTE
@@ -66,7 +67,7 @@ def addTrackedSweep(
     ijkToRas: np.ndarray,
     poses: np.ndarray,
     poseName: str,
-    times: list[float],
+    times: Sequence[float],
     simulated: bool = False,
 ):
     """Adds a recording as two sequences with their browser.
@@ -75,7 +76,7 @@ def addTrackedSweep(
         frames: pixels (K, rows, columns), of the type that the sequence is to hold.
         ijkToRas: of every frame, (4, 4), mm.
         poses: (K, 4, 4) mm, of the transform `poseName` above the frames, which is played with them.
-        times: s; those that a sequence would take for one are moved apart.
+        times: s; by the rule of `risingTimes`, since a sequence takes two that are nearly equal for one.
         simulated: whether the frames are marked as such, and never taken for real ones.
 
     Returns:
@@ -90,7 +91,7 @@ def addTrackedSweep(
     volume.SetIJKToRASMatrix(toVtk(ijkToRas))
     if simulated:  # every item tells, since playing one copies its attributes
         volume.SetAttribute(SLICE_ATTRIBUTE, RECORDED_SLICE)
-    for pixels, pose, time in zip(frames, poses, separateTimes(times)):
+    for pixels, pose, time in zip(frames, poses, risingTimes(times, MIN_STEP_S)[0]):
         slicer.util.updateVolumeFromArray(volume, pixels[np.newaxis])
         images.SetDataNodeAtValue(volume, value := f"{time:.6f}")
         transform.SetMatrixTransformToParent(toVtk(pose))
@@ -129,11 +130,3 @@ def _proxy(browser, sequence):
     if proxy is None:
         proxy = browser.AddProxyNode(sequence.GetNthDataNode(0), sequence, True)
     return proxy
-
-
-def separateTimes(times: Sequence[float]) -> list[float]:
-    """The times, s, with those moved that follow less than 2 ms after the one before: a sequence would merge them."""
-    separated: list[float] = []
-    for time in times:
-        separated.append(max(time, separated[-1] + MIN_STEP_S) if separated else time)
-    return separated

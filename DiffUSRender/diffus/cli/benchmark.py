@@ -15,12 +15,12 @@ from rich.table import Table
 from ..errors import InputError
 from ..geometry.pose import require_rigid, transform_points
 from ..io.atomic import replacing, require_not_input, require_writable
+from ..io.tables import write_csv
 from ..register.landmarks import target_errors
 from ..register.registration import RegistrationResult, RigidRegistration, sweep_extent
 from ..register.search import PoseSpace
 from ..sweep.sweep import TrackedSweep, read_sweep
 from .common import options, progress, torch_device
-from .evaluate import _write_csv
 from .register import COLOURS, SEARCH, VOLUME, _report, _settings, _volume
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def benchmark(
                     bar.update(task, completed=done + state.progress, description=text)
                 rows.append(_row(name, number, registration.result, initial, truth, targets))
     with replacing(output) as temporary:
-        _write_csv(temporary, list(COLUMNS), rows)
+        write_csv(temporary, list(COLUMNS), rows)
     _print_benchmark(rows)
     click.echo(f"{output} written.")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +12,7 @@ from rich.table import Table
 
 from ..errors import InputError
 from ..io.atomic import replacing, require_not_input, require_writable
+from ..io.tables import write_csv
 from ..io.transforms import TRANSFORM_SUFFIXES, read_transform, write_transform
 from ..register.landmarks import match_landmarks, pair_names, read_landmarks, rigid_from_landmarks, target_errors
 
@@ -51,7 +50,7 @@ def evaluate(first: str, second: str | None, transform: str | None, output: str 
     rows = [[name, *(float(errors[n]) for errors in columns.values())] for n, name in enumerate(names)]
     with ExitStack() as both:
         if output:
-            _write_csv(both.enter_context(replacing(output)), ["landmark", *columns], rows)
+            write_csv(both.enter_context(replacing(output)), ["landmark", *columns], rows)
         if fit:
             write_transform(fit, best.numpy())
     _print_errors(columns, rows)
@@ -80,10 +79,3 @@ def _print_errors(columns: dict[str, Tensor], rows: list[list]) -> None:
     ):
         table.add_row(name, *(f"{float(value(errors)):.2f}" for errors in columns.values()))
     Console(width=100, highlight=False).print(table)
-
-
-def _write_csv(path: Path, header: list[str], rows: list[list]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row] for row in rows)

@@ -14,12 +14,12 @@ from ..export.pictures import series_folder
 from ..export.tracked import SEQUENCE_SUFFIX, poses_path
 from ..export.ultrasound_dicom import read_source
 from ..geometry.pose import require_rigid
-from ..io.atomic import require_new_folder, require_not_input, require_place
+from ..io.atomic import require_new_folder, require_not_input, require_writable_parent
 from ..io.tables import read_settings
 from ..io.transforms import read_transform
 from ..io.volumes import read_volume
 from ..render.renderer import UltrasoundRenderer
-from ..sweep.sweep import read_image_to_probe, read_sweep
+from ..sweep.sweep import read_sweep
 from .common import (
     KIND_OF,
     MEDIUM,
@@ -57,8 +57,10 @@ OUTPUT = (
         help="Its ending chooses: .nrrd, .png, .dcm (one slice); .seq.nrrd, .igs.mha, .png (a new folder of them), "
         ".gif, .mp4, .dcm (a sweep).",
     ),
-    click.option("--dicom-source", metavar="FILE", help="A DICOM image whose study a .dcm joins; else a new study."),
-    click.option("--include-patient", is_flag=True, help="Copy name, ID and dates of --dicom-source into the .dcm."),
+    click.option("--dicom-source", metavar="FILE", help="A DICOM image whose study a .dcm may join."),
+    click.option(
+        "--include-patient", is_flag=True, help="Join the study of --dicom-source: copy its name, ID and dates."
+    ),
     DEVICE,
 )
 
@@ -104,7 +106,7 @@ def export_command(
     if sweep_path is None:
         poses, times = require_rigid(torch.from_numpy(read_transform(pose)), pose).numpy()[None], np.zeros(1)
     else:
-        sweep = read_sweep(sweep_path, None if image_to_probe is None else read_image_to_probe(image_to_probe))
+        sweep = read_sweep(sweep_path, image_to_probe)
         probe, poses = probe_poses(sweep, probe)
         times = sweep.timestamps.numpy()
     format_of(output, len(poses))
@@ -170,7 +172,7 @@ def _report(output: Path, frames: SimulatedFrames) -> None:
 @options(MEDIUM)
 def maps_command(volume_path: str, kind: str, output: str, mask: str | None, **given: object) -> None:
     """Writes a volume's acoustic maps: impedance, attenuation and its exponent, scattering, as .nrrd volumes."""
-    require_new_folder(require_place(output))
+    require_new_folder(require_writable_parent(output))
     medium_options = {name: value for name, value in given.items() if value is not None}
     with progress() as bar:
         task = bar.add_task("building the acoustic medium", total=None)

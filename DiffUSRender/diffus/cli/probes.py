@@ -14,9 +14,7 @@ from ..io.atomic import replacing, require_not_input, require_writable
 from ..io.volumes import read_picture
 from ..probe import preset_names, preset_source, probe_preset, probe_to_dict, write_probe_json
 from ..probe.fan import estimate_fan
-from .common import (
-    progress,
-)
+from .common import progress
 
 
 @click.command()
@@ -41,8 +39,11 @@ def presets(name: str | None) -> None:
 @click.argument("image_path", metavar="IMAGE")
 @click.option("--mm-per-pixel", type=float, help="Pixel size; needed for pictures, known in .nrrd and .mha files.")
 @click.option("--frequency-mhz", type=float, default=5.0, help="Of the probe; it cannot be seen in the image.")
+@click.option("--depth-mm", type=float, help="Of the fan from the probe's face, as the scanner says; else as seen.")
 @click.option("--output", metavar="FILE.json", help="Write the probe for --probe of render.")
-def fan(image_path: str, mm_per_pixel: float | None, frequency_mhz: float, output: str | None) -> None:
+def fan(
+    image_path: str, mm_per_pixel: float | None, frequency_mhz: float, depth_mm: float | None, output: str | None
+) -> None:
     """Finds the fan of a real ultrasound image (or sweep): its type, radius, angles, depth and apex."""
     if output:
         require_writable(output, (".json",))
@@ -52,7 +53,7 @@ def fan(image_path: str, mm_per_pixel: float | None, frequency_mhz: float, outpu
         raise InputError(f"{image_path} does not say how large its pixels are; give --mm-per-pixel.")
     with progress() as bar:
         bar.add_task("looking for the fan", total=None)
-        found = estimate_fan(pixels, mm_per_pixel or spacing, frequency_mhz=frequency_mhz)
+        found = estimate_fan(pixels, mm_per_pixel or spacing, frequency_mhz=frequency_mhz, depth_mm=depth_mm)
     if output:
         with replacing(output) as temporary:
             write_probe_json(found.probe, temporary)
@@ -66,3 +67,5 @@ def fan(image_path: str, mm_per_pixel: float | None, frequency_mhz: float, outpu
             click.echo(f"{key.partition('_')[0]} {probe[key]:.2f} {unit}")
     click.echo(f"{'face' if probe['type'] == 'linear' else 'apex'} at column {apex[0]:.1f}, row {apex[1]:.1f}")
     click.echo(f"edges fit to {found.residual_mm:.2f} mm")
+    if not found.depth_certain:
+        click.echo("depth is uncertain: no clear far edge shows, and a black far field may go on; give --depth-mm")

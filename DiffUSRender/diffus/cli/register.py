@@ -21,7 +21,8 @@ from ..io.volumes import read_volume
 from ..medium import AcousticMedium
 from ..register.methods import METHODS
 from ..register.registration import KINDS, RegistrationResult, RigidRegistration, Settings
-from ..sweep.sweep import TrackedSweep, read_image_to_probe, read_sweep, sweep_from_volume
+from ..sweep.from_volume import sweep_from_volume
+from ..sweep.sweep import TrackedSweep, read_sweep
 from .common import label_table, options, progress, torch_device
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _sweep(path: str, image_to_probe: str | None, from_volume: bool) -> TrackedS
             raise InputError("--image-to-probe is for tracked frames; a 3-D volume needs none.")
         volume = read_volume(path)
         return sweep_from_volume(volume.array, volume.ijk_to_ras)
-    return read_sweep(path, None if image_to_probe is None else read_image_to_probe(image_to_probe))
+    return read_sweep(path, image_to_probe)
 
 
 def _volume(

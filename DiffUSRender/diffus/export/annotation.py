@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, UInt8
 
 TEXT = "SIMULATED"
-SMALLEST_FONT, LARGEST_FONT = 10, 48
-FONT_SHARE = 1 / 24  # of the longer side of the slice
+MIN_FONT, MAX_FONT = 10, 48
+FONT_FRACTION = 1 / 24  # of the longer side of the slice
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,22 @@ class Canvas:
     def draw(self, pixels: UInt8[np.ndarray, "slice_rows slice_columns"]) -> UInt8[np.ndarray, "rows columns"]:
         """The slice with the word."""
         picture = self.stamp.copy()
-        place = picture[self.top : self.top + self.slice_rows, : self.slice_columns]
-        np.maximum(place, pixels, out=place)  # the word lies on black only
+        part = picture[self.top : self.top + self.slice_rows, : self.slice_columns]
+        np.maximum(part, pixels, out=part)  # the word lies on black only
         return picture
 
 
 def make_canvas(inside: Bool[np.ndarray, "slice_rows slice_columns"], *, even: bool = False) -> Canvas:
-    """The canvas for slices whose fan is `inside`; `even`: rows and columns are even numbers, as video wants them."""
+    """Makes the canvas for slices of one fan.
+
+    Args:
+        inside: The pixels of the fan.
+        even: Whether rows and columns are to be even numbers, as video wants them.
+    """
     rows, columns = inside.shape
     word = _word(rows, columns)
     height, width = word.shape
-    corner = next((place for place in _corners(rows, columns, height, width) if not inside[place].any()), None)
+    corner = next((box for box in _corners(rows, columns, height, width) if not inside[box].any()), None)
     top = 0 if corner is not None else height
     total = [rows + top, columns if corner is not None else max(columns, width)]
     if even:
@@ -55,13 +60,13 @@ def make_canvas(inside: Bool[np.ndarray, "slice_rows slice_columns"], *, even: b
 
 def _word(rows: int, columns: int) -> np.ndarray:
     """The word in Pillow's own font with a margin, as large as the slice allows, (height, width) uint8."""
-    size = int(np.clip(round(max(rows, columns) * FONT_SHARE), SMALLEST_FONT, LARGEST_FONT))
+    size = int(np.clip(round(max(rows, columns) * FONT_FRACTION), MIN_FONT, MAX_FONT))
     while True:
         font = ImageFont.load_default(size)
         left, top, right, bottom = font.getbbox(TEXT)
         margin = size // 3
         width, height = int(right - left) + 2 * margin, int(bottom - top) + 2 * margin
-        if width <= columns or size == SMALLEST_FONT:
+        if width <= columns or size == MIN_FONT:
             break
         size -= 1
     image = Image.new("L", (width, height))

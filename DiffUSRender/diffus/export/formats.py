@@ -25,7 +25,15 @@ FILMS = (".gif", ".mp4")
 
 
 def format_of(path: str | Path, count: int) -> str:
-    """The format, one of FORMATS, for `count` frames; raises InputError for what could not be written in the end."""
+    """Chooses the format, one of FORMATS, by a file's ending.
+
+    Args:
+        path: What is to be written.
+        count: How many frames there are.
+
+    Raises:
+        InputError: Another ending, one that cannot hold so many frames, or a place that cannot be written.
+    """
     path = require_writable(path, FORMATS)
     ending = next(each for each in FORMATS if path.name.lower().endswith(each))
     if ending in ONE_FRAME and count > 1:
@@ -40,10 +48,21 @@ def format_of(path: str | Path, count: int) -> str:
 
 
 def export(frames: SimulatedFrames, path: str | Path, dicom: DicomOptions | None = None) -> Iterator[int]:
-    """Writes frames in the format of the ending; yields the number done. The file is there when it has ended.
+    """Writes frames in the format of the ending; the file is there when the iterator has ended, and not before.
 
     A series of PNG goes into a new folder named like the file without its ending. Stopping before the end, or an
-    error, leaves nothing behind. Raises InputError, at the first step, for what cannot be written.
+    error, leaves nothing behind.
+
+    Args:
+        frames: What is written.
+        path: Its ending is one of FORMATS.
+        dicom: Whose study a .dcm joins.
+
+    Yields:
+        The number of frames done.
+
+    Raises:
+        InputError: At the first step, for what cannot be written.
     """
     path = Path(path)
     ending = format_of(path, len(frames))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +10,11 @@ import torch
 
 from ..errors import InputError
 from ..render.scan_conversion import scan_grid
+from ..sweep.frames import rising_times
 from ..sweep.probe_sweep import probe_of_sweep, rigid_poses, shows_slices_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Bool, Float, UInt8
     from torch import Tensor
 
     from ..medium import AcousticMedium
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..sweep.sweep import TrackedSweep
 
 FRAMES_PER_S = 12.0  # of frames that have no times
-SHORTEST_STEP_S = 0.002  # 3D Slicer reads times to 0.001, and takes two that are less apart for one
+MIN_STEP_S = 0.002  # 3D Slicer reads times to 0.001, and takes two that are less apart for one
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class SimulatedFrames:
     """Slices of one probe: pixels (K, rows, columns) uint8 in `probe.slice_geometry()`.
 
     probe_to_reference: (K, 4, 4) float64, rigid, mm. timestamps: (K,) seconds. settings: what they were rendered with.
-    Raises InputError if the shapes do not fit.
+
+    Raises:
+        InputError: The shapes do not fit.
     """
 
     pixels: UInt8[np.ndarray, "k rows columns"]
@@ -66,22 +68,23 @@ class SimulatedFrames:
         return self.probe_to_reference @ self.pixel_to_probe
 
     @property
-    def inside(self) -> np.ndarray:
+    def inside(self) -> Bool[np.ndarray, "rows columns"]:
         """The pixels of the fan, (rows, columns) bool."""
         return scan_grid(self.probe)[1].numpy()
 
     @property
     def index_times(self) -> list[str]:
-        """The times as text, one for every frame and rising; the frames' numbers where they do not clearly rise."""
-        rising = all(b - a >= SHORTEST_STEP_S for a, b in pairwise(self.timestamps))
-        return [f"{time:.6f}" for time in self.timestamps] if rising else [str(n) for n in range(len(self))]
+        """The times in s as text, one for every frame and rising so that 3D Slicer tells them apart."""
+        times, _ = rising_times(self.timestamps, MIN_STEP_S)
+        return [str(n) for n in range(len(self))] if times is None else [f"{time:.6f}" for time in times]
 
     @property
-    def intervals_s(self) -> np.ndarray:
-        """How long every frame is shown, (K,) s; the usual rate where the times do not rise."""
-        steps = np.diff(self.timestamps)
-        if len(steps) == 0 or not np.isfinite(steps).all() or steps.min() <= 0:
+    def intervals_s(self) -> Float[np.ndarray, " k"]:
+        """How long every frame is shown, (K,) s; the usual rate where the times say nothing."""
+        times, _ = rising_times(self.timestamps, MIN_STEP_S)
+        if times is None or len(self) == 1:
             return np.full(len(self), 1 / FRAMES_PER_S)
+        steps = np.diff(times)
         return np.append(steps, np.median(steps))
 
     @property
@@ -90,7 +93,9 @@ class SimulatedFrames:
         return float(np.clip(1 / self.intervals_s.mean(), 0.5, 120.0))
 
 
-def render_frame(renderer: UltrasoundRenderer, medium: AcousticMedium, probe_to_medium: Tensor | np.ndarray):
+def render_frame(
+    renderer: UltrasoundRenderer, medium: AcousticMedium, probe_to_medium: Float[Tensor | np.ndarray, "4 4"]
+) -> UInt8[np.ndarray, "rows columns"]:
     """One slice, (rows, columns) uint8, at a pose (4, 4) in the medium's world."""
     with torch.inference_mode():
         image = renderer(medium, torch.as_tensor(probe_to_medium))
@@ -98,10 +103,18 @@ def render_frame(renderer: UltrasoundRenderer, medium: AcousticMedium, probe_to_
 
 
 def probe_poses(sweep: TrackedSweep, probe: Probe | None = None) -> tuple[Probe, Float[np.ndarray, "k 4 4"]]:
-    """The probe, and its rigid pose probe_to_reference (K, 4, 4) at every frame of a recorded sweep.
+    """Where the probe was at every frame of a recorded sweep.
 
-    Frames that have the very size and pixels of `probe`'s slice are taken as its own; else where the probe was is told
-    by the fan that the frames show. Without `probe`, that fan's. Raises InputError where no fan can be seen.
+    Args:
+        sweep: Frames that have the very size and pixels of `probe`'s slice are taken as its own; else the fan that
+            they show says where the probe was.
+        probe: To simulate; without it, that of the fan.
+
+    Returns:
+        The probe, and probe_to_reference (K, 4, 4), rigid.
+
+    Raises:
+        InputError: No fan can be seen.
     """
     if probe is not None and shows_slices_of(sweep, probe):
         return probe, rigid_poses(sweep, probe.slice_geometry().pixel_to_probe).numpy()

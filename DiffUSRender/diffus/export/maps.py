@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 
 
 def write_maps(folder: str | Path, medium: AcousticMedium) -> Iterator[int]:
-    """Writes the four maps, float32, into a new folder as `<channel>.nrrd`; yields how many are done.
+    """Writes the four maps, float32, as `<channel>.nrrd`.
 
     impedance_mrayl (MRayl), attenuation_db_cm_mhz (a in a f^b dB/cm), attenuation_exponent (b), scattering (amplitude
-    relative to white matter). Raises InputError where the folder is there and not empty.
+    relative to white matter).
+
+    Args:
+        folder: A new one.
+        medium: Whose maps.
+
+    Yields:
+        How many are done.
+
+    Raises:
+        InputError: The folder is there and not empty, or the disk is full.
     """
     maps = medium.maps.detach().float().cpu().numpy()
     with making_folder(Path(folder)) as temporary:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .frames import SimulatedFrames
 
-SHORTEST_GIF_MS = 20  # viewers play shorter ones slowly
+MIN_GIF_MS = 20  # viewers play shorter ones slowly
 NO_FFMPEG = (
     "MP4 needs the package imageio-ffmpeg: write a .gif instead, or install it (pip install imageio-ffmpeg; in 3D "
     "Slicer's Python console, slicer.util.pip_install('imageio-ffmpeg'))."
@@ -32,7 +32,7 @@ def write_gif(path: Path, frames: SimulatedFrames) -> Iterator[int]:
     for number, pixels in enumerate(frames.pixels):
         pictures.append(Image.fromarray(canvas.draw(pixels)))
         yield number + 1
-    durations = np.maximum(10 * np.round(100 * frames.intervals_s), SHORTEST_GIF_MS).astype(int).tolist()
+    durations = np.maximum(10 * np.round(100 * frames.intervals_s), MIN_GIF_MS).astype(int).tolist()
     with replacing(path) as temporary:
         pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 

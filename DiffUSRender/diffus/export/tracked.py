@@ -8,8 +8,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..io.atomic import replacing
+from ..io.sweeps import frame_keys, matrix_text, write_sweep_file
 from ..io.volumes import place_in_ras, write_image
-from ..sweep.sweep import TrackedSweep, write_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,13 +22,9 @@ POSES_SUFFIX = ".ProbeToReference.seq.mha"
 
 
 def write_igs(path: Path, frames: SimulatedFrames) -> Iterator[int]:
-    """`.igs.mha` with ImageToReference per frame, as `write_sweep` writes it and PLUS-style readers take it."""
-    sweep = TrackedSweep.from_arrays(
-        frames.pixels, frames.image_to_reference, mask=frames.inside, timestamps=frames.timestamps
-    )
-    with replacing(path) as temporary:
-        write_sweep(sweep, temporary)
-        yield len(frames)
+    """`.igs.mha` with ImageToReference per frame, which PLUS-style readers take."""
+    yield len(frames)
+    write_sweep_file(path, frames.pixels, frames.image_to_reference, frames.timestamps)
 
 
 def poses_path(path: Path) -> Path:
@@ -37,7 +33,7 @@ def poses_path(path: Path) -> Path:
 
 
 def write_sequence(path: Path, frames: SimulatedFrames) -> Iterator[int]:
-    """`.seq.nrrd`: the slices in mm of the probe, which 3D Slicer opens as a sequence of volumes, with the poses.
+    """Writes `.seq.nrrd`: the slices in mm of the probe, which 3D Slicer opens as a sequence of volumes, and the poses.
 
     The poses stand in the header (Seq_FrameNNNN_ProbeToReferenceTransform, and ImageToProbeTransform once) and, since
     Slicer reads transforms from no NRRD, in a second file beside it that it opens as a sequence of transforms.
@@ -45,7 +41,7 @@ def write_sequence(path: Path, frames: SimulatedFrames) -> Iterator[int]:
     stack = np.ascontiguousarray(np.moveaxis(frames.pixels, 0, -1)[None])
     image = place_in_ras(sitk.GetImageFromArray(stack, isVector=True), frames.pixel_to_probe)
     keys = _frame_keys(frames)
-    keys |= {"ImageToProbeTransform": _numbers(frames.pixel_to_probe), "ImageToProbeTransformStatus": "OK"}
+    keys |= {"ImageToProbeTransform": matrix_text(frames.pixel_to_probe), "ImageToProbeTransformStatus": "OK"}
     keys |= {"UltrasoundImageOrientation": "MFA", "UltrasoundImageType": "BRIGHTNESS"}
     times = " ".join(frames.index_times)
     keys |= {"axis 0 index type": "numeric", "axis 0 index values": times}  # where Slicer looks for them
@@ -60,11 +56,7 @@ def write_sequence(path: Path, frames: SimulatedFrames) -> Iterator[int]:
 def _frame_keys(frames: SimulatedFrames) -> dict[str, str]:
     keys = {}
     for number, (pose, time) in enumerate(zip(frames.probe_to_reference, frames.index_times)):
-        frame = f"Seq_Frame{number:04d}"
-        keys[f"{frame}_ProbeToReferenceTransform"] = _numbers(pose)
-        keys[f"{frame}_ProbeToReferenceTransformStatus"] = "OK"
-        keys[f"{frame}_ImageStatus"] = "OK"
-        keys[f"{frame}_Timestamp"] = time
+        keys |= frame_keys(number, "ProbeToReference", pose, time)
     return keys
 
 
@@ -75,7 +67,3 @@ def _poses_text(frames: SimulatedFrames) -> str:
     lines += ["TransformMatrix = 1 0 0 0 1 0 0 0 1", "ElementType = MET_UCHAR", "Kinds = domain domain list"]
     lines += [f"{key} = {text}" for key, text in _frame_keys(frames).items()]
     return "\n".join([*lines, "ElementDataFile = LOCAL", ""])
-
-
-def _numbers(matrix: np.ndarray) -> str:
-    return " ".join(f"{value:.12g}" for value in matrix.ravel())

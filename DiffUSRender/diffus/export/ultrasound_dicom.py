@@ -31,7 +31,7 @@ US_MULTIFRAME_IMAGE = "1.2.840.10008.5.1.4.1.1.3.1"
 SERIES_DESCRIPTION = "SIMULATED US (DiffUS)"
 SERIES_NUMBER = 9001  # far from those of the scanner
 TRANSDUCER = {"convex": "CURVED LINEAR", "linear": "LINEAR", "phased": "SECTOR_PHASED"}
-LONGEST_TEXT = 1024  # of the value representation ST
+MAX_TEXT = 1024  # of the value representation ST
 # What the source says of the person and of the visit; copied only if that is wished.
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 VISIT = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
@@ -40,9 +40,10 @@ OPTIONAL = ("IssuerOfPatientID", "StudyDescription")
 
 @dataclass(frozen=True)
 class DicomOptions:
-    """source: a dataset of the study that the volume belongs to, or None for a new study of its own.
+    """source: a dataset of the study that the volume belongs to, or None.
 
-    include_patient: whether name, ID and dates of the source are copied; else the file is anonymous, in the same study.
+    include_patient: whether the file joins that study with its name, ID and dates; else it is anonymous, in a new study
+    whose UID leads back to nobody (DICOM PS3.15 table E.1-1: the Study Instance UID is to be replaced).
     """
 
     source: Dataset | None = None
@@ -50,7 +51,7 @@ class DicomOptions:
 
 
 def read_source(path: str | Path) -> Dataset:
-    """The header of a DICOM file whose study a simulation joins; InputError if it is not one."""
+    """The header of a DICOM file whose study a simulation may join; InputError if it is not one."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -76,7 +77,7 @@ def write_dicom(path: Path, frames: SimulatedFrames, options: DicomOptions) -> I
 
 
 def _save(dataset: Dataset, path: Path) -> None:
-    """Writes a complete DICOM file; 3D Slicer up to 5.10 has pydicom 2, where this is asked for otherwise."""
+    """Writes a complete DICOM file; 3D Slicer up to 5.10 has pydicom 2, whose argument has another name."""
     from pydicom import __version_info__
 
     if int(__version_info__[0]) >= 3:
@@ -88,7 +89,17 @@ def _save(dataset: Dataset, path: Path) -> None:
 def ultrasound_dataset(
     frames: SimulatedFrames, drawn: np.ndarray, canvas: Canvas, options: DicomOptions | None = None
 ) -> Dataset:
-    """The DICOM object of pixels `drawn` (K, rows, columns) uint8 on `canvas`, with new series and instance UIDs."""
+    """Makes the DICOM object.
+
+    Args:
+        frames: What the pixels are of.
+        drawn: (K, rows, columns) uint8, the frames on the canvas.
+        canvas: Where the slice lies on the picture.
+        options: Whose study it joins.
+
+    Returns:
+        A complete dataset; its series and instance are new, its study too unless the patient is included.
+    """
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -101,8 +112,7 @@ def ultrasound_dataset(
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.SeriesInstanceUID = generate_uid(prefix=None)
-    source = options.source
-    dataset.StudyInstanceUID = generate_uid(prefix=None) if source is None else source.StudyInstanceUID
+    dataset.StudyInstanceUID = generate_uid(prefix=None)
     _describe_patient(dataset, options)
     _describe_series(dataset)
     _describe_image(dataset, frames, drawn)
@@ -116,7 +126,7 @@ def derivation(frames: SimulatedFrames) -> str:
     settings = {field.name: getattr(frames.settings, field.name) for field in fields(frames.settings)}
     parts = [", ".join(f"{name} {_plain(value)}" for name, value in part.items()) for part in (probe, settings)]
     text = f"Simulated by DiffUS {__version__}, not acquired. Probe: {parts[0]}. Settings: {parts[1]}."
-    return text.replace("\\", "/")[:LONGEST_TEXT]
+    return text.replace("\\", "/")[:MAX_TEXT]
 
 
 def _plain(value: object) -> str:
@@ -128,6 +138,7 @@ def _describe_patient(dataset: Dataset, options: DicomOptions) -> None:
     for name in (*PATIENT, *VISIT):
         setattr(dataset, name, "")
     if options.include_patient and options.source is not None:
+        dataset.StudyInstanceUID = options.source.StudyInstanceUID
         for name in (*PATIENT, *VISIT, *OPTIONAL):
             if name in options.source:
                 dataset[name] = options.source[name]
@@ -179,7 +190,7 @@ def _describe_image(dataset: Dataset, frames: SimulatedFrames, drawn: np.ndarray
 
 
 def _calibrate(dataset: Dataset, frames: SimulatedFrames, canvas: Canvas) -> None:
-    """Tells the region of the slice on the canvas, the size of its pixels, and where the probe's face is in it."""
+    """Describes the region of the slice on the canvas, the size of its pixels, and where the probe's face is in it."""
     from pydicom import Dataset
 
     region = Dataset()

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: made under a temporary name beside their place, and moved there when complete."""
+"""Files that are whole or absent: made under a temporary name in the same folder, and renamed when complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 def making_folder(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary folder beside `path` that becomes `path` at the end, and goes with its files on an error.
 
-    Raises InputError where `path` is there already and not an empty folder: nothing is ever written over.
+    Raises:
+        InputError: `path` is there already and not an empty folder: nothing is ever written over.
     """
     path = require_new_folder(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -44,6 +45,11 @@ def making_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def no_space(path: str | os.PathLike) -> InputError:
+    """The error for a file that could not be written to its end, as on a full disk."""
+    return InputError(f"Nothing could be written to {Path(path).parent}; is the disk full?")
+
+
 def require_new_folder(path: str | os.PathLike) -> Path:
     """`path`, if nothing is there, or an empty folder; else InputError."""
     path = Path(path)
@@ -52,7 +58,7 @@ def require_new_folder(path: str | os.PathLike) -> Path:
     return path
 
 
-def require_place(path: str | os.PathLike) -> Path:
+def require_writable_parent(path: str | os.PathLike) -> Path:
     """`path`, if the folder that it lies in exists and takes files; else InputError."""
     path = Path(path)
     if not path.parent.is_dir():
@@ -69,7 +75,7 @@ def require_writable(path: str | os.PathLike, suffixes: tuple[str, ...]) -> Path
         raise InputError(f"{path} has an ending that cannot be written here; use {' or '.join(suffixes)}.")
     if path.is_dir():
         raise InputError(f"{path} cannot be written (it is a folder); choose another place.")
-    return require_place(path)
+    return require_writable_parent(path)
 
 
 def require_not_input(written: Iterable[str | Path | None], read: Iterable[str | Path | None]) -> None:

@@ -1,4 +1,4 @@
-"""Tables and settings as files: label names, pairs of numbers, settings by name."""
+"""Tables and settings as files: label names, pairs of numbers, settings by name, CSV."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from ..errors import InputError
 from .atomic import existing_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 def read_label_names(path: str | os.PathLike) -> dict[int, str]:
-    """{label value: name} from a table: JSON ({"1": "liver"} or {"liver": 1}), CSV (value, name), or a Slicer .ctbl.
+    """Reads the names of labels, {value: name}.
 
-    Raises InputError, naming the file: missing, another format, or nothing in it.
+    Args:
+        path: JSON ({"1": "liver"} or {"liver": 1}), CSV (value, name), or a Slicer .ctbl.
+
+    Raises:
+        InputError: Missing, another format, or nothing in it; names the file.
     """
     path = existing_file(path)
     try:
@@ -39,7 +43,11 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
 
 
 def read_settings(path: str | os.PathLike) -> dict[str, object]:
-    """The settings of a frame in a JSON file, by name, also of one that `fit` wrote. Raises InputError, naming it."""
+    """Reads settings by name from a JSON file, also of one that `fit` wrote.
+
+    Raises:
+        InputError: Missing, or not a JSON object; names the file.
+    """
     path = existing_file(path)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -53,7 +61,11 @@ def read_settings(path: str | os.PathLike) -> dict[str, object]:
 
 
 def read_number_pairs(path: str | os.PathLike) -> list[tuple[float, float]]:
-    """The rows of a CSV with two numbers each; a heading is skipped. Raises InputError, naming the file."""
+    """Reads the rows of a CSV with two numbers each; a heading is skipped.
+
+    Raises:
+        InputError: Missing, or a row of anything else; names the file.
+    """
     path = existing_file(path)
     try:
         rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
@@ -62,6 +74,14 @@ def read_number_pairs(path: str | os.PathLike) -> list[tuple[float, float]]:
         return [(float(first), float(second)) for first, second in rows]
     except ValueError as error:
         raise InputError(f"{path} must hold two numbers in every row, separated by a comma.") from error
+
+
+def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table, a header and rows, as CSV; floating point numbers with four decimals."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
 
 
 def _label_and_name(row: Sequence) -> tuple[int, str] | None:

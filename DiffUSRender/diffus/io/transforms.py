@@ -7,28 +7,35 @@ maps *to* the parent.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
-from .atomic import existing_file, replacing, require_writable
+from .atomic import existing_file, no_space, replacing, require_writable
 from .volumes import LPS
 
-if TYPE_CHECKING:
-    pass
-
-
 TRANSFORM_SUFFIXES = (".tfm", ".h5", ".txt", ".mat")
+TEXT_SUFFIXES = (".tfm", ".txt")
 
 
 def read_transform(path: str | os.PathLike) -> np.ndarray:
-    """The matrix to parent, (4, 4) float64, RAS, as 3D Slicer shows it after loading the file (.tfm, .h5, .txt, .mat).
+    """Reads the one linear transform of a file: a pose, a registration or an image calibration.
 
-    Raises InputError, naming the file: missing, not a transform, 2-D, not linear, or singular.
+    Args:
+        path: A .tfm, .h5, .txt or .mat file, as 3D Slicer or ITK writes it.
+
+    Returns:
+        The matrix to parent, (4, 4) float64, RAS, as 3D Slicer shows it after loading the file.
+
+    Raises:
+        InputError: Missing, not a transform, cut off, more than one, 2-D, not linear, or singular; names the file.
     """
     path = existing_file(path)
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        _require_whole(path)
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
@@ -36,20 +43,47 @@ def read_transform(path: str | os.PathLike) -> np.ndarray:
     if transform.GetDimension() != 3:
         raise InputError(f"{path} is a {transform.GetDimension()}-D transform; give a three-dimensional one.")
     if not transform.IsLinear():
-        raise InputError(f"{path} is not a linear transform; a probe's pose is rigid, give a linear transform.")
+        raise InputError(f"{path} is not a linear transform; give one that is a single matrix.")
     from_parent = np.eye(4)
     from_parent[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
     for axis in range(3):
         from_parent[:3, axis] = np.subtract(transform.TransformPoint(np.eye(3)[axis].tolist()), from_parent[:3, 3])
-    if not np.isfinite(from_parent).all() or abs(np.linalg.det(from_parent)) < 1e-9:
-        raise InputError(f"{path} holds a singular transform (it flattens space); give a rigid one.")
+    if not np.isfinite(from_parent).all() or abs(np.linalg.det(from_parent)) < 1e-12:
+        raise InputError(f"{path} holds a singular transform (it flattens space); give one that can be inverted.")
     return LPS @ np.linalg.inv(from_parent) @ LPS
 
 
+def _require_whole(path: Path) -> None:
+    """Raises InputError for a text file that ITK would read in part: one cut off, or the first transform of several."""
+    transforms = re.split(r"^Transform:", path.read_text(encoding="latin-1"), flags=re.MULTILINE)[1:]
+    single = [text for text in transforms if not text.lstrip().startswith("CompositeTransform")]
+    for text in single:
+        if not all(re.search(f"^{key}:", text, re.MULTILINE) for key in ("Parameters", "FixedParameters")):
+            raise InputError(f"{path} is cut off (its transform lacks parameters); save it again.")
+    if len(single) > 1 and len(single) == len(transforms):
+        raise InputError(f"{path} holds {len(single)} transforms; give a file of one.")
+
+
 def write_transform(path: str | os.PathLike, matrix_to_parent: np.ndarray) -> None:
-    """Writes a linear transform, (4, 4), RAS, so that 3D Slicer loads it with this matrix to parent."""
+    """Writes a linear transform so that 3D Slicer loads it with this matrix to parent.
+
+    ITK does not say when the disk is full, so the file is read again before it takes its name.
+
+    Args:
+        path: Ends in one of TRANSFORM_SUFFIXES.
+        matrix_to_parent: (4, 4), RAS, invertible.
+
+    Raises:
+        InputError: The file cannot be written, or does not hold the matrix.
+    """
     path = require_writable(path, TRANSFORM_SUFFIXES)
     from_parent = LPS @ np.linalg.inv(np.asarray(matrix_to_parent, dtype=np.float64)) @ LPS
     transform = sitk.AffineTransform(from_parent[:3, :3].ravel().tolist(), from_parent[:3, 3].tolist())
     with replacing(path) as temporary:
-        sitk.WriteTransform(transform, str(temporary))
+        try:
+            sitk.WriteTransform(transform, str(temporary))
+            written = read_transform(temporary)
+        except (RuntimeError, OSError, InputError) as error:
+            raise no_space(path) from error
+        if not np.allclose(written, matrix_to_parent, rtol=1e-6, atol=1e-6):
+            raise no_space(path)

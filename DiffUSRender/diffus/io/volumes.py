@@ -9,22 +9,15 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
-from .atomic import existing_file, replacing, require_writable
-
-if TYPE_CHECKING:
-    pass
-
+from .atomic import existing_file, no_space, replacing, require_writable
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
-
-
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -44,8 +37,9 @@ class Volume:
 def read_volume(path: str | os.PathLike) -> Volume:
     """Reads a scalar volume of any format that SimpleITK knows.
 
-    Raises InputError, naming the file: missing, a folder, not an image, not 3-D, more than one value per voxel,
-    a single slice, NaN or infinite voxels, or one value everywhere.
+    Raises:
+        InputError: Missing, a folder, not an image, not 3-D, more than one value per voxel, a single slice, NaN or
+            infinite voxels, or one value everywhere; names the file.
     """
     path = existing_file(path)
     try:
@@ -68,40 +62,73 @@ def read_volume(path: str | os.PathLike) -> Volume:
 
 
 def write_slice(path: str | os.PathLike, image: np.ndarray, pixel_to_ras: np.ndarray) -> None:
-    """Writes one slice, uint8 (rows, columns), as a volume of shape (1, rows, columns) in its place in the world.
+    """Writes one slice as a volume of shape (1, rows, columns) where it lies in the world.
 
-    pixel_to_ras: (4, 4), pixel centres (column, row, 0, 1) to RAS mm; its third column is the slice's thickness.
+    Args:
+        path: Ends in one of VOLUME_SUFFIXES.
+        image: (rows, columns), 0 to 255.
+        pixel_to_ras: (4, 4), pixel centres (column, row, 0, 1) to RAS mm; its third column is the slice's thickness.
+
+    Raises:
+        InputError: The file cannot be written.
     """
     path = require_writable(path, VOLUME_SUFFIXES)
     write_volume(path, np.asarray(image, dtype=np.uint8)[None], pixel_to_ras)
 
 
 def read_picture(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
-    """A grey picture (H, W), or frames (N, H, W), float32, and its mm per pixel, None where the file does not say.
+    """Reads a grey picture or a series of frames.
 
-    Takes pictures (PNG, JPEG, ...), images with geometry (NRRD, MetaImage, DICOM) and sequences of frames; colour
-    becomes grey. Raises InputError, naming the file: missing, not an image, or pixels that are not square.
+    Args:
+        path: A picture (PNG, JPEG, ...), an image with geometry (NRRD, MetaImage, DICOM), or a sequence of frames.
+
+    Returns:
+        Grey values (rows, columns) or (frames, rows, columns), float32, and mm per pixel, None where the file does not
+        say.
+
+    Raises:
+        InputError: Missing, not an image, or pixels that are not square; names the file.
     """
     path = existing_file(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise InputError(f"{path} cannot be read as an image; give PNG, JPEG, NRRD, MetaImage or DICOM.") from error
-    pixels = sitk.GetArrayFromImage(image).astype(np.float32)
-    components = image.GetNumberOfComponentsPerPixel()
-    if components in (3, 4):
-        pixels = pixels[..., :3].mean(-1)
-    elif components > 1:  # the frames of a .seq.nrrd
-        pixels = np.moveaxis(pixels, -1, 0)
-    pixels = np.squeeze(pixels)
-    if pixels.ndim not in (2, 3):
+    frame_count = sum(bool(re.fullmatch(r"Seq_Frame\d+_ImageStatus", key)) for key in image.GetMetaDataKeys())
+    pixels = frames_of_image(image, frame_count).astype(np.float32)
+    if pixels.ndim != 3:
         raise InputError(f"{path} is not a picture or a series of pictures (its shape is {pixels.shape}).")
+    pixels = pixels[0] if len(pixels) == 1 else pixels
     across, down = image.GetSpacing()[:2]
     if path.suffix.lower() in PICTURE_SUFFIXES or across == down == 1.0:  # what formats say that know no size
         return pixels, None
     if abs(across - down) > 0.01 * down:
         raise InputError(f"{path} has pixels of {across:g} x {down:g} mm; resample it to square pixels.")
     return pixels, float(down)
+
+
+def frames_of_image(image: sitk.Image, frame_count: int = 0) -> np.ndarray:
+    """The pixels of an image file as grey frames.
+
+    Args:
+        image: A picture, a stack of frames, or a NRRD list, whose frames arrive as the components of a pixel.
+        frame_count: How many frames the header tells of; 0 if it does not. It tells three frames from a colour.
+
+    Returns:
+        (frames, rows, columns) in the image's own type, colour as the mean of red, green and blue; more dimensions
+        where the image is no series of 2-D frames.
+    """
+    pixels = sitk.GetArrayFromImage(image)
+    components = image.GetNumberOfComponentsPerPixel()
+    flat = pixels.ndim - (components > 1) == 2 or 1 in pixels.shape[:-1]
+    if components > 1 and flat and (components == frame_count or components not in (3, 4)):
+        pixels = np.moveaxis(pixels, -1, 0)
+    elif components > 1:
+        mean = pixels[..., :3].mean(-1, dtype=np.float32)
+        pixels = (mean.round() if pixels.dtype.kind in "iu" else mean).astype(pixels.dtype)
+    while pixels.ndim > 3 and 1 in pixels.shape[1:]:
+        pixels = np.squeeze(pixels, axis=1 + pixels.shape[1:].index(1))
+    return pixels[None] if pixels.ndim == 2 else pixels
 
 
 def _ijk_to_ras(image: sitk.Image) -> np.ndarray:
@@ -121,7 +148,7 @@ def _segment_names(image: sitk.Image) -> dict[int, str]:
 
 
 def place_in_ras(image: sitk.Image, ijk_to_ras: np.ndarray) -> sitk.Image:
-    """Gives a 3-D image the geometry of (4, 4) voxel centres (i, j, k, 1) to RAS mm; returns the image."""
+    """Gives a 3-D image its geometry, ijk_to_ras (4, 4), voxel centres (i, j, k, 1) to RAS mm; returns the image."""
     lps = LPS @ np.asarray(ijk_to_ras, dtype=np.float64)
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
@@ -131,7 +158,16 @@ def place_in_ras(image: sitk.Image, ijk_to_ras: np.ndarray) -> sitk.Image:
 
 
 def write_volume(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray) -> None:
-    """Writes voxels (K, J, I) with voxel centres (i, j, k, 1) to RAS mm, (4, 4), in the format of the ending."""
+    """Writes a volume in the format of the ending.
+
+    Args:
+        path: Of the file.
+        array: Voxels (K, J, I).
+        ijk_to_ras: (4, 4), voxel centres (i, j, k, 1) to RAS mm.
+
+    Raises:
+        InputError: The file cannot be written, as on a full disk.
+    """
     image = place_in_ras(sitk.GetImageFromArray(array), ijk_to_ras)
     with replacing(path) as temporary:
         write_image(image, temporary)
@@ -142,4 +178,4 @@ def write_image(image: sitk.Image, path: Path) -> None:
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
-        raise InputError(f"Nothing could be written to {path.parent}; is the disk full?") from error
+        raise no_space(path) from error

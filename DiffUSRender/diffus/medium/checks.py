@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..geometry.pose import require_invertible
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -83,13 +84,6 @@ def as_ijk_to_ras(matrix: np.ndarray | Tensor) -> Float[Tensor, "4 4"]:
         m = matrix.detach().to("cpu", torch.float64)
     else:
         m = torch.as_tensor(np.array(matrix, dtype=np.float64))
-    if m.shape != (4, 4):
+    if m.ndim != 2:
         raise InputError(f"ijk_to_ras must be a 4x4 matrix, but its shape is {tuple(m.shape)}.")
-    if not torch.isfinite(m).all():
-        raise InputError("ijk_to_ras holds NaN or infinite numbers; check the volume's geometry.")
-    if not torch.allclose(m[3], m.new_tensor([0.0, 0.0, 0.0, 1.0]), atol=1e-9):
-        raise InputError("ijk_to_ras is not an affine transform: its last row must be 0 0 0 1.")
-    steps = m[:3, :3].norm(dim=0)
-    if (steps < 1e-9).any() or torch.linalg.det(m[:3, :3] / steps).abs() < 1e-6:
-        raise InputError("ijk_to_ras is singular (voxels without volume); check the volume's spacing and directions.")
-    return m
+    return require_invertible(m, "ijk_to_ras")

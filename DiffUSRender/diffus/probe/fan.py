@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,21 +16,21 @@ from scipy import ndimage, optimize
 from torch import Tensor
 
 from ..errors import InputError
+from .fan_mask import MIN_PIXELS, NOT_FOUND, fan_mask
 from .probe import ConvexProbe, LinearProbe, PhasedProbe, Probe
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Real
+    from jaxtyping import Bool, Float
 
-    Array = np.ndarray | Tensor
-    Images = Real[Array, "h w"] | Real[Array, "n h w"] | Bool[Array, "h w"] | Bool[Array, "n h w"]
+    from .fan_mask import Images
 
-NOT_FOUND = "No ultrasound fan can be seen in this image: "
 LINEAR_HALF_ANGLE = math.radians(1.5)  # sides closer to parallel than this make a linear array
 WIDEST_HALF_ANGLE = math.radians(87.0)
 PHASED_RADIUS_MM = 3.0  # no curved array is this small
 INLIER_PX = 1.25  # of an edge point to its line or arc: pixels are drawn to half a pixel, video blurs by one
-LEAST_PIXELS = 32
-LEAST_SHARE = 0.03  # of the image that the fan fills
+FAR_RAYS = 201  # that the far edge is looked at along
+MIN_SHARP = 0.4  # fraction of them that end at it; shadows reach it on others
+MAX_HIDDEN = 0.25  # fraction of the depth that black rows below may hide: scanners cut their pictures to the fan
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Fan:
 
     probe: its geometry (frequency and focus cannot be seen and are the caller's or typical). pixel_to_probe: (4, 4)
     float64, pixel centre (column, row, 0, 1) to probe-frame mm. mask: (H, W) bool, pixels inside of the fan.
-    residual_mm: RMS distance of the edges seen from the fan's outline. coverage: share of the mask that is not black.
+    residual_mm: RMS distance of the edges seen from the fan's outline. coverage: fraction of the mask that is not
+    black. depth_certain: false where the far edge does not show clearly, so that a black far field may be missing.
     """
 
     probe: Probe
@@ -47,6 +48,7 @@ class Fan:
     mask: Bool[Tensor, "h w"]
     residual_mm: float
     coverage: float
+    depth_certain: bool
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,24 @@ class _Box:
         return np.stack([self.left - x, x - self.right, self.top - y, y - self.bottom])
 
 
-def estimate_fan(image: Images, mm_per_pixel: float, *, frequency_mhz: float = 5.0) -> Fan:
-    """The fan of one image (H, W) or of a sweep (N, H, W), whose pixels are `mm_per_pixel` wide and high.
+def estimate_fan(
+    image: Images, mm_per_pixel: float, *, frequency_mhz: float = 5.0, depth_mm: float | None = None
+) -> Fan:
+    """Finds the fan of an image or of a sweep in its pixels.
 
     The two sides are the supporting lines of the non-black pixels that hold most edge points (RANSAC), which ignores
-    shadows inside of the fan; they meet in the apex; face and depth are the commonest first and last radius over the
-    rays; all edge points then refine the shape by robust least squares. What the image cuts off is left out of the
+    shadows inside of the fan; they meet in the apex; face and depth are the most frequent first and last radius over
+    the rays; all edge points then refine the shape by robust least squares. What the image cuts off is left out of the
     fit. Many frames make it surer than one. Where one side lies in shadow the other gives the angle.
 
-    Raises InputError where no fan can be seen.
+    Args:
+        image: Grey values (H, W) or frames (N, H, W), all of which are used.
+        mm_per_pixel: Width and height of a pixel, 0.005 to 10 mm.
+        frequency_mhz: Of the probe; it cannot be seen.
+        depth_mm: From the probe's face, where it is known; else as far as echoes show.
+
+    Raises:
+        InputError: No fan can be seen, or an argument is out of range.
     """
     if not (isinstance(mm_per_pixel, numbers.Real) and 0.005 <= mm_per_pixel <= 10.0):
         raise InputError(f"mm_per_pixel is {mm_per_pixel!r}; give the size of a pixel, 0.005 to 10 mm.")
@@ -114,57 +125,8 @@ def estimate_fan(image: Images, mm_per_pixel: float, *, frequency_mhz: float = 5
         raise InputError(NOT_FOUND + "its sides do not open downwards; turn the image so that the probe is at its top.")
     else:
         shape = _fit_sector(visible, points, (left, left_angle), (right, right_angle))
-    return _as_fan(shape, visible, points, float(mm_per_pixel), frequency_mhz)
-
-
-def fan_mask(images: Images) -> Bool[Tensor, "h w"]:
-    """Pixels (H, W) that show ultrasound: the largest region that is not background in the image or the mean frame.
-
-    Background is the level of the image's border where that is dark and even. Text, rulers and markers beside the fan
-    are left out, holes are filled. Raises InputError for images that are empty, constant, not finite or not grey.
-    """
-    mean = _mean_frame(images)
-    low, high = float(mean.min()), float(mean.max())
-    if high <= low:
-        raise InputError(NOT_FOUND + "all of its pixels have the same value.")
-    threshold = _background_level(mean, low, high)
-    margin = 8  # so that the image's border itself neither erodes nor closes anything
-    filled = ndimage.binary_closing(np.pad(mean > threshold, margin, mode="edge"), iterations=3)
-    labels, _ = ndimage.label(ndimage.binary_opening(filled, iterations=2))
-    largest = labels == np.argmax(np.bincount(labels.ravel(), minlength=2)[1:]) + 1
-    if largest.sum() < LEAST_SHARE * mean.size:
-        raise InputError(NOT_FOUND + "its bright pixels are scattered; check that this is a B-mode image.")
-    # Opening rounds the corners off: give back what it took right beside the region.
-    whole = ndimage.binary_dilation(largest, iterations=3) & filled
-    inner = slice(margin, -margin)
-    return torch.from_numpy(ndimage.binary_fill_holes(whole[inner, inner]))
-
-
-def _mean_frame(images: np.ndarray | Tensor) -> np.ndarray:
-    array = np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
-    if array.ndim not in (2, 3) or min(array.shape[-2:]) < LEAST_PIXELS or not array.size:
-        raise InputError(
-            f"The fan needs a grey image (rows, columns) or a stack of them, at least {LEAST_PIXELS} pixels wide and "
-            f"high, but the shape is {array.shape}."
-        )
-    mean = array.mean(0, dtype=np.float64) if array.ndim == 3 else array.astype(np.float64)
-    if not np.isfinite(mean).all():
-        raise InputError("The image holds NaN or infinite pixels; export it again.")
-    return mean
-
-
-def _background_level(mean: np.ndarray, low: float, high: float) -> float:
-    """The brightest value that still is background; below the least pixel where there is no even, dark border."""
-    border = np.concatenate([mean[:2].ravel(), mean[-2:].ravel(), mean[:, :2].ravel(), mean[:, -2:].ravel()])
-    level = (high - low) / 256
-    counts, edges = np.histogram(border, bins=64, range=(low, low + 16 * level))  # quarters of a grey level
-    commonest = edges[np.argmax(counts)]
-    even = border[np.abs(border - commonest) < 4 * level]
-    if len(even) < 0.1 * len(border):
-        return low - 1.0
-    # Video compression makes the background uneven; 0.5 % of the range is nothing to the eye.
-    spread = np.percentile(np.abs(even - np.median(even)), 90)
-    return float(np.median(even) + (spread + 0.005 * (high - low) if spread > 0 else 0.0))
+    fan = _as_fan(shape, visible, points, float(mm_per_pixel), frequency_mhz)
+    return fan if depth_mm is None else _of_depth(fan, shape, depth_mm)
 
 
 def _edge_points(visible: np.ndarray) -> np.ndarray:
@@ -182,7 +144,7 @@ def _side_line(points: np.ndarray, middle: np.ndarray, sign: int) -> tuple[np.nd
 
     RANSAC over pairs of edge points; a line counts the points on it and pays for every point outside of it.
     """
-    if len(points) < LEAST_PIXELS:
+    if len(points) < MIN_PIXELS:
         return None
     generator = np.random.default_rng(0)
     first, second = points[generator.integers(0, len(points), (2, 4000))]
@@ -221,8 +183,8 @@ def _fit_box(visible: np.ndarray, left: np.ndarray, right: np.ndarray) -> _Box:
     inner = visible[:, max(math.ceil(x[0]), 0) : math.floor(x[1]) + 1]
     inner = inner[:, inner.any(0)]
     first, last = inner.argmax(0), height - 1 - inner[::-1].argmax(0)
-    top = _commonest(first - 0.5, -1) if (first > 0).mean() > 0.1 else -0.5
-    bottom = _commonest(last + 0.5, 1) if (last < height - 1).mean() > 0.1 else height - 0.5
+    top = _most_frequent(first - 0.5, -1) if (first > 0).mean() > 0.1 else -0.5
+    bottom = _most_frequent(last + 0.5, 1) if (last < height - 1).mean() > 0.1 else height - 0.5
     return _Box(x[0], x[1], top, bottom)
 
 
@@ -251,21 +213,21 @@ def _radial_range(visible: np.ndarray, x: float, y: float, half: float) -> tuple
     column, row = np.rint(x + radii * np.sin(angles)), np.rint(y + radii * np.cos(angles))
     on_image = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     column, row = np.clip(column, 0, columns - 1).astype(int), np.clip(row, 0, rows - 1).astype(int)
-    lit = visible[row, column] & on_image
-    keep = lit.any(1)
+    seen = visible[row, column] & on_image
+    keep = seen.any(1)
     if not keep.any():
         raise InputError(NOT_FOUND + "between the lines that its sides would follow lies nothing.")
-    lit, on_image = lit[keep], on_image[keep]
-    first, last = lit.argmax(1), lit.shape[1] - 1 - lit[:, ::-1].argmax(1)
+    seen, on_image = seen[keep], on_image[keep]
+    first, last = seen.argmax(1), seen.shape[1] - 1 - seen[:, ::-1].argmax(1)
     enters, leaves = on_image.argmax(1), on_image.shape[1] - 1 - on_image[:, ::-1].argmax(1)
     starts, ends = first[(first > enters) | (enters == 0)], last[last < leaves]
-    near = _commonest(step * starts, -1) if len(starts) > 20 else step * first.min()
-    far = _commonest(step * ends, 1) if len(ends) > 20 else step * last.max()
+    near = _most_frequent(step * starts, -1) if len(starts) > 20 else step * first.min()
+    far = _most_frequent(step * ends, 1) if len(ends) > 20 else step * last.max()
     return near, far
 
 
-def _commonest(values: np.ndarray, outermost: int) -> float:
-    """The commonest of noisy values; of nearly as common ones the least (outermost -1) or greatest (1)."""
+def _most_frequent(values: np.ndarray, outermost: int) -> float:
+    """The mode of noisy values; of nearly as frequent ones the smallest (outermost -1) or largest (1)."""
     counts = (np.abs(values[:, None] - values[None]) <= INLIER_PX).sum(1)
     candidates = values[counts >= 0.5 * counts.max()]
     chosen = candidates.min() if outermost < 0 else candidates.max()
@@ -277,7 +239,7 @@ def _refine(sector: _Sector, points: np.ndarray) -> _Sector:
     distance = sector.distances(*points.T)
     nearest = np.abs(distance).argmin(0)
     used = np.abs(distance).min(0) < 2 * INLIER_PX
-    if used.sum() < LEAST_PIXELS:
+    if used.sum() < MIN_PIXELS:
         return sector
     (px, py), nearest = points[used].T, nearest[used]
     free = [True, True, (nearest == 2).sum() > 10, (nearest == 3).sum() > 10, True]
@@ -291,6 +253,44 @@ def _refine(sector: _Sector, points: np.ndarray) -> _Sector:
     fit = optimize.least_squares(residuals, start[free], x_scale=np.array([1, 1, 1, 1, 0.01])[free], loss="soft_l1")
     start[free] = fit.x
     return _Sector(*start)
+
+
+def _of_depth(fan: Fan, shape: _Sector | _Box, depth_mm: float) -> Fan:
+    """The fan with the depth that the user knows."""
+    probe = replace(fan.probe, depth_mm=depth_mm, focus_mm=depth_mm / 2)
+    bottom = (depth_mm - fan.pixel_to_probe[1, 3].item()) / fan.pixel_to_probe[1, 1].item()
+    known = replace(shape, far=bottom - shape.y) if isinstance(shape, _Sector) else replace(shape, bottom=bottom)
+    row, column = np.indices(fan.mask.shape)
+    return replace(fan, probe=probe, mask=torch.from_numpy(known.inside(column, row)), depth_certain=True)
+
+
+def _far_edge_shows(shape: _Sector | _Box, visible: np.ndarray) -> bool:
+    """Whether the fan ends at a sharp edge, with little below it in the image that could be its black far field.
+
+    Where the image's border cuts the fan off, it ends with the image.
+    """
+    across = np.linspace(-0.9, 0.9, FAR_RAYS)
+    if isinstance(shape, _Sector):
+        direction = np.stack([np.sin(across * shape.half), np.cos(across * shape.half)])
+        end = np.array([[shape.x], [shape.y]]) + shape.far * direction
+    else:
+        direction = np.stack([np.zeros(FAR_RAYS), np.ones(FAR_RAYS)])
+        middle, half = (shape.left + shape.right) / 2, (shape.right - shape.left) / 2
+        end = np.stack([middle + half * across, np.full(FAR_RAYS, shape.bottom)])
+    rows, columns = visible.shape
+
+    def seen(beyond: float) -> tuple[np.ndarray, np.ndarray]:
+        column, row = np.rint(end + beyond * direction).astype(int)
+        inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+        return inside, visible[row.clip(0, rows - 1), column.clip(0, columns - 1)] & inside
+
+    on_image, still = seen(2 * INLIER_PX)
+    if on_image.sum() < 0.2 * FAR_RAYS:
+        return True
+    sharp = seen(-2 * INLIER_PX)[1] & ~still
+    near = shape.y + shape.near if isinstance(shape, _Sector) else shape.top
+    below = rows - 1 - end[1].max()
+    return bool(sharp[on_image].mean() >= MIN_SHARP and below <= MAX_HIDDEN * (rows - 1 - near))
 
 
 def _as_fan(
@@ -318,7 +318,14 @@ def _as_fan(
 
     pixel_to_probe = torch.diag(torch.tensor([mm_per_pixel] * 3 + [1.0], dtype=torch.float64))
     pixel_to_probe[:2, 3] = torch.tensor([-x * mm_per_pixel, -y * mm_per_pixel])
-    return Fan(probe, pixel_to_probe, torch.from_numpy(inside), residual * mm_per_pixel, float(coverage))
+    return Fan(
+        probe,
+        pixel_to_probe,
+        torch.from_numpy(inside),
+        residual * mm_per_pixel,
+        float(coverage),
+        _far_edge_shows(shape, visible),
+    )
 
 
 def _as_probe(shape: _Sector | _Box, mm_per_pixel: float, frequency_mhz: float) -> tuple[Probe, float, float]:
@@ -341,12 +348,12 @@ def _as_probe(shape: _Sector | _Box, mm_per_pixel: float, frequency_mhz: float) 
 
 
 def _support(outline: np.ndarray, points: np.ndarray, size: tuple[int, int]) -> float:
-    """Share of the outline's length on the image that has edge points beside it; shadows leave gaps."""
+    """Fraction of the outline's length on the image with edge points beside it; shadows leave gaps."""
     closed = np.concatenate([outline, outline[:1]])
     length = np.concatenate([[0.0], np.hypot(*np.diff(closed, axis=0).T).cumsum()])
     x, y = (np.interp(np.arange(0.0, length[-1]), length, closed[:, axis]) for axis in (0, 1))
     on_image = (x > 1) & (x < size[1] - 2) & (y > 1) & (y < size[0] - 2)
-    if on_image.sum() < LEAST_PIXELS:
+    if on_image.sum() < MIN_PIXELS:
         return 0.0
     edge = np.zeros(size, bool)
     edge[points[:, 1].astype(int), points[:, 0].astype(int)] = True

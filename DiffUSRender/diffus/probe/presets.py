@@ -16,12 +16,20 @@ def preset_names() -> tuple[str, ...]:
 
 
 def probe_preset(name: str) -> Probe:
-    """The probe of that name; raises InputError, listing the names, where there is none."""
+    """The probe of that name.
+
+    Raises:
+        InputError: There is none; lists the names.
+    """
     return probe_from_dict(_preset(name)["probe"])
 
 
 def preset_source(name: str) -> str:
-    """Which transducer the preset resembles, and where its numbers come from; raises InputError as `probe_preset`."""
+    """Which transducer a preset resembles, and where its numbers come from.
+
+    Raises:
+        InputError: There is no such preset; lists the names.
+    """
     preset = _preset(name)
     return f"{preset['like']}: {preset['source']}"
 

@@ -22,9 +22,13 @@ def probe_to_dict(probe: Probe) -> dict[str, object]:
 
 
 def probe_from_dict(specification: object) -> Probe:
-    """The probe of a dictionary as `probe_to_dict` writes it; fields with a default may be left out.
+    """The probe of a dictionary.
 
-    Raises InputError for what is no dictionary, an unknown, misplaced or missing key, or a value out of range.
+    Args:
+        specification: As `probe_to_dict` writes it; fields with a default may be left out.
+
+    Raises:
+        InputError: No dictionary, an unknown, misplaced or missing key, or a value out of range.
     """
     if not isinstance(specification, dict):
         raise InputError("A probe specification must be a JSON object of names and numbers.")
@@ -51,7 +55,8 @@ def probe_from_dict(specification: object) -> Probe:
 def read_probe_json(path: str | Path) -> Probe:
     """The probe of a JSON file, also of one that `fit` wrote.
 
-    Raises InputError where the file is absent, is not JSON or holds no valid probe.
+    Raises:
+        InputError: The file is absent, is not JSON or holds no valid probe.
     """
     try:
         specification = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -65,7 +70,11 @@ def read_probe_json(path: str | Path) -> Probe:
 
 
 def write_probe_json(probe: Probe, path: str | Path) -> None:
-    """Writes the probe so that `read_probe_json` gives it back; raises InputError where the file cannot be written."""
+    """Writes the probe so that `read_probe_json` gives it back.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     text = json.dumps(probe_to_dict(probe), indent=2) + "\n"
     try:
         Path(path).write_text(text, encoding="utf-8")

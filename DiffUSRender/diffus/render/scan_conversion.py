@@ -1,12 +1,12 @@
-"""From the polar image to the slice in the probe plane."""
+"""From the polar image to the slice in the probe plane; the mapping itself is `sweep.probe_sweep`'s."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from ..sweep.probe_sweep import frame_grid, inside_fan, to_pixels
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -15,14 +15,10 @@ if TYPE_CHECKING:
 
 
 def scan_grid(probe: Probe) -> tuple[Float[Tensor, "rows columns 2"], Bool[Tensor, "rows columns"]]:
-    """Where each slice pixel lies in the polar image, as `grid_sample` wants it, and whether it is in the fan.
-
-    Returns (rows, columns, 2) float64 in [-1, 1] (sample, then ray) and (rows, columns) bool.
-    """
-    polar = probe.polar_coordinates(probe.slice_geometry().pixel_centres())
-    ray, sample = polar[..., 0], polar[..., 1]
-    inside = (ray >= 0) & (ray <= probe.rays - 1) & (sample >= 0) & (sample <= probe.samples - 1)
-    return torch.stack([2 * sample / (probe.samples - 1) - 1, 2 * ray / (probe.rays - 1) - 1], -1), inside
+    """Where each pixel of the probe's slice lies in its polar image, as `polar_grid`, and whether it is in the fan."""
+    geometry = probe.slice_geometry()
+    grid = frame_grid(probe, geometry.pixel_to_probe, geometry.rows, geometry.columns)
+    return grid, inside_fan(grid)
 
 
 def scan_convert(
@@ -31,5 +27,4 @@ def scan_convert(
     inside: Bool[Tensor, "rows columns"],
 ) -> Float[Tensor, "batch rows columns"]:
     """Bilinear slice (B, rows, columns) of polar images (B, rays, samples), zero outside the fan."""
-    where = grid.expand(polar.shape[0], *grid.shape)
-    return F.grid_sample(polar[:, None], where, padding_mode="border", align_corners=True)[:, 0] * inside
+    return to_pixels(polar, grid) * inside

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
@@ -16,17 +15,18 @@ from ..errors import InputError
 from ..geometry.pose import require_rigid
 from ..probe.fan import Fan, estimate_fan
 from ..probe.probe import pixel_centres
-from ..sweep.probe_sweep import beam_of, probe_of_sweep, rigid_poses
-from ..sweep.sweep import TrackedSweep, choose_frames, sweep_from_volume
+from ..sweep.from_volume import sweep_from_volume
+from ..sweep.probe_sweep import beam_of, frame_grid, probe_of_sweep, rigid_poses, to_pixels
+from ..sweep.sweep import TrackedSweep, choose_frames
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
     from ..probe import Probe
 
-LEAST_AGREEMENT = 0.7  # of a slice's lit pixels and the fan found in it: intersection over union
+MIN_AGREEMENT = 0.7  # of a slice's bright pixels and the fan found in it: intersection over union
 SEARCH_PIXELS = 96  # how large a slice is while its fan's direction is sought
-LEAST_OPENING_DEG = 15.0  # of a sector; a wobbly rectangle may look like a narrower one
+MIN_OPENING_DEG = 15.0  # of a sector; a wobbly rectangle may look like a narrower one
 TURNS_DEG = (15.0, 5.0, 2.0)  # steps of that search; the first goes all the way round
 
 
@@ -47,23 +47,14 @@ class FanFrames:
     def __len__(self) -> int:
         return self.frames.shape[0]
 
-    def pixels_in_plane(self) -> Float[Tensor, "rows columns 2"]:
-        """Probe-plane (x, y) mm of every pixel centre, (rows, columns, 2), float64."""
-        return pixel_centres(*self.frames.shape[1:], self.pixel_to_probe)
-
     def pixels_ras(self, index: int) -> Float[Tensor, "rows columns 3"]:
         """RAS mm of every pixel centre of one frame, (rows, columns, 3), float64."""
         pose = self.probe_to_ras[index]
-        return self.pixels_in_plane() @ pose[:3, :2].T + pose[:3, 3]
+        return pixel_centres(*self.frames.shape[1:], self.pixel_to_probe) @ pose[:3, :2].T + pose[:3, 3]
 
     def from_polar(self, polar: Float[Tensor, "rays samples"]) -> Float[Tensor, "rows columns"]:
-        """A polar image (rays, samples) of the probe on the pixels of the frames, (rows, columns), zero off the fan."""
-        place = self.probe.polar_coordinates(self.pixels_in_plane())
-        last = place.new_tensor([self.probe.rays - 1, self.probe.samples - 1])
-        inside = ((place >= -0.5) & (place <= last + 0.5)).all(-1)
-        grid = (2 * place / last - 1).flip(-1).to(polar)
-        image = F.grid_sample(polar[None, None], grid[None], padding_mode="border", align_corners=True)
-        return image[0, 0] * inside
+        """A polar image of the probe on the pixels of the frames; off the fan its rim repeats."""
+        return to_pixels(polar[None], frame_grid(self.probe, self.pixel_to_probe, *self.frames.shape[1:]))[0]
 
 
 def frames_of_sweep(
@@ -74,10 +65,17 @@ def frames_of_sweep(
     probe: Probe | None = None,
     frequency_mhz: float = 5.0,
 ) -> FanFrames:
-    """At most `count` frames of a tracked sweep in the world of the MRI, spread over its poses.
+    """Frames of a tracked sweep in the world of the MRI, with the fan that all frames show together.
 
-    mri_to_reference: (4, 4) rigid, MRI RAS to the sweep's reference. The fan is found in all frames together; `probe`
-    replaces what it says of frequency, focus, rays and samples. Raises InputError where no fan can be seen.
+    Args:
+        sweep: The frames.
+        mri_to_reference: (4, 4) rigid, MRI RAS to the sweep's reference.
+        count: How many frames at most, spread over the poses.
+        probe: Replaces what the fan does not show: frequency, focus, rays and samples.
+        frequency_mhz: Of the probe where `probe` is not given.
+
+    Raises:
+        InputError: No fan can be seen, or the matrix is not rigid.
     """
     found, pixel_to_probe = probe_of_sweep(sweep, frequency_mhz=frequency_mhz)
     if probe is not None:
@@ -97,12 +95,23 @@ def frames_of_volume(
     probe: Probe | None = None,
     frequency_mhz: float = 5.0,
 ) -> list[FanFrames]:
-    """Slices of a reconstructed 3-D ultrasound (K, J, I), zero where no beam was, each with the fan found in it.
+    """Slices of a reconstructed 3-D ultrasound, each with the fan found in it.
 
     Which axis the probe swept along and where it pointed are searched for: of the directions whose fan agrees with the
-    lit pixels of the largest slice, the one that opens widest. Every slice is then turned until its fan points down.
-    One `FanFrames` of one frame for every slice that shows a fan. Raises InputError where none does; a linear array's
-    rectangle does not tell where the probe was.
+    bright pixels of the largest slice, the one that opens widest. Every slice is then turned until its fan points down.
+
+    Args:
+        volume: (K, J, I), zero where no beam was.
+        ijk_to_ras: (4, 4).
+        slices: How many at most.
+        probe: As in `frames_of_sweep`.
+        frequency_mhz: As in `frames_of_sweep`.
+
+    Returns:
+        `FanFrames` of one frame for every slice that shows a fan.
+
+    Raises:
+        InputError: None does; a linear array's rectangle does not tell where the probe was.
     """
     if np.ndim(volume) == 3 and min(np.shape(volume)) < 32:
         raise InputError(f"The 3-D ultrasound is {np.shape(volume)} voxels; a fan needs at least 32 along every axis.")
@@ -128,12 +137,12 @@ def frames_of_volume(
 
 def _direction(sweep: TrackedSweep) -> tuple[float, float] | None:
     """Opening angle of the fan in the largest slice, and the turn that lets it point down, both in degrees."""
-    lit = (sweep.frames > 0).numpy()
-    largest = lit[lit.sum((1, 2)).argmax()]
+    bright = (sweep.frames > 0).numpy()
+    largest = bright[bright.sum((1, 2)).argmax()]
     step = max(1, min(largest.shape) // SEARCH_PIXELS)
     small = largest[::step, ::step]
     pixel = sweep.image_to_reference[0, :3, 0].norm().item() * step
-    turn, reach, best, angle = 0.0, 180.0, LEAST_AGREEMENT, None
+    turn, reach, best, angle = 0.0, 180.0, MIN_AGREEMENT, None
     for degrees in TURNS_DEG:
         for tried in np.arange(turn - reach, turn + reach, degrees):
             fan, agreement = _fan(_turn(small, tried)[0], pixel)
@@ -143,16 +152,16 @@ def _direction(sweep: TrackedSweep) -> tuple[float, float] | None:
     return None if angle is None else (angle, turn)
 
 
-def _fan(lit: np.ndarray, mm_per_pixel: float, frequency_mhz: float = 5.0) -> tuple[Fan | None, float]:
-    """The sector in a slice, lit where above 0.5, and the intersection over union of both; (None, 0) without one."""
-    lit = lit > 0.5
+def _fan(bright: np.ndarray, mm_per_pixel: float, frequency_mhz: float = 5.0) -> tuple[Fan | None, float]:
+    """The sector in a slice, bright above 0.5, and the intersection over union of both; (None, 0) without one."""
+    bright = bright > 0.5
     try:
-        fan = estimate_fan(lit.astype(np.float32), mm_per_pixel, frequency_mhz=frequency_mhz)
+        fan = estimate_fan(bright.astype(np.float32), mm_per_pixel, frequency_mhz=frequency_mhz)
     except InputError:
         return None, 0.0
-    if getattr(fan.probe, "fov_deg", 0.0) < LEAST_OPENING_DEG:
+    if getattr(fan.probe, "fov_deg", 0.0) < MIN_OPENING_DEG:
         return None, 0.0
-    inside, filled = fan.mask.numpy(), ndimage.binary_fill_holes(lit)
+    inside, filled = fan.mask.numpy(), ndimage.binary_fill_holes(bright)
     return fan, float((inside & filled).sum() / (inside | filled).sum())
 
 
@@ -172,10 +181,10 @@ def _turn(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
 def _turned_view(sweep: TrackedSweep, index: int, degrees: float, frequency_mhz: float) -> FanFrames | None:
     """One slice turned so that its fan points down, or None where no fan shows in it."""
     frame = sweep.frames[index].numpy()
-    lit, turned_to_image = _turn(frame > 0, degrees)
+    bright, turned_to_image = _turn(frame > 0, degrees)
     image_to_reference = sweep.image_to_reference[index : index + 1] @ torch.from_numpy(turned_to_image)
-    fan, agreement = _fan(lit, image_to_reference[0, :3, 0].norm().item(), frequency_mhz)
-    if fan is None or agreement < LEAST_AGREEMENT:
+    fan, agreement = _fan(bright, image_to_reference[0, :3, 0].norm().item(), frequency_mhz)
+    if fan is None or agreement < MIN_AGREEMENT:
         return None
     image = torch.from_numpy(_turn(frame, degrees)[0]).clamp(0, 1)[None]
     turned = replace(sweep.subset([index]), frames=image, mask=fan.mask[None], image_to_reference=image_to_reference)

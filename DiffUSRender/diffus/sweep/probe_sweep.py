@@ -1,4 +1,4 @@
-"""A tracked sweep in the geometry of its probe: polar images and rigid poses, as the renderer makes them."""
+"""A sweep in the geometry of its probe: where pixels lie in polar images and back, and the probe's rigid poses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..geometry.pose import place_samples
+from ..geometry.pose import image_pose, place_samples
 from ..probe.fan import estimate_fan
 from ..probe.probe import pixel_centres
 
@@ -19,12 +19,54 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
     from ..probe import Probe
+    from ..probe.fan import Fan
     from .sweep import TrackedSweep
 
 SQUARE = 0.02  # how far rows and columns may differ in size for a fan to be estimated
 SAME_PIXEL = 1e-3  # relative
+RIM = 1e-9  # of the grid: rounding of what lies on the fan's outline
 BEAM = ("frequency_mhz", "focus_mm", "f_number", "transmit_f_number", "cycles", "elevation_layers", "elevation_mm")
 SAMPLING = ("rays", "samples", "rays_per_line")
+
+
+# --- polar <-> pixels
+
+
+def polar_grid(probe: Probe, xy: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points 2"]:
+    """Where points of the probe's plane, (..., 2) mm, lie in its polar image: (sample, ray), -1 to 1 in the fan.
+
+    As `grid_sample` with aligned corners wants it, for polar images of (rays, samples).
+    """
+    last = xy.new_tensor([probe.rays - 1, probe.samples - 1])
+    return (2 * probe.polar_coordinates(xy) / last - 1).flip(-1)
+
+
+def frame_grid(
+    probe: Probe, pixel_to_probe: Float[Tensor, "4 4"], rows: int, columns: int
+) -> Float[Tensor, "rows columns 2"]:
+    """`polar_grid` of the pixel centres of a frame, float64."""
+    return polar_grid(probe, pixel_centres(rows, columns, pixel_to_probe))
+
+
+def inside_fan(grid: Float[Tensor, "*points 2"]) -> Bool[Tensor, "*points"]:
+    """Which points of a `polar_grid` lie between the probe's first and last ray, face and depth."""
+    return (grid.abs() <= 1 + RIM).all(-1)
+
+
+def in_fan(probe: Probe, pixel_to_probe: Float[Tensor, "4 4"], rows: int, columns: int) -> Bool[Tensor, "rows columns"]:
+    """Which pixels of a frame lie in the probe's fan."""
+    return inside_fan(frame_grid(probe, pixel_to_probe, rows, columns))
+
+
+def to_pixels(
+    polar: Float[Tensor, "batch rays samples"], grid: Float[Tensor, "rows columns 2"]
+) -> Float[Tensor, "batch rows columns"]:
+    """Polar images on the points of a `polar_grid`, bilinear; outside of the fan its rim repeats."""
+    where = grid.to(polar).expand(polar.shape[0], *grid.shape)
+    return F.grid_sample(polar[:, None], where, padding_mode="border", align_corners=True)[:, 0]
+
+
+# --- frames along the rays
 
 
 @dataclass(frozen=True)
@@ -51,32 +93,7 @@ class PolarSweep:
 
     def in_frame(self, polar: Float[Tensor, "n rays samples"], rows: int, columns: int) -> Tensor:
         """Polar images (n, rays, samples) on the pixels of the frames, (n, rows, columns); the fan's rim repeats."""
-        grid = frame_grid(self.probe, self.pixel_to_probe, rows, columns).to(polar)
-        where = grid.expand(polar.shape[0], *grid.shape)
-        return F.grid_sample(polar[:, None], where, padding_mode="border", align_corners=True)[:, 0]
-
-
-def probe_of_sweep(sweep: TrackedSweep, *, frequency_mhz: float = 5.0) -> tuple[Probe, Float[Tensor, "4 4"]]:
-    """The probe whose fan the frames show, and pixel_to_probe (4, 4) float64; raises InputError where none shows."""
-    size = sweep.image_to_reference[0, :3, :2].norm(dim=0)
-    if (size[0] - size[1]).abs() > SQUARE * size.mean():
-        raise InputError("The sweep's pixels are not square; resample its frames before a fan is looked for.")
-    step = max(1, len(sweep) // 32)
-    fan = estimate_fan((sweep.frames[::step] * 255).numpy(), size.mean().item(), frequency_mhz=frequency_mhz)
-    return fan.probe, fan.pixel_to_probe
-
-
-def shows_slices_of(sweep: TrackedSweep, probe: Probe) -> bool:
-    """Whether the frames have the very size and pixels of the probe's slice: those that were rendered with it."""
-    geometry = probe.slice_geometry()
-    size = sweep.image_to_reference[0, :3, :2].norm(dim=0)
-    same = tuple(sweep.frames.shape[1:]) == (geometry.rows, geometry.columns)
-    return same and bool(((size / geometry.mm_per_pixel - 1).abs() < SAME_PIXEL).all())
-
-
-def beam_of(probe: Probe, *, sampling: bool = False) -> dict[str, object]:
-    """What a fan in pixels does not tell, by name: frequency, beam and elevation; also rays and samples if asked."""
-    return {name: getattr(probe, name) for name in (*BEAM, *(SAMPLING if sampling else ()))}
+        return to_pixels(polar, frame_grid(self.probe, self.pixel_to_probe, rows, columns))
 
 
 def polar_sweep(
@@ -88,15 +105,23 @@ def polar_sweep(
     samples: int = 192,
     smoothing_mm: float = 0.0,
 ) -> PolarSweep:
-    """The frames sampled along `rays` x `samples` of the probe, smoothed before by a Gaussian of `smoothing_mm`.
+    """Samples the frames along the rays of a probe.
 
     Smoothing works on the displayed brightness, the logarithm of the envelope, within the sweep's mask.
+
+    Args:
+        sweep: The frames.
+        probe: Whose rays; its own counts of rays and samples give way to `rays` and `samples`.
+        pixel_to_probe: (4, 4), pixel centre (column, row, 0, 1) to probe mm.
+        rays: Of the polar images.
+        samples: Along each ray.
+        smoothing_mm: Standard deviation of a Gaussian that the frames are convolved with before, mm.
     """
     probe = replace(probe, rays=rays, samples=samples)
     mask = sweep.mask.to(sweep.frames)
     frames = sweep.frames * mask
     if smoothing_mm > 0:
-        sigma = smoothing_mm / sweep.image_to_reference[0, :3, 0].norm().item()
+        sigma = smoothing_mm / sweep.pixel_mm[0].item()
         weight = smooth(mask, sigma).clamp(min=1e-3)
         frames = torch.cat([smooth(frame[None], sigma) for frame in frames]) / weight
     points = probe.sample_points()[0][0, ..., :2]
@@ -113,22 +138,50 @@ def polar_sweep(
     return PolarSweep(probe, sampled(frames), inside, rigid_poses(sweep, pixel_to_probe), pixel_to_probe)
 
 
+# --- the probe of a sweep
+
+
+def fan_of_sweep(sweep: TrackedSweep, *, frequency_mhz: float = 5.0, depth_mm: float | None = None) -> Fan:
+    """The fan that the frames show together.
+
+    Args:
+        sweep: Frames of one fan.
+        frequency_mhz: Of the probe; it cannot be seen.
+        depth_mm: Of the fan from the probe's face, where it is known; else what the frames show.
+
+    Raises:
+        InputError: The pixels are not square, or no fan shows.
+    """
+    size = sweep.pixel_mm
+    if (size[0] - size[1]).abs() > SQUARE * size.mean():
+        raise InputError("The sweep's pixels are not square; resample its frames before a fan is looked for.")
+    mean = sweep.frames.mean(0, dtype=torch.float64)
+    return estimate_fan(255 * mean, size.mean().item(), frequency_mhz=frequency_mhz, depth_mm=depth_mm)
+
+
+def probe_of_sweep(
+    sweep: TrackedSweep, *, frequency_mhz: float = 5.0, depth_mm: float | None = None
+) -> tuple[Probe, Float[Tensor, "4 4"]]:
+    """The probe and pixel_to_probe (4, 4) float64 of `fan_of_sweep`; raises InputError where no fan shows."""
+    fan = fan_of_sweep(sweep, frequency_mhz=frequency_mhz, depth_mm=depth_mm)
+    return fan.probe, fan.pixel_to_probe
+
+
+def shows_slices_of(sweep: TrackedSweep, probe: Probe) -> bool:
+    """Whether the frames have the very size and pixels of the probe's slice: those that were rendered with it."""
+    geometry = probe.slice_geometry()
+    same = tuple(sweep.frames.shape[1:]) == (geometry.rows, geometry.columns)
+    return same and bool(((sweep.pixel_mm / geometry.mm_per_pixel - 1).abs() < SAME_PIXEL).all())
+
+
+def beam_of(probe: Probe, *, sampling: bool = False) -> dict[str, object]:
+    """What a fan in pixels does not tell, by name: frequency, beam and elevation; also rays and samples if asked."""
+    return {name: getattr(probe, name) for name in (*BEAM, *(SAMPLING if sampling else ()))}
+
+
 def rigid_poses(sweep: TrackedSweep, pixel_to_probe: Float[Tensor, "4 4"]) -> Float[Tensor, "k 4 4"]:
-    """probe_to_reference (K, 4, 4) float64 of the frames: their axes without the size of a pixel."""
-    image = sweep.image_to_reference
-    x = F.normalize(image[:, :3, 0], dim=1)
-    y = image[:, :3, 1] - (image[:, :3, 1] * x).sum(1, keepdim=True) * x
-    y = F.normalize(y, dim=1)
-    probe_in_pixels = torch.linalg.inv(pixel_to_probe)[:, 3]
-    poses = torch.eye(4, dtype=torch.float64).repeat(len(sweep), 1, 1)
-    poses[:, :3, :3] = torch.stack([x, y, torch.linalg.cross(x, y)], -1)
-    poses[:, :3, 3] = image[:, :3, :2] @ probe_in_pixels[:2] + image[:, :3, 3]
-    return poses
-
-
-def in_fan(probe: Probe, pixel_to_probe: Float[Tensor, "4 4"], rows: int, columns: int) -> Bool[Tensor, "rows columns"]:
-    """Which pixels of a frame, (rows, columns) bool, lie between the probe's first and last ray, face and depth."""
-    return (frame_grid(probe, pixel_to_probe, rows, columns).abs() <= 1).all(-1)
+    """probe_to_reference (K, 4, 4) float64 of the frames, rigid: `image_pose` with the probe's face as origin."""
+    return image_pose(sweep.image_to_reference, pixel_to_probe)[0]
 
 
 def smooth(images: Float[Tensor, "n h w"], sigma: float | tuple[float, float]) -> Float[Tensor, "n h w"]:
@@ -144,10 +197,3 @@ def smooth(images: Float[Tensor, "n h w"], sigma: float | tuple[float, float]) -
         kernel = (kernel / kernel.sum()).view(1, 1, *((-1, 1) if axis == 0 else (1, -1)))
         blurred = F.conv2d(blurred, kernel, padding=(reach, 0) if axis == 0 else (0, reach))
     return blurred[:, 0]
-
-
-def frame_grid(probe: Probe, pixel_to_probe: Tensor, rows: int, columns: int) -> Float[Tensor, "rows columns 2"]:
-    """Where the pixels of a frame lie in a polar image, (rows, columns, 2) float64, as `grid_sample` wants it."""
-    polar = probe.polar_coordinates(pixel_centres(rows, columns, pixel_to_probe))
-    scale = polar.new_tensor([2 / (probe.rays - 1), 2 / (probe.samples - 1)])
-    return (polar * scale - 1).flip(-1)

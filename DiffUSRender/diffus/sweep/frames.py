@@ -1,0 +1,90 @@
+"""What raw frames become in every tracked sweep: one grey scale, rising times, a fan of a possible size.
+
+File, scene and 3-D ultrasound go through `TrackedSweep.from_arrays`, which calls these. numpy only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float32, Real
+
+FAN_MM = (5.0, 400.0)  # width and depth of a fan; what lies beyond has a wrong pixel size
+STRAY_FRACTION = 1e-4  # of the pixels that are not black; the brightest of them do not set the grey scale
+
+
+def grey_scale(
+    pixels: Real[np.ndarray, "k rows columns"] | Bool[np.ndarray, "k rows columns"],
+) -> Float32[np.ndarray, "k rows columns"]:
+    """Grey values as brightness in [0, 1], by one scale for all frames of a sweep.
+
+    8-bit values are divided by 255. Of other types the darkest value, if below 0, becomes 0, and the brightest becomes
+    1, which stands at least 255 (whole numbers) or 1 (floating point) above it; so 8-bit values in a wider type come
+    out as in their own, and 12 bit that overshoot to 4096 hardly change. One stray in 10 000 is cut off at 1.
+
+    Args:
+        pixels: Frames of any real type, finite.
+
+    Returns:
+        The frames, float32 in [0, 1].
+    """
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / 255
+    if pixels.dtype.kind == "b":
+        return pixels.astype(np.float32)
+    low = min(float(pixels.min()), 0.0)
+    high = max(_brightest(pixels, low), low + (1.0 if pixels.dtype.kind == "f" else 255.0))
+    if (low, high) == (0.0, 1.0):
+        return pixels.astype(np.float32).clip(0.0, 1.0)
+    return ((pixels - low) / (high - low)).clip(0.0, 1.0).astype(np.float32)
+
+
+def _brightest(pixels: np.ndarray, low: float) -> float:
+    """The brightest value, strays left out."""
+    values = pixels[pixels > low]
+    if values.size == 0:
+        return low
+    last = int(np.ceil((values.size - 1) * (1 - STRAY_FRACTION)))
+    return float(np.partition(values, last)[last])
+
+
+def rising_times(times: Float[np.ndarray, " k"], min_step_s: float) -> tuple[Float[np.ndarray, " k"] | None, str]:
+    """Times that rise by at least a step: only those that do not are moved, to one step after the frame before.
+
+    Args:
+        times: (K,) s, in the frames' order.
+        min_step_s: What the times must differ by; 3D Slicer takes two items of a sequence nearer than 0.001 for one.
+
+    Returns:
+        The times, (K,) s, or None where they say nothing: one is not finite, or from first to last they do not rise by
+        that many steps, or the last would move by as much, as after a clock that was set back. And a sentence that says
+        what was changed, empty where nothing was.
+    """
+    if not np.isfinite(times).all():
+        return None, "Frames have no time: the frames' numbers stand for them."
+    rising = np.array(times, dtype=np.float64)
+    for number in range(1, len(rising)):
+        rising[number] = max(rising[number], rising[number - 1] + min_step_s)
+    changed = int((rising - times > 1e-3 * min_step_s).sum())
+    span_s = 0.999 * (len(times) - 1) * min_step_s
+    if len(times) > 1 and (times[-1] - times[0] < span_s or rising[-1] - times[-1] > span_s):
+        return None, "The frames' times do not rise: the frames' numbers stand for them."
+    return rising, f"The times of {changed} of {len(times)} frames did not rise and were moved." if changed else ""
+
+
+def require_fan_size(fan: Bool[np.ndarray, "rows columns"], image_to_reference: Float[np.ndarray, "k 4 4"]) -> None:
+    """Raises InputError unless a fan is as wide and as deep as an ultrasound image, in mm, in every frame."""
+    pixels = [np.ptp(np.flatnonzero(fan.any(axis))) + 1 for axis in (0, 1)]
+    sizes = np.linalg.norm(image_to_reference[:, :3, :2], axis=1) * pixels
+    wrong = np.flatnonzero(((sizes < FAN_MM[0]) | (sizes > FAN_MM[1])).any(1))
+    if len(wrong):
+        width, depth = sizes[wrong[0]]
+        raise InputError(
+            f"The ultrasound fan would be {width:.4g} mm wide and {depth:.4g} mm deep where {FAN_MM[0]:g} and "
+            f"{FAN_MM[1]:g} mm are the limits: check the pixel size in the image calibration."
+        )
