@@ -12,12 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import headless
 import numpy as np
+import slicer.util
 from DiffUSLib.errors import RenderError
 from DiffUSLib.render import match as appearance
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.match import readSweep
 from DiffUSLib.render.parameters import ProbePreset, readParameters
 from DiffUSLib.run import RunState
+from DiffUSLib.scene.sequences import sequenceOf
 from DiffUSLib.scene.transforms import ijkToRas, toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, rotation, sliceArray
 from headless.match_fixtures import PROBE, SCANNER, addRecording, poseOf
@@ -118,6 +120,21 @@ class AppearanceTest(unittest.TestCase):
             wanted = poseOf(number) @ ijkToRas(image)
             self.assertTrue(np.allclose(place[:3, [0, 1, 3]], wanted[:3, [0, 1, 3]], atol=1e-6))
             self.assertGreater(np.linalg.det(place[:3, :3]), 0)
+
+    def testFramesOfOtherThanEightBitHaveOneScale(self):
+        """The same tissue is as bright in every frame, however bright the brightest pixel of a frame is."""
+        image = addRecording(self.head, 3)
+        images, _browser = sequenceOf(image)
+        for number, scale in enumerate((1, 4, 1)):
+            node = images.GetNthDataNode(number)
+            pixels = 3 * sliceArray(node).astype(np.int16)
+            pixels[0, -20:-10, 40:50] = 200  # tissue
+            pixels[0, 40:44, 40:44] = 900 * scale
+            slicer.util.updateVolumeFromArray(node, pixels)
+        sweep, _fan = self.readSweep(image)
+        tissue = sweep.frames[:, -15, 45].numpy()
+        self.assertGreater(tissue[0], 0)
+        np.testing.assert_array_equal(tissue, tissue[0])
 
     def testRowsFromTheBottomUpAreTurned(self):
         image = addRecording(self.head)

@@ -57,10 +57,27 @@ class RegisterLoadTest(unittest.TestCase):
         images = browser.GetMasterSequenceNode()
         found = [float(images.GetNthIndexValue(k)) for k in range(4)]
         np.testing.assert_allclose(found, [3.0, 3.002, 3.004, 13.0], atol=1e-9)
+        self.assertIn("The times of 2 of 4 frames did not rise and were moved.", browser.GetDescription())
+        np.testing.assert_allclose(trackedSweep(readUltrasound(registerParameters(None, browser))).timestamps, found)
         volume = browser.GetProxyNode(images)
         for k in range(4):
             browser.SetSelectedItemNumber(k)
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume)[0], frameArray(k))
+
+    def testPixelsKeepTheTypeOfTheFile(self):
+        image = sitk.ReadImage(str(self.path))
+        frames = np.stack([257 * frameArray(k).astype(np.uint16) + 3 for k in range(4)])
+        wide = sitk.GetImageFromArray(frames)
+        for key in image.GetMetaDataKeys():
+            if key.startswith(("Seq_", "Ultrasound")):
+                wide.SetMetaData(key, image.GetMetaData(key))
+        sitk.WriteImage(wide, str(self.path))
+        browser = loadSweep(self.path)
+        images = browser.GetMasterSequenceNode()
+        for k in range(4):
+            found = slicer.util.arrayFromVolume(images.GetNthDataNode(k))[0]
+            self.assertEqual(found.dtype, np.uint16)
+            np.testing.assert_array_equal(found, frames[k])
 
     def testWhatIsLoadedCanBeRegistered(self):
         ultrasound = readUltrasound(registerParameters(None, loadSweep(self.path)))
