@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,18 +16,25 @@ from diffus.settings import PROBE, SHAPES, ArraySettings, declared
 from .declared import engineValues, sceneValues
 from .errors import RenderError
 from .i18n import _
+from .kinds import Device
 from .render.parameters import IMAGE, ImageSettings, ProbeSettings, ProbeType, RenderParameters
 from .scene.transforms import isRigid, mapPoints
+from .torch_support import torchDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from diffus.io.sweeps import SweepFile
     from diffus.medium import AcousticMedium
     from diffus.probe import Probe
     from diffus.render.renderer import UltrasoundRenderer
+    from diffus.sweep.sweep import TrackedSweep
     from pydicom import Dataset
     from torch import Tensor
+
+    from .register.parameters import RegisterParameters
+    from .register.session import Session
+    from .scene.tracked import TrackedImages
 
 _OUT_OF_MEMORY = re.compile(r"out\s+of\s+memory")
 
@@ -209,10 +217,11 @@ def likeness(a: np.ndarray, b: np.ndarray, mask: np.ndarray, structural: bool = 
         return float(ncc(first, second, inside)), float(ssim(first, second, inside)) if structural else None
 
 
-def simulatedFrames(renderer: UltrasoundRenderer, pixels: np.ndarray, probeToWorld: np.ndarray, seconds: np.ndarray):
-    """The engine's frames for export: pixels (K, rows, columns) uint8, poses (K, 4, 4) mm, times (K,) s."""
+def simulatedFrames(renderer: UltrasoundRenderer, pixels: np.ndarray, probeToWorld: np.ndarray, times):
+    """The engine's frames for export: pixels (K, rows, columns) uint8, poses (K, 4, 4) mm, times (K,) s or None."""
     from diffus.export import SimulatedFrames
 
+    seconds = np.arange(len(pixels), dtype=np.float64) if times is None else np.asarray(times, dtype=np.float64)
     with engineErrors():
         return SimulatedFrames(pixels, probeToWorld, seconds, renderer.probe, renderer.settings)
 
@@ -233,43 +242,193 @@ def exportFrames(frames, path: Path, source: Dataset | None, includePatient: boo
         yield from export(frames, path, DicomOptions(source, includePatient))
 
 
-@dataclass(frozen=True)
-class SeenSweep:
-    """Real frames and where they lie.
+def appearanceFit(
+    medium: AcousticMedium,
+    sweep: TrackedSweep,
+    probe: ProbeSettings,
+    imageToProbe: np.ndarray,
+    image: ImageSettings,
+    frames: int,
+    steps: int,
+):
+    """The engine's fit of display and beam to some of the frames; it has its result when it was iterated over.
 
-    pixels (K, rows, columns) 0 to 1; imageToVolume (K, 4, 4), (column, row, 0, 1) to the volume's RAS mm; the probe
-    with the fan that they show; imageToProbe (4, 4). Columns and rows run as the probe's x and y do.
+    Args:
+        sweep: in the medium's RAS, columns and rows along the probe's x and y.
+        imageToProbe: (column, row, 0, 1) to probe mm, (4, 4).
     """
-
-    pixels: np.ndarray
-    imageToVolume: np.ndarray
-    probe: ProbeSettings
-    imageToProbe: np.ndarray
-
-
-def appearanceFit(medium: AcousticMedium, sweep: SeenSweep, image: ImageSettings, frames: int, steps: int):
-    """The engine's fit of display and beam to some of the frames; it has its result when it was iterated over."""
     import torch
     from diffus.fit import AppearanceFit, fixed_medium
     from diffus.render.settings import RenderSettings
-    from diffus.sweep.sweep import TrackedSweep
 
-    row, column = np.indices(sweep.pixels.shape[1:])
-    points = np.stack([column, row], -1) @ sweep.imageToProbe[:2, :2].T + sweep.imageToProbe[:2, 3]
-    mask = fanGrid(sweep.probe, points).inside
     with engineErrors():
         return AppearanceFit(
             fixed_medium(medium),
-            TrackedSweep.from_arrays(sweep.pixels, sweep.imageToVolume, mask=mask),
+            sweep,
             torch.eye(4),
-            probe=buildProbe(sweep.probe),
-            pixel_to_probe=torch.as_tensor(sweep.imageToProbe),
+            probe=buildProbe(probe),
+            pixel_to_probe=torch.as_tensor(imageToProbe),
             settings=RenderSettings(**engineValues(image, IMAGE)),
             seed=image.seed,
             frames=frames,
             steps=steps,
-            held_out=len(sweep.pixels) >= 4,
+            held_out=len(sweep) >= 4,
         )
+
+
+# --- tracked images
+
+
+def trackedSweep(images: TrackedImages, mask: np.ndarray | None = None) -> TrackedSweep:
+    """The engine's sweep of what the scene holds.
+
+    Args:
+        images: frames, or a 3-D volume, which is cut into frames.
+        mask: where the frames show ultrasound, (rows, columns); found in their pixels where it is not given.
+
+    Raises:
+        RenderError: for poses or pixels that cannot be used.
+    """
+    from diffus.io.sweeps import SweepReport
+    from diffus.sweep.from_volume import sweep_from_volume
+    from diffus.sweep.sweep import TrackedSweep
+
+    with engineErrors():
+        if images.isVolume:
+            sweep = sweep_from_volume(images.pixels, images.imageToReference[0])
+            return replace(sweep, report=replace(sweep.report, notes=(*sweep.report.notes, *images.notes)))
+        report = SweepReport(len(images.pixels) + images.skipped, images.skipped, notes=images.notes)
+        return TrackedSweep.from_arrays(
+            images.pixels, images.imageToReference, mask=mask, timestamps=images.times, report=report
+        )
+
+
+def probePose(sweep: TrackedSweep, imageToProbe: np.ndarray) -> np.ndarray:
+    """The rigid pose (4, 4) to the reference, mm, of the probe that made the first frame."""
+    import torch
+    from diffus.geometry.pose import image_pose
+
+    # In the probe's axes: the rows of an image may run towards the probe.
+    placed = sweep.image_to_reference[0].numpy() @ np.linalg.inv(imageToProbe)
+    return image_pose(torch.as_tensor(placed))[0].numpy()
+
+
+def readSweepFile(path: str, imageToProbe: np.ndarray | None = None) -> SweepFile:
+    """The valid frames of a tracked sequence file, checked, with pixels of the file's own type.
+
+    Args:
+        imageToProbe: the image calibration, (4, 4), where the file has none.
+
+    Raises:
+        RenderError: where the file cannot be read, or is no tracked sweep.
+    """
+    from diffus.io.sweeps import read_sweep_file
+    from diffus.sweep.sweep import TrackedSweep
+
+    with engineErrors():
+        file = read_sweep_file(path, imageToProbe)
+        TrackedSweep.from_arrays(file.pixels, file.image_to_reference, timestamps=file.timestamps)
+    return file
+
+
+def risingTimes(times: Sequence[float], minStepS: float) -> tuple[np.ndarray, str]:
+    """The engine's rule for times, (K,) s, that must rise by a step: as they are to be stored, and what was changed."""
+    from diffus.sweep.frames import rising_times
+
+    rising, note = rising_times(np.asarray(times, dtype=np.float64), minStepS)
+    return (np.arange(len(times), dtype=np.float64) if rising is None else rising), note
+
+
+# --- registration
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out: mri_to_reference (4, 4), the verdict with its reasons, and everything else as plain values."""
+
+    mriToReference: np.ndarray
+    verdict: str
+    reasons: tuple[str, ...]
+    report: dict
+
+
+# Gives an iterable of states (stage, progress, similarity, mri_to_reference) that has a `result` at its end.
+BuildRegistration = Callable[["Session", "RegisterParameters"], Iterable]
+
+
+def buildRegistration(session: Session, parameters: RegisterParameters) -> Iterable:
+    """The engine's registration of an open session, ready to be stepped."""
+    from diffus.register.registration import RigidRegistration, Settings
+
+    device = torchDevice(parameters.device)
+    if parameters.device is Device.MPS:
+        raise RenderError(
+            _("An Apple GPU has no double precision, which the registration needs: choose CPU as the device.")
+        )
+    settings = replace(Settings(), translation_mm=parameters.translationMm, rotation_deg=parameters.rotationDeg)
+    with engineErrors():
+        return RigidRegistration(
+            session.voxels,
+            session.ijkToRas,
+            session.sweep,
+            initial=session.initial,
+            kind=session.kind,
+            seed=parameters.seed,
+            device=device,
+            settings=settings,
+        )
+
+
+def states(registration: Iterable) -> Iterator:
+    """The states of a registration; the engine's one-sentence errors become the scene layer's."""
+    with engineErrors():
+        yield from registration
+
+
+def outcomeOf(registration) -> Outcome:
+    """The result of a registration that has run to its end."""
+    report = registration.result.report()
+    return Outcome(
+        np.array(report["mri_to_reference"], dtype=np.float64),
+        report["verdict"],
+        tuple(report["reasons"]),
+        report,
+    )
+
+
+def stageText(stage: str) -> str:
+    """The engine's name of a stage, for people."""
+    known = {
+        "searching": _("Searching"),
+        "judging": _("Judging how far the result can be trusted"),
+        "nothing overlaps": _("Nothing overlaps"),
+        "trusted": _("Done"),
+        "check": _("Done"),
+        "rejected": _("Done"),
+    }
+    if stage.startswith("refining"):
+        return _("Refining{level}").format(level=stage.removeprefix("refining"))
+    return known.get(stage, stage)
+
+
+def fitLandmarks(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rigid (4, 4) of least squares from points (n, 3) to their partners; RenderError for fewer than three."""
+    import torch
+    from diffus.register.landmarks import rigid_from_landmarks
+
+    with engineErrors():
+        return rigid_from_landmarks(torch.from_numpy(source), torch.from_numpy(target)).numpy()
+
+
+def pairNames(first: list[str], second: list[str]) -> list[tuple[int, int]]:
+    """Which name of the first list belongs to which of the second; RenderError where that cannot be told."""
+    from diffus.register.landmarks import pair_names
+
+    with engineErrors():
+        return pair_names(first, second)
+
+
+# --- parts
 
 
 def _mappedPoints(renderer, medium, probeToVolume):

@@ -12,12 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import headless
 import numpy as np
+import slicer.util
 from DiffUSLib.errors import RenderError
 from DiffUSLib.render import match as appearance
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.match import readSweep
 from DiffUSLib.render.parameters import ProbePreset, readParameters
 from DiffUSLib.run import RunState
+from DiffUSLib.scene.sequences import sequenceOf
 from DiffUSLib.scene.transforms import ijkToRas, toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, rotation, sliceArray
 from headless.match_fixtures import PROBE, SCANNER, addRecording, poseOf
@@ -81,36 +83,71 @@ class AppearanceTest(unittest.TestCase):
         with self.assertRaisesRegex(RenderError, "no match to undo"):
             self.match.undo(self.parameters)
 
+    def testWhatTheUserChangesMeanwhileStays(self):
+        """Only what was fitted is written, and only that is undone."""
+        self.parameters.realImage = addRecording(self.head, 1)
+        before = readParameters(self.parameters)
+        self.match.start(self.parameters)
+        self.loop.run()
+        changed = {"seed": 9, "rays": 64, "startDepthMm": 3.0, "speckle": False, "elevationLayers": 3}
+        for name, value in changed.items():
+            setattr(self.parameters, name, value)
+        self.assertIn("NCC", self.runToEnd())
+        self.assertEqual({name: getattr(self.parameters, name) for name in changed}, changed)
+        self.match.undo(self.parameters)
+        self.assertEqual({name: getattr(self.parameters, name) for name in changed}, changed)
+        for name in ("gainDb", "tgcDbPerCm", "automaticTgc", "noiseDb"):
+            self.assertEqual(getattr(self.parameters, name), getattr(before.image, name))
+        self.assertEqual(self.parameters.frequencyMhz, before.probe.frequencyMhz)
+
     def testASingleImageIsMatchedToItself(self):
         self.parameters.realImage = addRecording(self.head, 1)
         self.match.start(self.parameters)
         self.assertIn("NCC of the frame itself", self.runToEnd())
         self.assertAlmostEqual(self.parameters.gainDb, SCANNER["gainDb"], delta=2.0)
 
+    def readSweep(self, image):
+        return readSweep(image, self.head, readParameters(self.parameters).probe)
+
     def testFramesLieWhereTheSceneSays(self):
         image = addRecording(self.head)
         above = addTransform(rotation(10, -20, 30, (5, 6, 7)), name="World moved")
         image.GetParentTransformNode().SetAndObserveTransformNodeID(above.GetID())
         self.head.SetAndObserveTransformNodeID(above.GetID())
-        sweep = readSweep(image, self.head, readParameters(self.parameters))
-        self.assertEqual(sweep.pixels.shape[0], 6)
-        for number, place in enumerate(sweep.imageToVolume):
+        sweep, _fan = self.readSweep(image)
+        self.assertEqual(len(sweep), 6)
+        for number, place in enumerate(sweep.image_to_reference.numpy()):
             wanted = poseOf(number) @ ijkToRas(image)
             self.assertTrue(np.allclose(place[:3, [0, 1, 3]], wanted[:3, [0, 1, 3]], atol=1e-6))
             self.assertGreater(np.linalg.det(place[:3, :3]), 0)
 
+    def testFramesOfOtherThanEightBitHaveOneScale(self):
+        """The same tissue is as bright in every frame, however bright the brightest pixel of a frame is."""
+        image = addRecording(self.head, 3)
+        images, _browser = sequenceOf(image)
+        for number, scale in enumerate((1, 4, 1)):
+            node = images.GetNthDataNode(number)
+            pixels = 3 * sliceArray(node).astype(np.int16)
+            pixels[0, -20:-10, 40:50] = 200  # tissue
+            pixels[0, 40:44, 40:44] = 900 * scale
+            slicer.util.updateVolumeFromArray(node, pixels)
+        sweep, _fan = self.readSweep(image)
+        tissue = sweep.frames[:, -15, 45].numpy()
+        self.assertGreater(tissue[0], 0)
+        np.testing.assert_array_equal(tissue, tissue[0])
+
     def testRowsFromTheBottomUpAreTurned(self):
         image = addRecording(self.head)
-        straight = readSweep(image, self.head, readParameters(self.parameters))
+        straight, fan = self.readSweep(image)
         rows = sliceArray(image).shape[1]
         turned = np.eye(4)
         turned[1, 1], turned[1, 3] = -1.0, rows - 1.0
         one = addVolume(sliceArray(image)[:, ::-1], ijkToRas(image) @ turned, "Bottom up")
         one.SetAndObserveTransformNodeID(image.GetTransformNodeID())
-        sweep = readSweep(one, self.head, readParameters(self.parameters))
-        self.assertTrue(np.allclose(sweep.pixels[0], straight.pixels[0]))
-        self.assertTrue(np.allclose(sweep.imageToVolume[0], straight.imageToVolume[0], atol=1e-6))
-        self.assertTrue(np.allclose(sweep.imageToProbe, straight.imageToProbe, atol=0.5))
+        sweep, turnedFan = self.readSweep(one)
+        self.assertTrue(np.allclose(sweep.frames[0], straight.frames[0]))
+        self.assertTrue(np.allclose(sweep.image_to_reference[0], straight.image_to_reference[0], atol=1e-6))
+        self.assertTrue(np.allclose(turnedFan.imageToProbe, fan.imageToProbe, atol=0.5))
 
     def testCancelAndClosingChangeNothing(self):
         self.parameters.realImage = addRecording(self.head)

@@ -13,9 +13,10 @@ import headless
 import numpy as np
 import SimpleITK as sitk
 from DiffUSLib.register.load_sweep import loadSweep
+from DiffUSLib.render.image_fan import MAX_FRAMES, estimateFan
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameters import ProbeType, readParameters
-from DiffUSLib.render.real_image import seeFan
+from DiffUSLib.scene.tracked import readShownFrames
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addParameterNode, addTransform, addVolume, rotation
 from headless.register_fixtures import addBrowser, addView, imageSequence, newTrackedScene
@@ -39,7 +40,7 @@ class CompareRealTest(unittest.TestCase):
         frames = np.moveaxis(sitk.GetArrayFromImage(image)[0], -1, 0)[::4]  # the file keeps frames as components
         browser = addBrowser(imageSequence(np.ascontiguousarray(frames), np.diag([0.315, 0.315, 1.0, 1.0])))
         node = browser.GetProxyNode(browser.GetMasterSequenceNode())
-        probe = seeFan(node, readParameters(addParameterNode()).probe).probe
+        probe = estimateFan(readShownFrames(node, MAX_FRAMES), readParameters(addParameterNode()).probe).probe
         self.assertIs(probe.probeType, ProbeType.CONVEX)
         self.assertAlmostEqual(probe.radiusMm, 51, delta=2)
         self.assertAlmostEqual(probe.fovDeg, 60, delta=2)

@@ -16,9 +16,10 @@ import slicer.util
 import vtk
 from DiffUSLib import engine
 from DiffUSLib.errors import RenderError
+from DiffUSLib.render.image_fan import MAX_FRAMES, estimateFan
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameters import CompareMode, ProbePreset, ProbeType, readParameters
-from DiffUSLib.render.real_image import readRealFrame, seeFan
+from DiffUSLib.scene.tracked import readShownFrame, readShownFrames
 from DiffUSLib.scene.transforms import fromVtk, ijkToRas, toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, observerCount, rotation, sliceArray
 from headless.register_fixtures import addBrowser, addView, hang, imageSequence, newTrackedScene, poseSequence
@@ -66,6 +67,13 @@ class CompareTest(unittest.TestCase):
         self.parameters.realImage = node
         return node
 
+    def seeFan(self, node):
+        return estimateFan(readShownFrames(node, MAX_FRAMES), readParameters(self.parameters).probe)
+
+    def pixels(self, node):
+        """The present frame in the engine's grey scale."""
+        return engine.trackedSweep(readShownFrame(node), np.ones(self.frame.shape[1:], bool)).frames[0].numpy()
+
     def compare(self):
         return self.logic.comparison.compare(self.parameters)
 
@@ -109,18 +117,20 @@ class CompareTest(unittest.TestCase):
     def testLongPixelsAreSquaredToSeeTheFan(self):
         long = self.pixelToProbe @ np.diag([2.0, 1.0, 1.0, 1.0])
         node = self.addFrame(self.frame[:, :, ::2], long)
-        seen = seeFan(node, readParameters(self.parameters).probe)
+        seen = self.seeFan(node)
         self.assertAlmostEqual(seen.probe.radiusMm, 30, delta=1.5)
         self.assertLess(np.abs(seen.imageToProbe - long)[:2].max(), 0.3)
-        self.assertLess(np.abs(seen.probeToWorld(POSE @ long) - POSE).max(), 0.3)
+        self.assertLess(
+            np.abs(engine.probePose(engine.trackedSweep(readShownFrame(node)), seen.imageToProbe) - POSE).max(), 0.3
+        )
 
     def testColoursAndOtherNumbersAreGreyValues(self):
         colours = np.repeat(self.frame[..., np.newaxis], 3, -1)
         node = addVolume(colours, self.pixelToProbe, "Colour", "VectorVolume")
         node.SetAndObserveTransformNodeID(addTransform(POSE).GetID())
-        self.assertTrue(np.allclose(readRealFrame(node).pixels, self.frame[0] / 255))
+        self.assertTrue(np.allclose(self.pixels(node), self.frame[0] / 255))
         node = self.addFrame(self.frame.astype(np.int16) * 100)
-        self.assertAlmostEqual(readRealFrame(node).pixels.max(), 1.0)
+        self.assertAlmostEqual(self.pixels(node).max(), 1.0)
 
     def testTheProbeTakesTheFanOver(self):
         self.addFrame()
@@ -141,7 +151,7 @@ class CompareTest(unittest.TestCase):
         dark[:, :, self.frame.shape[2] // 2 :] = 0
         browser = addBrowser(imageSequence([dark[0], self.frame[0], self.frame[0]], self.pixelToProbe))
         proxy = browser.GetProxyNode(browser.GetMasterSequenceNode())
-        seen = seeFan(proxy, readParameters(self.parameters).probe)
+        seen = self.seeFan(proxy)
         self.assertAlmostEqual(seen.probe.fovDeg, 60, delta=2)
 
     def testWhatCannotBeComparedIsSaid(self):
@@ -153,7 +163,7 @@ class CompareTest(unittest.TestCase):
             (None, None, (beside,), "covers|outside"),
             (np.zeros_like(self.frame), None, (), "same value"),
             (noise, np.eye(4), (), "not a frame"),
-            (None, np.eye(4) * [30, 30, 1, 1], (), "calibration missing"),
+            (None, np.eye(4) * [30, 30, 1, 1], (), "5 and 400 mm .*image calibration"),
             (None, np.diag([1.0, 0.0, 1.0, 1.0]), (), "singular"),
         ):
             with self.subTest(words=words):

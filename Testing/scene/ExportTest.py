@@ -18,9 +18,9 @@ from DiffUSLib.errors import RenderError
 from DiffUSLib.render.export import exportPath
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameters import ExportFormat
-from DiffUSLib.render.real_image import readRealFrame
 from DiffUSLib.run import RunState
 from DiffUSLib.scene.slice_node import mayBeOverwritten
+from DiffUSLib.scene.tracked import readShownFrame
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, rotation, sliceArray
 from headless.register_fixtures import addBrowser, newTrackedScene, pixelInWorld, poseSequence
@@ -107,6 +107,17 @@ class ExportTest(unittest.TestCase):
             np.testing.assert_array_equal((frame * 255).round(), sliceArray(shown)[0])
             np.testing.assert_allclose((toWorld @ (40, 70, 0, 1))[:3], pixelInWorld(shown, 40, 70), atol=1e-6)
 
+    def testItemsWhoseTrackingWasLostAreLeftOut(self):
+        """A tracker writes the identity then, where no head is."""
+        from diffus.sweep.sweep import read_sweep
+
+        self.record(3, last=np.eye(4))
+        path = self.choose(ExportFormat.IGS, "sweep")
+        self.assertIn("1 items of the recording have no valid tracking", self.runToEnd())
+        back = read_sweep(path)
+        self.assertEqual(len(back), 2)
+        np.testing.assert_allclose(back.timestamps, [0, 0.1], atol=1e-6)
+
     def testARecordingMayMoveWhatTheProbeHangsUnder(self):
         """PLUS's chain: the tracked ProbeToReference above a calibration, and the patient under its own transform."""
         from diffus.sweep.sweep import read_sweep
@@ -168,7 +179,7 @@ class ExportTest(unittest.TestCase):
         added.SetSelectedItemNumber(2)
         self.assertFalse(mayBeOverwritten(volume))
         with self.assertRaisesRegex(RenderError, "simulated image"):
-            readRealFrame(volume)
+            readShownFrame(volume)
         transform = volume.GetParentTransformNode()
         self.assertIsNotNone(added.GetSequenceNode(transform))
         for item, pose in enumerate(self.poses):

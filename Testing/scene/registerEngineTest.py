@@ -18,9 +18,9 @@ import slicer
 import slicer.util
 from DiffUSLib.errors import RenderError
 from DiffUSLib.kinds import MediumKind
-from DiffUSLib.register.engine import readVolume
 from DiffUSLib.register.logic import RegisterLogic
 from DiffUSLib.register.parameters import OverlayMode, VolumeSource
+from DiffUSLib.register.session import readVolume
 from headless.fixtures import addHead, addSegmentation, addTransform, addVolume, rotation
 from headless.register_fixtures import (
     addBrowser,

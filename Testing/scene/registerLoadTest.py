@@ -18,8 +18,8 @@ import SimpleITK as sitk
 import slicer
 import slicer.util
 from diffus.sweep.sweep import TrackedSweep, write_sweep
+from DiffUSLib.engine import trackedSweep
 from DiffUSLib.errors import RenderError
-from DiffUSLib.register.engine import trackedSweep
 from DiffUSLib.register.load_sweep import loadSweep
 from DiffUSLib.scene.tracked import readUltrasound
 from headless.fixtures import addTransform, rotation
@@ -48,20 +48,41 @@ class RegisterLoadTest(unittest.TestCase):
                 wanted = (POSES[k] @ (column, row, 0, 1))[:3]
                 np.testing.assert_allclose(pixelInWorld(volume, column, row), wanted, atol=1e-6)
 
-    def testFramesThatFollowTooFastForASequenceAreNumbered(self):
+    def testFramesThatFollowTooFastForASequenceAreMovedApartAndTheOthersKeepTheirTimes(self):
         frames = np.stack([frameArray(k) for k in range(4)])
-        write_sweep(TrackedSweep.from_arrays(frames, POSES, timestamps=[3.0, 3.0006, 3.0012, 3.1]), self.path)
+        times = [3.0, 3.0006, 3.0012, 13.0]
+        write_sweep(TrackedSweep.from_arrays(frames, POSES, timestamps=times), self.path)
         browser = loadSweep(self.path)
         self.assertEqual(browser.GetNumberOfItems(), 4)
-        volume = browser.GetProxyNode(browser.GetMasterSequenceNode())
+        images = browser.GetMasterSequenceNode()
+        found = [float(images.GetNthIndexValue(k)) for k in range(4)]
+        np.testing.assert_allclose(found, [3.0, 3.002, 3.004, 13.0], atol=1e-9)
+        self.assertIn("The times of 2 of 4 frames did not rise and were moved.", browser.GetDescription())
+        np.testing.assert_allclose(trackedSweep(readUltrasound(registerParameters(None, browser))).timestamps, found)
+        volume = browser.GetProxyNode(images)
         for k in range(4):
             browser.SetSelectedItemNumber(k)
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume)[0], frameArray(k))
 
+    def testPixelsKeepTheTypeOfTheFile(self):
+        image = sitk.ReadImage(str(self.path))
+        frames = np.stack([257 * frameArray(k).astype(np.uint16) + 3 for k in range(4)])
+        wide = sitk.GetImageFromArray(frames)
+        for key in image.GetMetaDataKeys():
+            if key.startswith(("Seq_", "Ultrasound")):
+                wide.SetMetaData(key, image.GetMetaData(key))
+        sitk.WriteImage(wide, str(self.path))
+        browser = loadSweep(self.path)
+        images = browser.GetMasterSequenceNode()
+        for k in range(4):
+            found = slicer.util.arrayFromVolume(images.GetNthDataNode(k))[0]
+            self.assertEqual(found.dtype, np.uint16)
+            np.testing.assert_array_equal(found, frames[k])
+
     def testWhatIsLoadedCanBeRegistered(self):
         ultrasound = readUltrasound(registerParameters(None, loadSweep(self.path)))
         np.testing.assert_allclose(ultrasound.imageToReference, POSES, atol=1e-9)
-        np.testing.assert_array_equal(ultrasound.frames[2], frameArray(2))
+        np.testing.assert_array_equal(ultrasound.pixels[2], frameArray(2))
 
     def loseAFrameAndTheOrientation(self):
         image = sitk.ReadImage(str(self.path))
@@ -103,7 +124,7 @@ class RegisterLoadTest(unittest.TestCase):
         browser = loadSweep(self.path)
         self.assertEqual(browser.GetNumberOfItems(), 3)
         self.assertIn("3 of 4", browser.GetDescription())
-        np.testing.assert_array_equal(readUltrasound(registerParameters(None, browser)).frames[1], frameArray(2))
+        np.testing.assert_array_equal(readUltrasound(registerParameters(None, browser)).pixels[1], frameArray(2))
 
     def testAFileWithoutCalibrationTakesItFromANode(self):
         image = sitk.GetImageFromArray(np.stack([frameArray(k) for k in range(2)]))

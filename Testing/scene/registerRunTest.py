@@ -11,7 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import headless
 
 headless.prepare()
+import gc
 import logging
+import weakref
 
 import numpy as np
 import slicer
@@ -20,6 +22,7 @@ from DiffUSLib.register.logic import RegisterLogic
 from DiffUSLib.register.run import RunState
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (
+    FakeRegistration,
     addBrowser,
     addView,
     fakeEngine,
@@ -232,6 +235,23 @@ class RegisterRunTest(unittest.TestCase):
         self.assertIs(self.parameters.resultTransform, first)
         self.assertEqual(self.logic.frameCount, shown)
         self.assertNotEqual(self.composite.GetBackgroundVolumeID(), self.volume.GetID())
+
+    def testARunThatHasEndedHoldsNoSweep(self):
+        """But the overlay still shows its frames."""
+        sweeps = []
+
+        def build(problem, parameters):
+            sweeps.append(weakref.ref(problem.sweep))
+            return FakeRegistration(problem, parameters)
+
+        logic = self.newLogic(build)
+        logic.runToEnd(self.parameters)
+        gc.collect()
+        self.assertIsNone(sweeps[0]())
+        self.assertEqual((logic.frameCount, logic.frameOfItem(2)), (3, 2))
+        logic.updateOverlay(self.parameters)
+        self.assertNotEqual(self.composite.GetBackgroundVolumeID(), self.volume.GetID())
+        logic.forgetScene()
 
     def testTheEngineGetsWhatTheSceneHolds(self):
         self.parameters.seed = 7

@@ -87,7 +87,7 @@ class RegisterSampleCaseTest(unittest.TestCase):
         nodes.volume.SetAndObserveTransformNodeID(nodes.truth.GetID())
         self.assertGreater(comparison.compare(render).ncc, apart + 0.02)
 
-        problem = openSession(register).problem
+        problem = openSession(register)
         self.assertEqual(len(problem.sweep), 24)
         np.testing.assert_allclose(problem.initial, nodeToWorld(nodes.truth), atol=1e-9)
         self._registers(problem, nodes)

@@ -16,6 +16,7 @@ import slicer
 from DiffUSLib.errors import RenderError
 from DiffUSLib.register.parameters import StartFrom, missingInput
 from DiffUSLib.register.start import readLandmarks, startPosition
+from DiffUSLib.scene.transforms import isRigid
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import hang, newTrackedScene, registerParameters, toWorld
 
@@ -107,6 +108,28 @@ class RegisterStartTest(unittest.TestCase):
         np.testing.assert_allclose(pairs.distancesMm(TRUTH), 0, atol=1e-9)
         shifted = rotation(translation=(3, 4, 0)) @ TRUTH
         np.testing.assert_allclose(pairs.distancesMm(shifted), 5, atol=1e-9)
+
+    def testTheSceneAndTheEngineCallTheSameMatricesRigid(self):
+        import torch
+        from diffus.errors import InputError
+        from diffus.geometry.pose import require_rigid
+
+        sheared = np.eye(4)
+        sheared[0, 1] = 0.021
+        for matrix, rigid in (
+            (PARENT, True),
+            (PARENT @ np.diag([1.0099, 1, 1, 1]), True),
+            (PARENT @ np.diag([1.0101, 1, 1, 1]), False),
+            (PARENT @ np.diag([1.0, 1, -1, 1]), False),
+            (sheared, False),
+        ):
+            with self.subTest(matrix=matrix):
+                self.assertEqual(isRigid(matrix), rigid)
+                if rigid:
+                    require_rigid(torch.as_tensor(matrix), "it")
+                else:
+                    with self.assertRaises(InputError):
+                        require_rigid(torch.as_tensor(matrix), "it")
 
     def assertRefused(self, words, **settings):
         with self.assertRaises(RenderError) as caught:

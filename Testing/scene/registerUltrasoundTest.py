@@ -15,9 +15,9 @@ headless.prepare()
 import numpy as np
 import slicer
 import slicer.util
+from DiffUSLib.engine import trackedSweep
 from DiffUSLib.errors import RenderError
-from DiffUSLib.register.engine import trackedSweep
-from DiffUSLib.scene.tracked import Origin, readUltrasound, writeOrigin
+from DiffUSLib.scene.tracked import readUltrasound, writeOrigin
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (
@@ -75,8 +75,8 @@ class RegisterUltrasoundTest(unittest.TestCase):
         browser, volume = self.trackedBrowser()
         ultrasound = readUltrasound(registerParameters(None, browser))
         self.assertWhereTheSceneShowsIt(ultrasound, browser, volume)
-        self.assertEqual(ultrasound.frames.shape, (5, 24, 32))
-        np.testing.assert_array_equal(ultrasound.frames[3], frameArray(3))
+        self.assertEqual(ultrasound.pixels.shape, (5, 24, 32))
+        np.testing.assert_array_equal(ultrasound.pixels[3], frameArray(3))
 
     def testTheReferenceIsTheFrameUnderTheLastTransformThatMoves(self):
         browser, _volume = self.trackedBrowser()
@@ -101,8 +101,8 @@ class RegisterUltrasoundTest(unittest.TestCase):
         browser, volume = self.trackedBrowser()
         browser.SetSelectedItemNumber(3)
         ultrasound = readUltrasound(registerParameters(None, browser, presentFrameOnly=True))
-        self.assertEqual(ultrasound.frames.shape[0], 1)
-        np.testing.assert_array_equal(ultrasound.frames[0], frameArray(3))
+        self.assertEqual(ultrasound.pixels.shape[0], 1)
+        np.testing.assert_array_equal(ultrasound.pixels[0], frameArray(3))
         for column, row in PIXELS:
             found = apply(ultrasound.referenceToWorld @ ultrasound.imageToReference[0], (column, row, 0))
             np.testing.assert_allclose(found, pixelInWorld(volume, column, row), atol=1e-9)
@@ -115,11 +115,11 @@ class RegisterUltrasoundTest(unittest.TestCase):
         settings = {"poseSequence": poses, "imageToProbe": node}
         whole = readUltrasound(registerParameters(None, browser, **settings))
         browser.SetSelectedItemNumber(3)
-        writeOrigin(images, Origin(7, ("From a file.",)), None)
+        writeOrigin(images, 7, ("From a file.",))
         one = readUltrasound(registerParameters(None, browser, presentFrameOnly=True, **settings))
         self.assertEqual((one.itemNumbers, one.skipped, one.notes), ((3,), 0, ("From a file.",)))
         np.testing.assert_array_equal(one.imageToReference[0], whole.imageToReference[whole.itemNumbers.index(3)])
-        np.testing.assert_array_equal(one.frames[0], frameArray(3))
+        np.testing.assert_array_equal(one.pixels[0], frameArray(3))
         browser.SetSelectedItemNumber(1)
         self.assertRefused("present frame of 'Sweep' is not tracked", browser, presentFrameOnly=True, **settings)
         self.assertRefused("present frame", addBrowser(self.images()), presentFrameOnly=True)
@@ -138,7 +138,7 @@ class RegisterUltrasoundTest(unittest.TestCase):
         browser.SetSelectedItemNumber(2)
         ultrasound = readUltrasound(registerParameters(None, browser, presentFrameOnly=True))
         self.assertTrue(ultrasound.isVolume)
-        np.testing.assert_array_equal(ultrasound.frames, slicer.util.arrayFromVolume(nodes[2]))
+        np.testing.assert_array_equal(ultrasound.pixels, slicer.util.arrayFromVolume(nodes[2]))
 
     def testReadingChangesNothing(self):
         browser, _volume = self.trackedBrowser()
@@ -173,7 +173,7 @@ class RegisterUltrasoundTest(unittest.TestCase):
 
     def assertCalibrated(self, ultrasound):
         self.assertEqual(ultrasound.notes, ())
-        for k in range(len(ultrasound.frames)):
+        for k in range(len(ultrasound.pixels)):
             wanted = apply(TO_RAS, apply(PROBE[k + 1], apply(CALIBRATION, (17, 9, 0))))
             found = apply(ultrasound.referenceToWorld @ ultrasound.imageToReference[k], (17, 9, 0))
             np.testing.assert_allclose(found, wanted, atol=1e-9)
@@ -221,9 +221,9 @@ class RegisterUltrasoundTest(unittest.TestCase):
         poses = [*PROBE[:2], np.eye(4), *PROBE[3:]]
         browser = addBrowser(self.images(5, None), poseSequence(poses, "p", "ImageToReference"))
         ultrasound = readUltrasound(registerParameters(None, browser))
-        self.assertEqual((len(ultrasound.frames), ultrasound.skipped), (4, 1))
+        self.assertEqual((len(ultrasound.pixels), ultrasound.skipped), (4, 1))
         self.assertEqual(ultrasound.itemNumbers, (0, 1, 3, 4))
-        np.testing.assert_array_equal(ultrasound.frames[2], frameArray(3))
+        np.testing.assert_array_equal(ultrasound.pixels[2], frameArray(3))
         self.assertEqual(trackedSweep(ultrasound).report.frames_skipped, 1)
 
     def testPosesOfOtherTimesAreSaid(self):
@@ -236,7 +236,7 @@ class RegisterUltrasoundTest(unittest.TestCase):
         browser, _volume = self.trackedBrowser()
         ultrasound = readUltrasound(registerParameters(None, browser, maximumFrames=3))
         self.assertEqual(ultrasound.itemNumbers, (0, 2, 4))
-        np.testing.assert_array_equal(ultrasound.frames[1], frameArray(2))
+        np.testing.assert_array_equal(ultrasound.pixels[1], frameArray(2))
 
     def testASingleFrameUnderItsTransforms(self):
         volume = addVolume(frameArray(0)[np.newaxis], LPS_SPACING, "Frame")
@@ -280,7 +280,7 @@ class RegisterUltrasoundTest(unittest.TestCase):
         colour = [np.repeat(frameArray(k)[..., None], 3, -1) for k in range(3)]
         browser = addBrowser(imageSequence(colour), poseSequence(PROBE[:3], "p", "ImageToReference"))
         ultrasound = readUltrasound(registerParameters(None, browser))
-        np.testing.assert_array_equal(ultrasound.frames[1], frameArray(1))
+        np.testing.assert_array_equal(ultrasound.pixels[1], frameArray(1))
 
     def testAFlatImageMayHaveALeftHandedMatrix(self):
         browser = addBrowser(

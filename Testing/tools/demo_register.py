@@ -135,7 +135,7 @@ def draw(done: Registered, path: Path) -> None:
 
     sweep = done.truth.sweep
     source = OverlaySource(
-        sweep.frames.numpy(),
+        (sweep.frames.numpy() * 255).round().astype(np.uint8),
         sweep.mask.numpy(),
         sweep.image_to_reference.numpy(),
         done.voxels,

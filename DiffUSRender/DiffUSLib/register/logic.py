@@ -10,16 +10,16 @@ import slicer
 import slicer.util
 import vtk
 
+from .. import engine
 from ..errors import RenderError
 from ..i18n import _
 from ..torch_support import requireTorch
-from . import engine
 from .overlay import FrameOverlay
 from .parameters import OverlayMode, ShownPose, readParameters
 from .report_nodes import SimilarityCurve, createResultTable, landmarkReport
 from .result import acceptResult, createResultTransform, readReport, undoResult, weighLandmarks
 from .run import RunState, Schedule, SteppedRun
-from .session import Session, inputNames, openSession, sessionKey
+from .session import Session, ShownSweep, inputNames, openSession, sessionKey
 
 
 class RegisterLogic:
@@ -44,7 +44,7 @@ class RegisterLogic:
         self._overlay = FrameOverlay()
         self._registration = None
         self._session: Session | None = None
-        self._formerSession: Session | None = None
+        self._shown: ShownSweep | None = None  # of the last registration that ended, or that was opened again
         self._curve: SimilarityCurve | None = None
         self._parameterNode = None
         self._present: np.ndarray | None = None
@@ -69,9 +69,9 @@ class RegisterLogic:
             raise RenderError(_("A registration is running: cancel it first."))
         requireTorch()
         session = openSession(parameterNode)
-        registration = self._build(session.problem, readParameters(parameterNode))
+        registration = self._build(session, readParameters(parameterNode))
         self._overlay.hide()
-        self._formerSession, self._session = self._session, session
+        self._session = session
         self._registration, self._parameterNode = registration, parameterNode
         scene = session.volume.GetScene()
         self._curve = SimilarityCurve(scene)
@@ -116,19 +116,19 @@ class RegisterLogic:
             "inputs": inputNames(parameterNode),
         }
         scene = session.volume.GetScene()
+        self._shown = session.shown
         self._release()
         with slicer.util.NodeModify(parameterNode.parameterNode):
             parameterNode.report = json.dumps(report)
             parameterNode.resultTransform = None
             if outcome.verdict != "rejected":
-                ultrasound = session.ultrasound
                 parameterNode.resultTransform = createResultTransform(
                     scene,
                     session.volume,
                     volumeToWorld,
                     outcome.verdict,
-                    ultrasound.referenceNode,
-                    ultrasound.referenceToWorld,
+                    session.referenceNode,
+                    session.referenceToWorld,
                     session.fingerprint,
                 )
             parameterNode.resultTable = createResultTable(scene, session.volume.GetName(), report)
@@ -139,13 +139,12 @@ class RegisterLogic:
 
     def _onStopped(self, sentence: str) -> None:
         curve, parameterNode = self._curve, self._parameterNode
-        self._session = self._formerSession
         self._release()
         self._overlay.hide()
         for node in curve.nodes if curve is not None else ():
             if node.GetScene() is not None:
                 node.GetScene().RemoveNode(node)
-        if self._session is not None:
+        if self._shown is not None:
             self.updateOverlay(parameterNode)
         self.onEnded(sentence)
 
@@ -153,7 +152,7 @@ class RegisterLogic:
         for scene, tag in self._sceneTags:
             scene.RemoveObserver(tag)
         self._sceneTags.clear()
-        self._registration = self._curve = self._parameterNode = self._present = self._formerSession = None
+        self._registration = self._session = self._curve = self._parameterNode = self._present = None
 
     # --- what may go away meanwhile
 
@@ -173,7 +172,7 @@ class RegisterLogic:
 
     def _onSceneClosing(self, caller, event) -> None:
         self._overlay.forget()  # the scene removes its nodes itself
-        self._curve = self._formerSession = None
+        self._curve = self._shown = None
         self._run.abort(_("The registration has stopped: the scene was closed."))
 
     # --- the overlay
@@ -186,22 +185,20 @@ class RegisterLogic:
         if view is None or mode is OverlayMode.OFF or not (running or report):
             self._overlay.hide()
             return
-        session = self._session
-        if not running and (session is None or session.key != sessionKey(parameterNode)):
+        shown = self._latest
+        if shown is None or (not running and shown.key != sessionKey(parameterNode)):
             self._overlay.hide()
             return
         number = min(parameterNode.frameNumber, self.frameCount - 1)
         number = number if number >= 0 else self.frameCount // 2
-        self._overlay.show(
-            view, session.overlay, number, self._shownPosition(parameterNode, report), mode, parameterNode
-        )
+        self._overlay.show(view, shown.overlay, number, self._shownPosition(parameterNode, report), mode, parameterNode)
 
     def reopen(self, parameterNode) -> None:
         """Reads the inputs of the last result again, so that its overlay can be shown after the scene was loaded.
 
         Raises RenderError where other inputs are chosen now: the overlay would show them at a pose that is not theirs.
         """
-        if self.state is RunState.IDLE and self._session is None:
+        if self.state is RunState.IDLE and self._shown is None:
             report = readReport(parameterNode) or {}
             inputs = report.get("inputs", inputNames(parameterNode))
             if inputs != inputNames(parameterNode):
@@ -211,17 +208,22 @@ class RegisterLogic:
                     )
                 )
             requireTorch()
-            self._session = openSession(parameterNode)
+            self._shown = openSession(parameterNode).shown
         self.updateOverlay(parameterNode)
+
+    @property
+    def _latest(self) -> ShownSweep | None:
+        """What is shown: of the running registration, else of the last one."""
+        return self._session.shown if self._session is not None else self._shown
 
     @property
     def frameCount(self) -> int:
         """How many frames the overlay can show; 0 before the first registration."""
-        return len(self._session.overlay.frames) if self._session is not None else 0
+        return len(self._latest.overlay.frames) if self._latest is not None else 0
 
     def frameOfItem(self, itemNumber: int) -> int | None:
         """The overlay's frame for an item of the sequence browser, or None if that item was not read."""
-        items = self._session.ultrasound.itemNumbers if self._session is not None else ()
+        items = self._latest.itemNumbers if self._latest is not None else ()
         return items.index(itemNumber) if itemNumber in items else None
 
     def _shownPosition(self, parameterNode, report: dict | None) -> np.ndarray:
@@ -242,7 +244,6 @@ class RegisterLogic:
 
     def forgetScene(self) -> None:
         """Stops everything and drops every observer and node, for a scene that closes or a module that goes."""
-        self._formerSession = None
+        self._shown = None
         self._run.abort("")
         self._overlay.hide()
-        self._session = None

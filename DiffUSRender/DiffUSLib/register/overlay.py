@@ -21,7 +21,7 @@ OVERLAY_ATTRIBUTE = "DiffUSRegister.Overlay"
 class OverlaySource:
     """What the overlay is made from.
 
-    frames (K, rows, columns) in [0, 1], masks (1 or K, rows, columns) true in the fan; imageToWorld (K, 4, 4) from
+    frames (K, rows, columns) uint8, masks (1 or K, rows, columns) true in the fan; imageToWorld (K, 4, 4) from
     (column, row, 0, 1); voxels (K, J, I) with ijkToRas, shown black at `low` and white at `high`.
     """
 
@@ -35,7 +35,7 @@ class OverlaySource:
 
     def ultrasound(self, number: int) -> np.ndarray:
         """A frame as grey values, uint8 (rows, columns)."""
-        return (np.asarray(self.frames[number]) * 255).round().astype(np.uint8)
+        return np.asarray(self.frames[number])
 
     def volume(self, number: int, volumeToWorld: np.ndarray) -> np.ndarray:
         """The volume, lying at `volumeToWorld` (4, 4), in the plane and on the pixels of a frame, uint8."""

@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 
+from ..engine import Outcome
 from ..errors import RenderError
 from ..i18n import _
-from ..scene.chain import browsers, synchronizedSequences, transformsAbove
+from ..scene.chain import transformsAbove
 from ..scene.fingerprint import Fingerprint, fingerprint
+from ..scene.sequences import browsers, synchronizedSequences
 from ..scene.transforms import ijkToRas, isLinearToWorld, nodeToWorld, toVtk
-from .engine import Outcome
 from .start import LandmarkPairs
 
 SOURCE_GEOMETRY_ROLE = "referenceImageGeometryRef"  # by which a segmentation names the volume that it was drawn on

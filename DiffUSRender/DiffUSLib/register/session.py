@@ -3,35 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import engine
 from ..errors import RenderError
+from ..kinds import MediumKind
 from ..scene.fingerprint import Fingerprint, fingerprint
-from ..scene.tracked import SceneUltrasound, imageSequence, readUltrasound
-from .engine import Problem, readVolume, trackedSweep
+from ..scene.tracked import imageSequence, readUltrasound
+from ..scene.voxels import MediumCache, guessKind, readVoxels
 from .overlay import OverlaySource, commonRange, greyRange
-from .parameters import missingInput
+from .parameters import VolumeSource, missingInput
 from .start import LandmarkPairs, readLandmarks, startPosition
+
+if TYPE_CHECKING:
+    from diffus.sweep.sweep import TrackedSweep
+
+
+@dataclass(frozen=True)
+class ShownSweep:
+    """What is kept of a session after its run: what the overlay shows, and the item of the recording of every frame."""
+
+    key: tuple
+    itemNumbers: tuple[int, ...]
+    overlay: OverlaySource
 
 
 @dataclass(frozen=True)
 class Session:
-    """The nodes that were read, the engine's problem, and the poses that lead from it into the scene, (4, 4) mm."""
+    """What is registered. Matrices (4, 4) in mm.
+
+    voxels: (K, J, I) with ijkToRas and the engine's name of their kind. initial: the first guess of mri_to_reference.
+    nodes: those without which the work cannot go on.
+    """
 
     volume: object
     fingerprint: Fingerprint
     nodes: tuple
-    ultrasound: SceneUltrasound
-    problem: Problem
+    voxels: np.ndarray
+    ijkToRas: np.ndarray
+    kind: str
+    sweep: TrackedSweep
+    initial: np.ndarray
+    referenceNode: object
+    referenceToWorld: np.ndarray
     landmarks: LandmarkPairs | None
     startToWorld: np.ndarray
-    overlay: OverlaySource
-    key: tuple
+    shown: ShownSweep
 
     def volumeToWorld(self, mriToReference: np.ndarray) -> np.ndarray:
         """Where the volume lies in the world for an mri_to_reference."""
-        return self.ultrasound.referenceToWorld @ np.asarray(mriToReference, dtype=np.float64)
+        return self.referenceToWorld @ np.asarray(mriToReference, dtype=np.float64)
 
 
 def openSession(parameterNode) -> Session:
@@ -41,31 +64,39 @@ def openSession(parameterNode) -> Session:
     volume = parameterNode.inputVolume
     landmarks = readLandmarks(parameterNode)
     start = startPosition(parameterNode, landmarks)
-    ultrasound = readUltrasound(parameterNode)
-    sweep = trackedSweep(ultrasound)
+    images = readUltrasound(parameterNode)
+    sweep = engine.trackedSweep(images)
     voxels, ijkToRas, kind = readVolume(volume, parameterNode.kind, parameterNode.volumeSource)
-    initial = np.linalg.inv(ultrasound.referenceToWorld) @ start
     low, high = greyRange(volume, voxels) if kind != "generic" else commonRange(voxels)
-    overlay = OverlaySource(
-        sweep.frames.numpy(),
-        sweep.mask.numpy(),
-        ultrasound.referenceToWorld @ sweep.image_to_reference.numpy(),
-        voxels,
-        ijkToRas,
-        low,
-        high,
-    )
+    frames = (sweep.frames.numpy() * 255).round().astype(np.uint8)
+    imageToWorld = images.referenceToWorld @ sweep.image_to_reference.numpy()
+    overlay = OverlaySource(frames, sweep.mask.numpy(), imageToWorld, voxels, ijkToRas, low, high)
     return Session(
         volume,
         fingerprint(volume),
         _nodes(parameterNode),
-        ultrasound,
-        Problem(voxels, ijkToRas, kind, sweep, initial),
+        voxels,
+        ijkToRas,
+        kind,
+        sweep,
+        np.linalg.inv(images.referenceToWorld) @ start,
+        images.referenceNode,
+        images.referenceToWorld,
         landmarks,
         start,
-        overlay,
-        sessionKey(parameterNode),
+        ShownSweep(sessionKey(parameterNode), images.itemNumbers, overlay),
     )
+
+
+def readVolume(node, kind: MediumKind, source: VolumeSource) -> tuple[np.ndarray, np.ndarray, str]:
+    """Voxels (K, J, I), ijkToRas (4, 4) and the engine's name of their kind; labels always become impedance."""
+    if kind is MediumKind.AUTO:
+        kind = guessKind(node)
+    if source is VolumeSource.RAW and kind is not MediumKind.LABELS:
+        voxels = readVoxels(node, kind)
+        return voxels.array, voxels.ijkToRas, kind.value
+    medium = MediumCache().medium(node, kind)
+    return medium.maps[0].cpu().numpy(), medium.ijk_to_ras.numpy(), "generic"
 
 
 def sessionKey(parameterNode) -> tuple:
@@ -80,7 +111,6 @@ def inputNames(parameterNode) -> list[str]:
 
 
 def _nodes(parameterNode) -> tuple:
-    """The nodes without which the work cannot go on."""
     ultrasound = parameterNode.ultrasound
     sequence, browser = imageSequence(ultrasound)
     found = [parameterNode.parameterNode, parameterNode.inputVolume, ultrasound, sequence, browser]

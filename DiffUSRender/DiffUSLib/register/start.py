@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..engine import fitLandmarks, pairNames
 from ..errors import RenderError
 from ..i18n import _
-from ..scene.transforms import SMALLEST_DETERMINANT, isLinearToWorld, isRigid, nodeToWorld
-from .engine import fitLandmarks, pairNames
+from ..scene.transforms import isLinearToWorld, isRigid, nodeToWorld, requireInvertible
 from .parameters import StartFrom
 
 
@@ -36,12 +36,7 @@ def presentPosition(volume) -> np.ndarray:
             )
         )
     matrix = nodeToWorld(parent)
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < SMALLEST_DETERMINANT:
-        raise RenderError(
-            _("The transform '{name}' above the volume is singular, or not of numbers; choose another.").format(
-                name=parent.GetName()
-            )
-        )
+    requireInvertible(matrix, parent.GetName() if parent is not None else "")
     return matrix
 
 

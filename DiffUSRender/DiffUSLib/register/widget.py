@@ -6,12 +6,12 @@ import slicer
 import slicer.util
 from vtk import vtkCommand
 
+from ..engine import stageText
 from ..errors import RenderError
 from ..i18n import _
 from ..kinds import MediumKind
 from ..panel import ModulePanel
 from ..scene.voxels import guessKind
-from .engine import stageText
 from .load_sweep import loadSweep
 from .parameter_node import RegisterParameterNode
 from .parameters import OverlayMode, StartFrom, missingInput

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import vtk
@@ -14,14 +15,18 @@ from ..errors import RenderError
 from ..i18n import _
 from ..scene.frame_view import FrameView
 from ..scene.slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
-from ..scene.transforms import ijkToRas, isLinearToWorld, nodeToWorld, requireInvertible, toVtk, transformBetween
+from ..scene.tracked import readShownFrame, readShownFrames
+from ..scene.transforms import ijkToRas, imageToRas, isLinearToWorld, nodeToWorld, poseInVolume, worldToVolume
 from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import requireTorch
+from .image_fan import MAX_FRAMES, ImageFan, estimateFan, wholeImage
 from .live import LiveRendering, Schedule
 from .parameters import CompareMode, ParameterReader, RenderParameters, missingForComparison
 from .quality import reduced
-from .real_image import SeenFan, frameToWorld, readRealFrame, seeFan
 from .side_by_side import sideBySide
+
+if TYPE_CHECKING:
+    from diffus.sweep.sweep import TrackedSweep
 
 LEAST_SHARE = 0.05  # of the real fan that the volume must cover
 
@@ -74,7 +79,7 @@ class FrameComparison:
         )
         self._frameView = FrameView()
         self._parameterNode = None
-        self._fan: SeenFan | None = None
+        self._fan: ImageFan | None = None
         self._grid: engine.FanGrid | None = None
         self._fanOf: tuple | None = None
         self._fanPixelMm = np.zeros(2)
@@ -91,8 +96,8 @@ class FrameComparison:
         """Compares from now on; raises RenderError, and starts nothing, where that cannot be."""
         if sentence := missingForComparison(parameterNode):
             raise RenderError(sentence)
-        readRealFrame(parameterNode.realImage)
         requireTorch()
+        _readReal(parameterNode.realImage)
         self._parameterNode = parameterNode
         self.live.start(parameterNode.realImage.GetScene(), self._onLiveStopped)
 
@@ -119,18 +124,18 @@ class FrameComparison:
             raise RenderError(sentence)
         requireTorch()
         volume, image = parameterNode.inputVolume, parameterNode.realImage
-        real = readRealFrame(image)
-        fan = self._seenFan(image, real, parameterNode)
+        real = _readReal(image)
+        pixels, fan = real.frames[0].numpy(), self._seenFan(image, real, parameterNode)
         try:
             renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, share))
             medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
-            way = _wayToVolume(fan.probeToWorld(real.imageToWorld), volume)
-            simulated, covered = engine.renderAt(renderer, medium, way, self._grid)
+            pose = poseInVolume(engine.probePose(real, fan.imageToProbe), volume)
+            simulated, covered = engine.renderAt(renderer, medium, pose, self._grid)
         except RenderError:
-            self._show(parameterNode, real, np.zeros_like(real.pixels))  # never an old picture over a new frame
+            self._show(parameterNode, real, np.zeros_like(pixels))  # never an old picture over a new frame
             raise
         self._show(parameterNode, real, simulated)
-        return _likeness(real.pixels, simulated, covered, self._grid.inside, structural=share == 1.0)
+        return _likeness(pixels, simulated, covered, self._grid.inside, structural=share == 1.0)
 
     # --- live
 
@@ -155,9 +160,10 @@ class FrameComparison:
 
     def _imageToVolume(self) -> np.ndarray | None:
         volume, image = self._parameterNode.inputVolume, self._parameterNode.realImage
-        if volume is None or image is None or not isLinearToWorld(volume.GetParentTransformNode()):
+        nodes = (volume, image)
+        if None in nodes or not all(isLinearToWorld(node.GetParentTransformNode()) for node in nodes):
             return None
-        return _worldToVolume(volume) @ frameToWorld(image)
+        return worldToVolume(volume) @ nodeToWorld(image.GetParentTransformNode()) @ ijkToRas(image)
 
     def _onLiveStopped(self, sentence: str) -> None:
         parameterNode = self._parameterNode
@@ -173,31 +179,38 @@ class FrameComparison:
 
     # --- one frame
 
-    def _seenFan(self, image, real, parameterNode) -> SeenFan:
+    def _seenFan(self, image, real, parameterNode) -> ImageFan:
         """The fan of the image, seen once until another image, or one of other size, comes."""
-        key = (image.GetID(), real.pixels.shape)
+        key, shape = (image.GetID(), real.frames.shape), tuple(real.frames.shape[1:])
+        pixelMm = np.linalg.norm(real.image_to_reference[0, :3, :2].numpy(), axis=0)
         # A tracker's matrices are rigid but for some digits.
-        if key != self._fanOf or not np.allclose(real.mmPerPixel, self._fanPixelMm, rtol=2e-3):
-            self._fan = seeFan(image, self._read(parameterNode).probe)
-            self._grid = engine.fanGrid(self._fan.probe, self._fan.probePoints(real.pixels.shape))
-            self._fanOf, self._fanPixelMm = key, real.mmPerPixel
+        if key != self._fanOf or not np.allclose(pixelMm, self._fanPixelMm, rtol=2e-3):
+            self._fan = estimateFan(readShownFrames(image, MAX_FRAMES), self._read(parameterNode).probe)
+            self._grid = engine.fanGrid(self._fan.probe, self._fan.probePoints(shape))
+            self._fanOf, self._fanPixelMm = key, pixelMm
         return self._fan
 
     def _show(self, parameterNode, real, simulated: np.ndarray) -> None:
         image = parameterNode.realImage
         pixels = (simulated * 255).round().astype(np.uint8)
-        pixelToParent = _pixelToParent(image)
+        pixelToParent, imageToWorld = imageToRas(image), real.image_to_reference[0].numpy()
         parent = image.GetParentTransformNode()
         slices = _outputNode(parameterNode, "comparedSlice", _("Simulated at the real frame"))
         updateSliceNode(slices, pixels, pixelToParent, parent)
         if parameterNode.compareMode is CompareMode.BLENDED:
-            shown = (image, slices, parameterNode.compareFade, real.imageToWorld, pixels.shape)
+            shown = (image, slices, parameterNode.compareFade, imageToWorld, pixels.shape)
         else:
-            pair, shift = sideBySide((real.pixels * 255).round().astype(np.uint8), pixels)
+            pair, shift = sideBySide((real.frames[0].numpy() * 255).round().astype(np.uint8), pixels)
             node = _outputNode(parameterNode, "comparedPair", _("Real and simulated side by side"))
             updateSliceNode(node, pair, pixelToParent @ shift, parent)
-            shown = (node, None, 0.0, real.imageToWorld @ shift, pair.shape)
+            shown = (node, None, 0.0, imageToWorld @ shift, pair.shape)
         self._frameView.show(parameterNode.compareView, *shown)
+
+
+def _readReal(image) -> TrackedSweep:
+    """The present frame of the real image, in world; raises RenderError for what is no frame in its place."""
+    frame = readShownFrame(image)
+    return engine.trackedSweep(frame, wholeImage(frame))
 
 
 def _outputNode(parameterNode, parameter: str, name: str):
@@ -209,7 +222,7 @@ def _outputNode(parameterNode, parameter: str, name: str):
     return node
 
 
-def _withFan(parameters: RenderParameters, fan: SeenFan, share: float) -> RenderParameters:
+def _withFan(parameters: RenderParameters, fan: ImageFan, share: float) -> RenderParameters:
     """The settings with the fan of the real image, for `share` of the work."""
     seen = fan.probe
     probe = replace(
@@ -222,33 +235,6 @@ def _withFan(parameters: RenderParameters, fan: SeenFan, share: float) -> Render
         focusMm=min(parameters.probe.focusMm, seen.depthMm),
     )
     return replace(parameters, probe=reduced(probe, share))
-
-
-def _wayToVolume(probeToWorld: np.ndarray, volume):
-    """From the probe to the volume's own RAS: a matrix, or a transform where one above the volume is nonlinear."""
-    parent = volume.GetParentTransformNode()
-    if isLinearToWorld(parent):
-        return _worldToVolume(volume) @ probeToWorld
-    way = vtk.vtkGeneralTransform()
-    way.Concatenate(transformBetween(None, parent))
-    way.Concatenate(toVtk(probeToWorld))  # the last is applied first
-    return way
-
-
-def _worldToVolume(volume) -> np.ndarray:
-    """World to the volume's own RAS, (4, 4); what is above it must be linear. RenderError where it is singular."""
-    parent = volume.GetParentTransformNode()
-    matrix = nodeToWorld(parent)
-    requireInvertible(matrix, parent.GetName() if parent is not None else "")
-    return np.linalg.inv(matrix)
-
-
-def _pixelToParent(image) -> np.ndarray:
-    """(column, row, 0, 1) of an image node to what it hangs under, (4, 4), right-handed."""
-    matrix = ijkToRas(image)
-    if np.linalg.det(matrix[:3, :3]) < 0:
-        matrix[:3, 2] *= -1
-    return matrix
 
 
 def _likeness(

@@ -13,10 +13,11 @@ from .. import engine
 from ..errors import RenderError
 from ..i18n import _
 from ..run import RunState, Schedule, SteppedRun
+from ..scene.chain import chainToWorld, transformsFrom
 from ..scene.dicom import sourceOf
-from ..scene.recorded_poses import ProbePose, presentPose, recordedPoses
-from ..scene.sequences import addTrackedSweep
+from ..scene.sequences import addTrackedSweep, indexTimes
 from ..scene.slice_node import LEVEL, WINDOW
+from ..scene.transforms import isLinearToWorld, nodeToWorld, poseInVolume, probeToVolume, requireRigid
 from ..scene.voxels import MediumCache
 from ..torch_support import requireTorch
 from .acoustic_maps import showAcousticMaps
@@ -54,6 +55,19 @@ def exportPath(parameterNode) -> Path:
             name = name[: -len(ending)]
             break
     return path.with_name(name + ENDINGS[parameterNode.exportFormat][parameterNode.exportBrowser is not None])
+
+
+@dataclass(frozen=True)
+class ProbePoses:
+    """Poses of a probe: probeToWorld (K, 4, 4) mm; to the volume's own RAS, each a matrix or a transform; times, s.
+
+    lost: at how many items of the recording there is no pose.
+    """
+
+    probeToWorld: np.ndarray
+    probeToVolume: list
+    times: list[float] | None = None
+    lost: int = 0
 
 
 class ExportRun(SteppedRun):
@@ -97,10 +111,10 @@ class SliceExport:
             raise RenderError(sentence)
         requireTorch()
         volume, probe, browser = parameterNode.inputVolume, parameterNode.probeTransform, parameterNode.exportBrowser
-        poses = [presentPose(probe, volume)] if browser is None else recordedPoses(probe, volume, browser)
+        poses = _presentPose(probe, volume) if browser is None else _recordedPoses(probe, volume, browser)
         write = self._sceneWriter(browser)
         if parameterNode.exportFormat is not ExportFormat.SCENE:
-            write = self._fileWriter(parameterNode, len(poses))
+            write = self._fileWriter(parameterNode, len(poses.probeToVolume))
         renderer = engine.buildRenderer(readParameters(parameterNode))
         chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
         return self._steps(poses, renderer, lambda: self._media.medium(volume, *chosen), write)
@@ -123,21 +137,18 @@ class SliceExport:
     def _onStopped(self, sentence: str) -> None:
         self.onEnded(sentence)
 
-    def _steps(self, poses: list[ProbePose], renderer, buildMedium, write) -> Iterator[ExportState]:
+    def _steps(self, poses: ProbePoses, renderer, buildMedium, write) -> Iterator[ExportState]:
         self._report = ""
         yield ExportState(False, 0.0)
         medium = buildMedium()
         pixels = []
-        for number, pose in enumerate(poses):
-            pixels.append(engine.renderPixels(renderer, medium, pose.probeToVolume))
-            yield ExportState(False, RENDERING_SHARE * (number + 1) / len(poses))
-        frames = engine.simulatedFrames(
-            renderer,
-            np.stack(pixels),
-            np.stack([pose.probeToWorld for pose in poses]),
-            np.array([pose.seconds for pose in poses]),
-        )
-        yield from write(frames)
+        for number, pose in enumerate(poses.probeToVolume, 1):
+            pixels.append(engine.renderPixels(renderer, medium, pose))
+            yield ExportState(False, RENDERING_SHARE * number / len(poses.probeToVolume))
+        yield from write(engine.simulatedFrames(renderer, np.stack(pixels), poses.probeToWorld, poses.times))
+        if poses.lost:
+            lost = _("{n} items of the recording have no valid tracking and were left out.").format(n=poses.lost)
+            self._report = f"{self._report} {lost}"
 
     def _fileWriter(self, parameterNode, count: int) -> Callable:
         path = exportPath(parameterNode)
@@ -176,3 +187,61 @@ class SliceExport:
             self._report = _("'{name}' plays the simulated sweep.").format(name=added.GetName())
 
         return write
+
+
+def _presentPose(probeNode, volumeNode) -> ProbePoses:
+    """The pose of this moment; raises RenderError for a probe that no rigid matrix takes to world."""
+    _requireRigidProbe(probeNode)
+    return ProbePoses(nodeToWorld(probeNode)[np.newaxis], [probeToVolume(probeNode, volumeNode)])
+
+
+def _recordedPoses(probeNode, volumeNode, browser) -> ProbePoses:
+    """The poses at the items of a sequence browser that plays a transform above the probe or the volume.
+
+    Raises RenderError where the browser moves neither, or where a pose cannot be used.
+    """
+    _requireRigidProbe(probeNode)
+    parent = volumeNode.GetParentTransformNode()
+    volumeMoves = _plays(browser, parent)
+    if not volumeMoves and not _plays(browser, probeNode):
+        raise RenderError(
+            _(
+                "The recording '{name}' does not move the probe '{probe}': choose the one that plays its transform."
+            ).format(name=browser.GetName(), probe=probeNode.GetName())
+        )
+    if volumeMoves and not isLinearToWorld(parent):
+        raise RenderError(
+            _("A nonlinear transform above the volume '{name}' is played too; harden it, or take it away.").format(
+                name=volumeNode.GetName()
+            )
+        )
+    master = browser.GetMasterSequenceNode()
+    values = [master.GetNthIndexValue(item) for item in range(browser.GetNumberOfItems())]
+    toWorld = chainToWorld(probeNode, browser).sample(values)
+    volumes = chainToWorld(parent if volumeMoves else None, browser).sample(values)
+    found = [n for n, pose in enumerate(toWorld) if pose is not None and volumes[n] is not None]
+    if not found:
+        raise RenderError(_("The recording '{name}' holds no pose.").format(name=browser.GetName()))
+    poses = [toWorld[n] for n in found]
+    for pose in poses:
+        requireRigid(pose, probeNode.GetName())
+    inVolume = [
+        np.linalg.inv(volumes[n]) @ pose if volumeMoves else poseInVolume(pose, volumeNode)
+        for n, pose in zip(found, poses)
+    ]
+    return ProbePoses(np.stack(poses), inVolume, indexTimes([values[n] for n in found]), len(values) - len(found))
+
+
+def _plays(browser, transformNode) -> bool:
+    """Whether a browser moves a transform (None is world) or one above it."""
+    return any(browser.GetSequenceNode(node) is not None for node in transformsFrom(transformNode))
+
+
+def _requireRigidProbe(probeNode) -> None:
+    if not isLinearToWorld(probeNode):
+        raise RenderError(
+            _("The probe '{name}' is moved by a nonlinear transform: its pose cannot be written; harden it.").format(
+                name=probeNode.GetName()
+            )
+        )
+    requireRigid(nodeToWorld(probeNode), probeNode.GetName())

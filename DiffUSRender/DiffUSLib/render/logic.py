@@ -18,16 +18,17 @@ from ..scene.probe import SkinPointPicker, createProbe, createSkinPoint, placeAt
 from ..scene.slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
 from ..scene.slice_views import SliceViewDriver
 from ..scene.surface import BodySurface
+from ..scene.tracked import readShownFrames
 from ..scene.transforms import probeToVolume
 from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import isTorchInstalled, requireTorch
 from .compare import FrameComparison
 from .export import SliceExport
+from .image_fan import MAX_FRAMES, estimateFan
 from .live import LiveRendering, Schedule
 from .match import AppearanceMatch
 from .parameters import ParameterReader, ProbePreset, ProbeSettings, ProbeType, missingInput, readParameters, writeProbe
 from .quality import reduced
-from .real_image import seeFan
 
 
 class RenderLogic:
@@ -175,7 +176,8 @@ class RenderLogic:
         if parameterNode.realImage is None:
             raise RenderError(_("Choose a real ultrasound image under Inputs."))
         requireTorch()
-        seen = seeFan(parameterNode.realImage, readParameters(parameterNode).probe).probe
+        images = readShownFrames(parameterNode.realImage, MAX_FRAMES)
+        seen = estimateFan(images, readParameters(parameterNode).probe).probe
         writeProbe(parameterNode, seen)
         parameterNode.preset = ProbePreset.CUSTOM
         shape = {

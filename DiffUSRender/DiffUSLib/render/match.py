@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer.util
@@ -12,23 +13,26 @@ from .. import engine
 from ..errors import RenderError
 from ..i18n import _
 from ..run import RunState, Schedule, SteppedRun
-from ..scene.recorded_poses import toWorldAt
-from ..scene.transforms import ijkToRas, isLinearToWorld, nodeToWorld
+from ..scene.tracked import readShownFrames
+from ..scene.transforms import isLinearToWorld
 from ..scene.voxels import MediumCache
 from ..torch_support import requireTorch
+from .image_fan import ImageFan, estimateFan
 from .parameters import (
     RANGES,
-    ImageSettings,
     ProbePreset,
-    RenderParameters,
+    ProbeSettings,
     missingForMatch,
     readParameters,
     writeProbe,
 )
-from .real_image import frameToWorld, greyPixels, readRealFrame, seeFan
 
-MOST_FRAMES = 24  # of a recording, evenly taken
+if TYPE_CHECKING:
+    from diffus.sweep.sweep import TrackedSweep
+
+MAX_FRAMES = 24  # of a recording, evenly taken
 FITTED_FRAMES, STEPS = 6, 16
+FAN = ("probeType", "depthMm", "fovDeg", "radiusMm", "widthMm")  # what a real image shows of its probe
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class AppearanceMatch:
         self.onState: Callable[[MatchState], None] = lambda state: None
         self.onEnded: Callable[[str], None] = lambda sentence: None
         self._media, self._report = media, ""
-        self._before: tuple[RenderParameters, ProbePreset] | None = None
+        self._before: dict[str, object] | None = None
         self._run = MatchRun(
             schedule,
             lambda state: self.onState(state),
@@ -91,19 +95,18 @@ class AppearanceMatch:
         parameters = readParameters(parameterNode)
         volume = parameterNode.inputVolume
         chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
-        sweep = readSweep(parameterNode.realImage, volume, parameters)
-        return self._steps(parameterNode, parameters, sweep, lambda: self._media.medium(volume, *chosen))
+        sweep, fan = readSweep(parameterNode.realImage, volume, parameters.probe)
+        return self._steps(parameterNode, parameters.image, sweep, fan, lambda: self._media.medium(volume, *chosen))
 
     def cancel(self) -> None:
         """Stops before the next step."""
         self._run.cancel(_("The match was cancelled; nothing was changed."))
 
     def undo(self, parameterNode) -> None:
-        """Writes the numbers from before the last match; raises RenderError where there is none."""
+        """Writes what was fitted back to its values from before the last match; raises RenderError without one."""
         if self._before is None:
             raise RenderError(_("There is no match to undo."))
-        parameters, preset = self._before
-        _write(parameterNode, parameters, preset)
+        _write(parameterNode, self._before)
         self._before = None
 
     def forget(self, sentence: str) -> None:
@@ -111,108 +114,70 @@ class AppearanceMatch:
         self._run.abort(sentence)
         self._before = None
 
-    def _steps(self, parameterNode, parameters, sweep, buildMedium) -> Iterator[MatchState]:
+    def _steps(self, parameterNode, image, sweep, fan, buildMedium) -> Iterator[MatchState]:
         self._report = ""
         yield MatchState(0.0)
         medium = buildMedium()
-        fit = engine.appearanceFit(medium, sweep, parameters.image, FITTED_FRAMES, STEPS)
+        fit = engine.appearanceFit(medium, sweep, fan.probe, fan.imageToProbe, image, FITTED_FRAMES, STEPS)
         with engine.engineErrors():
             for state in fit:
                 yield MatchState(state.step / (state.steps + 1))
-        self._before = parameters, parameterNode.preset
-        _write(parameterNode, _matched(parameters, sweep, fit.result), ProbePreset.CUSTOM)
+        fitted = _fitted(fan.probe, fit.result, image.noise)
+        before = {name: getattr(parameterNode, name) for name in fitted}
+        _write(parameterNode, fitted)
+        self._before = before
         self._report = _told(fit.result)
 
 
-def readSweep(image, volume, parameters: RenderParameters) -> engine.SeenSweep:
-    """The frames of a real image's recording (the image alone without one) in the volume's own RAS.
+def readSweep(image, volume, present: ProbeSettings) -> tuple[TrackedSweep, ImageFan]:
+    """The frames of a real image's recording (the image alone without one), and the fan that they show.
 
-    Raises RenderError where they are no frames, show no fan, or lie under a nonlinear transform.
+    Args:
+        image: the volume node of the real image.
+        volume: the node in whose own RAS the frames are to lie.
+        present: settings of what a fan does not show.
+
+    Returns:
+        The sweep, and the fan; columns and rows run as the probe's x and y do.
+
+    Raises:
+        RenderError: where they are no frames, show no fan, or lie under a nonlinear transform.
     """
-    parent = volume.GetParentTransformNode()
-    if not isLinearToWorld(parent):
+    if not isLinearToWorld(volume.GetParentTransformNode()):
         raise RenderError(_("A nonlinear transform above the volume cannot be matched through; harden it."))
-    present = readRealFrame(image)
-    fan = seeFan(image, parameters.probe)
-    pixels, places = [], []
-    for frame, imageToWorld, volumeToWorld in _items(image, parent):
-        if frame.shape == present.pixels.shape:
-            pixels.append(frame)
-            places.append(np.linalg.inv(volumeToWorld) @ imageToWorld)
-    if not pixels:
-        raise RenderError(_("The recording of '{name}' holds no pose.").format(name=image.GetName()))
-    stack, place, imageToProbe = np.stack(pixels), np.stack(places), fan.imageToProbe.copy()
-    rows = stack.shape[1]
-    if imageToProbe[1, 1] < 0:  # the rows were recorded from the bottom up
-        turned = np.eye(4)
-        turned[1, 1], turned[1, 3] = -1.0, rows - 1.0
-        stack, place, imageToProbe = stack[:, ::-1], place @ turned, imageToProbe @ turned
-    # An image's third axis means nothing; across a fan it is right-handed.
-    place[:, :3, 2] = np.cross(place[:, :3, 0], place[:, :3, 1])
-    place[:, :3, 2] /= np.linalg.norm(place[:, :3, 2], axis=1, keepdims=True)
-    seen = fan.probe
-    probe = replace(
-        seen,
-        focusMm=min(parameters.probe.focusMm, seen.depthMm),
-        rays=parameters.probe.rays,
-        samples=parameters.probe.samples,
-    )
-    return engine.SeenSweep(np.ascontiguousarray(stack), place, probe, imageToProbe)
+    images = readShownFrames(image, MAX_FRAMES, volume)
+    fan = estimateFan(images, present)
+    if fan.isUpsideDown:
+        images, fan = images.upsideDown(), fan.upsideDown(images.pixels.shape[1])
+    mask = engine.fanGrid(fan.probe, fan.probePoints(images.pixels.shape[1:])).inside
+    return engine.trackedSweep(images, mask), fan
 
 
-def _items(image, volumeParent) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pixels, image to world and volume to world of the recording's items, or of the present moment without one."""
-    browser = _browserOf(image)
-    parent = image.GetParentTransformNode()
-    if browser is None:
-        yield greyPixels(image), frameToWorld(image), nodeToWorld(volumeParent)
-        return
-    sequence, master = browser.GetSequenceNode(image), browser.GetMasterSequenceNode()
-    count = browser.GetNumberOfItems()
-    for item in np.unique(np.linspace(0, count - 1, min(count, MOST_FRAMES)).round().astype(int)).tolist():
-        value = master.GetNthIndexValue(item)
-        frame = sequence.GetDataNodeAtValue(value, False)
-        above, volumeToWorld = toWorldAt(parent, browser, value), toWorldAt(volumeParent, browser, value)
-        if frame is not None and above is not None and volumeToWorld is not None:
-            yield greyPixels(frame), above @ ijkToRas(frame), volumeToWorld
-
-
-def _browserOf(image):
-    """The sequence browser that plays an image node, or None."""
-    scene = image.GetScene()
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")):
-        browser = scene.GetNthNodeByClass(n, "vtkMRMLSequenceBrowserNode")
-        if browser.GetSequenceNode(image) is not None:
-            return browser
-    return None
-
-
-def _matched(parameters: RenderParameters, sweep: engine.SeenSweep, result) -> RenderParameters:
-    """What was found, within the panel's ranges."""
+def _fitted(fan: ProbeSettings, result, noise: bool) -> dict[str, object]:
+    """The parameters that were fitted, by name, within the panel's ranges. noise: whether noise is simulated."""
     found, settings = result.probe, result.settings
-    probe = replace(sweep.probe, frequencyMhz=_within("frequencyMhz", found.frequency_mhz))
-    image = replace(
-        parameters.image,
-        gainDb=_within("gainDb", settings.gain_db),
-        dynamicRangeDb=_within("dynamicRangeDb", settings.dynamic_range_db),
-        automaticTgc=False,
-        tgcDbPerCm=_within("tgcDbPerCm", settings.tgc_db_per_cm),
-    )
-    if image.noise:
-        image = replace(image, noiseDb=_within("noiseDb", settings.noise_db))
-    return RenderParameters(replace(probe, focusMm=_within("focusMm", found.focus_mm)), image)
+    fitted = {name: getattr(fan, name) for name in FAN}
+    fitted["frequencyMhz"] = _within("frequencyMhz", found.frequency_mhz)
+    fitted["focusMm"] = _within("focusMm", found.focus_mm)
+    fitted["gainDb"] = _within("gainDb", settings.gain_db)
+    fitted["dynamicRangeDb"] = _within("dynamicRangeDb", settings.dynamic_range_db)
+    fitted["tgcDbPerCm"] = _within("tgcDbPerCm", settings.tgc_db_per_cm)
+    if noise:
+        fitted["noiseDb"] = _within("noiseDb", settings.noise_db)
+    return {**fitted, "automaticTgc": False, "preset": ProbePreset.CUSTOM}
 
 
 def _within(name: str, value: float) -> float:
     return float(np.clip(value, *RANGES[name]))
 
 
-def _write(parameterNode, parameters: RenderParameters, preset: ProbePreset) -> None:
+def _write(parameterNode, values: dict[str, object]) -> None:
+    """Writes these parameters and no others: what the user has changed meanwhile stays."""
+    probe = {field.name: values[field.name] for field in fields(ProbeSettings) if field.name in values}
     with slicer.util.NodeModify(parameterNode.parameterNode):  # no picture, and no error, of half of the numbers
-        writeProbe(parameterNode, parameters.probe)
-        for field in fields(ImageSettings):
-            setattr(parameterNode, field.name, getattr(parameters.image, field.name))
-        parameterNode.preset = preset
+        writeProbe(parameterNode, replace(readParameters(parameterNode).probe, **probe))
+        for name in values.keys() - probe.keys():
+            setattr(parameterNode, name, values[name])
 
 
 def _told(result) -> str:

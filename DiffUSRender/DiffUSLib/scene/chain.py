@@ -1,8 +1,9 @@
-"""The transforms above a tracked image, sampled at every item of its recording. Matrices are (4, 4), mm."""
+"""The transforms above a node, sampled at every item of its recording, so that nothing in the scene moves."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,15 +12,16 @@ import vtk
 
 from ..errors import RenderError
 from ..i18n import _
+from .sequences import SOURCE_ATTRIBUTE, holds, synchronizedSequences
 from .transforms import fromVtk, isLinearToWorld, isRigid, nodeToWorld
 
-SOURCE_ATTRIBUTE = "Sequences.Source"  # the name that a transform had on the tracker, whatever the node is called
+MIN_DETERMINANT = 1e-12  # of a calibration from pixels to mm
 _SOURCE = re.compile(r"^([A-Za-z0-9]+?)To([A-Za-z0-9]+?)(Transform)?$")
 
 
 @dataclass(frozen=True)
 class Link:
-    """One step of the way up: a recorded transform (`sequence`) or one that does not move (`node`)."""
+    """One transform of a chain: recorded (`sequence`) or one that does not move (`node`)."""
 
     name: str
     node: object = None
@@ -27,7 +29,7 @@ class Link:
     inverted: bool = False
 
     def matrixAt(self, indexValue: str) -> np.ndarray | None:
-        """The step's matrix at an item, as a sequence browser would show it; None where nothing was recorded."""
+        """The matrix at an item, (4, 4), as a sequence browser would show it; None where nothing was recorded."""
         node = self.node if self.sequence is None else self.sequence.GetDataNodeAtValue(indexValue, False)
         if node is None:
             return None
@@ -37,80 +39,46 @@ class Link:
 
 @dataclass(frozen=True)
 class Chain:
-    """The way from a frame's own RAS up to the reference (`links`, nearest first), and from there to world."""
+    """From a node's own RAS up to the reference (`links`, nearest first), and from there to world. Matrices in mm."""
 
     links: tuple[Link, ...]
     referenceToWorld: np.ndarray
     referenceNode: object = None
     notes: tuple[str, ...] = ()
 
+    def sample(self, indexValues: Iterable[str], rigidTools: bool = False) -> list[np.ndarray | None]:
+        """The matrices to the reference at some items of a recording.
 
-def transformsAbove(node) -> list:
-    """Every transform node above a node, the nearest first."""
-    found = []
-    while (node := node.GetParentTransformNode()) is not None:
-        found.append(node)
-    return found
+        Args:
+            indexValues: of the items, as the sequence holds them.
+            rigidTools: whether every transform but the nearest must be rigid.
 
+        Returns:
+            A (4, 4) for every item, mm; None where the tracking was lost: a transform was not recorded, or one that
+            moves is exactly the identity, which trackers write then.
 
-def matrixToParent(transformNode, name: str) -> np.ndarray:
-    """The node's matrix; raises RenderError for a nonlinear or singular transform."""
-    if not transformNode.IsLinear():
-        raise RenderError(
-            _("The transform '{name}' above the ultrasound is nonlinear; harden or remove it.").format(name=name)
-        )
-    matrix = vtk.vtkMatrix4x4()
-    transformNode.GetMatrixTransformToParent(matrix)
-    result = fromVtk(matrix)
-    if not np.isfinite(result).all():
-        raise RenderError(
-            _("The transform '{name}' holds NaN or infinite numbers; record the sweep again.").format(name=name)
-        )
-    if abs(np.linalg.det(result[:3, :3])) < 1e-12:
-        raise RenderError(
-            _("The transform '{name}' is singular (it flattens space); choose another.").format(name=name)
-        )
-    return result
+        Raises:
+            RenderError: for a transform that is nonlinear, singular, not of numbers, or not rigid where it must be.
+        """
+        steps = [[link.matrixAt(value) for link in self.links] for value in indexValues]
+        tracked = _tracked(steps)
+        if rigidTools:
+            for matrices in (m for m, good in zip(steps, tracked) if good):
+                for link, matrix in list(zip(self.links, matrices))[1:]:
+                    _requireRigidTool(matrix, link.name)
+        return [_product(matrices) if good else None for matrices, good in zip(steps, tracked)]
 
 
-def requireRigid(matrix: np.ndarray, name: str) -> None:
-    """Raises RenderError, naming the transform, unless the matrix is a rotation and a translation to 1 %."""
-    if not isRigid(matrix):
-        raise RenderError(
-            _(
-                "The transform '{name}' scales, shears or mirrors: above the ultrasound only the transform next to "
-                "the image may scale; check the calibration."
-            ).format(name=name)
-        )
+def chainToWorld(transformNode, browser=None) -> Chain:
+    """All transforms from `transformNode` (None is world) to world; what the browser (or None) plays is recorded."""
+    return Chain(tuple(_links(transformsFrom(transformNode), browser)), np.eye(4))
 
 
-def staticToWorld(node) -> np.ndarray:
-    """From the frame under a transform node (None is world) to world; raises RenderError unless it is rigid."""
-    if node is None:
-        return np.eye(4)
-    if not isLinearToWorld(node):
-        raise RenderError(
-            _("A transform above '{name}' is nonlinear; harden or remove it.").format(name=node.GetName())
-        )
-    matrix = nodeToWorld(node)
-    requireRigid(matrix, node.GetName())
-    return matrix
-
-
-def withCalibration(links: list[Link], above: list, calibrationNode) -> tuple[list[Link], tuple[str, ...]]:
-    """The links with the image calibration (a node or None) before them where they begin at the probe, and notes.
-
-    above: the transform nodes over the image. A chain that begins at the image has no place for another calibration.
-    """
-    if calibrationNode is None or calibrationNode in above or any(link.node is calibrationNode for link in links):
-        return links, ()
-    first = links[0] if links else None
-    source = first.sequence.GetAttribute(SOURCE_ATTRIBUTE) if first is not None and first.sequence is not None else None
-    match = _SOURCE.match(source or first.name or "") if first is not None else None
-    if match and match[1] == "Probe":
-        return [Link(calibrationNode.GetName(), calibrationNode), *links], ()
-    note = _("The calibration '{name}' was left out: the image has its place without it.")
-    return links, (note.format(name=calibrationNode.GetName()),)
+def frameChain(volume, calibrationNode) -> Chain:
+    """All transforms above a volume as it is shown now, with the image calibration (a node or None) where it fits."""
+    above = transformsAbove(volume)
+    links, notes = withCalibration(_links(above, None), above, calibrationNode)
+    return Chain(tuple(links), np.eye(4), None, notes)
 
 
 def recordedChain(proxy, browser, calibrationNode=None) -> Chain | None:
@@ -118,13 +86,9 @@ def recordedChain(proxy, browser, calibrationNode=None) -> Chain | None:
 
     calibrationNode: goes between the image and a chain that begins at the probe, see `withCalibration`.
     """
-    links, moving = [], 0
     above = transformsAbove(proxy)
-    for transform in above:
-        sequence = browser.GetSequenceNode(transform)
-        links.append(Link(transform.GetName(), None if sequence else transform, sequence))
-        if sequence is not None:
-            moving = len(links)
+    links = _links(above, browser)
+    moving = max((n for n, link in enumerate(links, 1) if link.sequence is not None), default=0)
     if not moving:
         return None
     reference = above[moving] if moving < len(above) else None
@@ -140,7 +104,7 @@ def chosenChain(poseSequence, calibrationNode, browser) -> Chain:
 
 
 def taggedChain(browser, calibrationNode) -> Chain | None:
-    """The chain told by the tracker's names of the transforms that were recorded beside the images, or None.
+    """The chain by the tracker's names of the transforms that were recorded beside the images, or None.
 
     ImageToReference; or ImageToProbe and ProbeToReference; or ImageToProbe, ProbeToTracker and ReferenceToTracker.
     """
@@ -166,39 +130,115 @@ def taggedChain(browser, calibrationNode) -> Chain | None:
     return replace(_closed(links, pose, browser), notes=(note,))
 
 
-def synchronizedSequences(browser) -> list:
-    """All sequences of a browser, its master first."""
-    collection = vtk.vtkCollection()
-    browser.GetSynchronizedSequenceNodes(collection, True)
-    return [collection.GetItemAsObject(n) for n in range(collection.GetNumberOfItems())]
+def untrackedChain(proxy, calibrationNode) -> Chain:
+    """The chain of images that hang under nothing that moves: their poses may stand in their own matrices."""
+    above = [] if proxy is None else transformsAbove(proxy)
+    _links, notes = withCalibration([], above, calibrationNode)
+    reference = above[0] if above else None
+    return Chain((), staticToWorld(reference), reference, notes)
 
 
-def holds(sequence, className: str) -> bool:
-    """Whether the items of a sequence are nodes of a class."""
-    first = sequence.GetNthDataNode(0) if sequence.GetNumberOfDataNodes() else None
-    return first is not None and bool(first.IsA(className))
+def withCalibration(links: list[Link], above: list, calibrationNode) -> tuple[list[Link], tuple[str, ...]]:
+    """The links with the image calibration (a node or None) before them where they begin at the probe, and notes.
+
+    above: the transform nodes over the image. A chain that begins at the image needs no other calibration.
+    """
+    if calibrationNode is None or calibrationNode in above or any(link.node is calibrationNode for link in links):
+        return links, ()
+    first = links[0] if links else None
+    source = first.sequence.GetAttribute(SOURCE_ATTRIBUTE) if first is not None and first.sequence is not None else None
+    match = _SOURCE.match(source or first.name or "") if first is not None else None
+    if match and match[1] == "Probe":
+        return [Link(calibrationNode.GetName(), calibrationNode), *links], ()
+    note = _("The calibration '{name}' was left out: the image has its place without it.")
+    return links, (note.format(name=calibrationNode.GetName()),)
 
 
-def browserOf(scene, sequence):
-    """The first sequence browser that plays a sequence, or None."""
-    for browser in browsers(scene):
-        if sequence in synchronizedSequences(browser):
-            return browser
-    return None
+def transformsFrom(transformNode) -> list:
+    """A transform node (None is world) and every one above it, the nearest first."""
+    found = []
+    while transformNode is not None:
+        found.append(transformNode)
+        transformNode = transformNode.GetParentTransformNode()
+    return found
 
 
-def browsers(scene) -> list:
-    """All sequence browsers of a scene."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")
-    return [scene.GetNthNodeByClass(n, "vtkMRMLSequenceBrowserNode") for n in range(count)]
+def transformsAbove(node) -> list:
+    """Every transform node above a node, the nearest first."""
+    return transformsFrom(node.GetParentTransformNode())
+
+
+def matrixToParent(transformNode, name: str) -> np.ndarray:
+    """The matrix of a transform node to what it hangs under, (4, 4); RenderError if nonlinear, singular or NaN."""
+    if not transformNode.IsLinear():
+        raise RenderError(_("The transform '{name}' is nonlinear; harden or remove it.").format(name=name))
+    matrix = vtk.vtkMatrix4x4()
+    transformNode.GetMatrixTransformToParent(matrix)
+    result = fromVtk(matrix)
+    if not np.isfinite(result).all():
+        raise RenderError(
+            _("The transform '{name}' holds NaN or infinite numbers; record the sweep again.").format(name=name)
+        )
+    if abs(np.linalg.det(result[:3, :3])) < MIN_DETERMINANT:
+        raise RenderError(
+            _("The transform '{name}' is singular (it flattens space); choose another.").format(name=name)
+        )
+    return result
+
+
+def staticToWorld(node) -> np.ndarray:
+    """From the frame under a transform node (None is world) to world, (4, 4); RenderError unless it is rigid."""
+    if node is None:
+        return np.eye(4)
+    if not isLinearToWorld(node):
+        raise RenderError(
+            _("A transform above '{name}' is nonlinear; harden or remove it.").format(name=node.GetName())
+        )
+    matrix = nodeToWorld(node)
+    _requireRigidTool(matrix, node.GetName())
+    return matrix
+
+
+def _requireRigidTool(matrix: np.ndarray, name: str) -> None:
+    if not isRigid(matrix):
+        raise RenderError(
+            _(
+                "The transform '{name}' scales, shears or mirrors: above the ultrasound only the transform next to "
+                "the image may scale; check the calibration."
+            ).format(name=name)
+        )
+
+
+def _links(transforms: list, browser) -> list[Link]:
+    """These transforms as links: recorded where the browser (or None) plays them."""
+    sequences = [None if browser is None else browser.GetSequenceNode(transform) for transform in transforms]
+    return [Link(t.GetName(), None if sequence else t, sequence) for t, sequence in zip(transforms, sequences)]
+
+
+def _tracked(steps: list[list[np.ndarray | None]]) -> list[bool]:
+    """Which items have a pose: every step recorded, and no moving step exactly the identity."""
+    complete = [all(matrix is not None for matrix in matrices) for matrices in steps]
+    columns = list(zip(*(matrices for matrices, good in zip(steps, complete) if good)))
+    moving = [any(not np.array_equal(matrix, column[0]) for matrix in column) for column in columns]
+    return [
+        good and not any(moves and np.array_equal(m, np.eye(4)) for m, moves in zip(matrices, moving))
+        for matrices, good in zip(steps, complete)
+    ]
+
+
+def _product(matrices: list[np.ndarray]) -> np.ndarray:
+    """The steps, nearest first, as one matrix."""
+    product = np.eye(4)
+    for matrix in matrices:
+        product = matrix @ product
+    return product
 
 
 def _closed(links: list[Link], lastSequence, browser) -> Chain:
     """Ends a chain at what stands above the proxy of its last sequence, if that does not move."""
     proxy = browser.GetProxyNode(lastSequence) if browser is not None else None
     reference = proxy.GetParentTransformNode() if proxy is not None else None
-    above = (reference, *transformsAbove(reference)) if reference is not None else ()
-    if any(browser.GetSequenceNode(transform) is not None for transform in above):
+    if any(browser.GetSequenceNode(transform) is not None for transform in transformsFrom(reference)):
         reference = None
     return Chain(tuple(links), staticToWorld(reference), reference)
 

@@ -1,20 +1,63 @@
-"""A tracked sweep as sequence nodes with a browser that plays them."""
+"""Sequences and the browsers that play them: found in the scene, and made of a tracked sweep."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 
 import numpy as np
 import slicer
 import slicer.util
+import vtk
 
+from ..engine import risingTimes
 from ..errors import RenderError
 from ..i18n import _
 from .slice_node import RECORDED_SLICE, SLICE_ATTRIBUTE
 from .transforms import toVtk
 
-SHORTEST_STEP_S = 0.002  # a sequence takes two items that are less than 0.001 apart for one
+MIN_STEP_S = 0.002  # a sequence takes two items that are less than 0.001 apart for one
 SOURCE_ATTRIBUTE = "Sequences.Source"  # the name that a transform had on the tracker, whatever the node is called
+
+
+def browsers(scene) -> list:
+    """All sequence browsers of a scene."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")
+    return [scene.GetNthNodeByClass(n, "vtkMRMLSequenceBrowserNode") for n in range(count)]
+
+
+def browserOf(sequence):
+    """The first sequence browser that plays a sequence, or None."""
+    found = (browser for browser in browsers(sequence.GetScene()) if sequence in synchronizedSequences(browser))
+    return next(found, None)
+
+
+def sequenceOf(node) -> tuple:
+    """The sequence that a node of the scene is played from, and its browser; (None, None) where it is not played."""
+    for browser in browsers(node.GetScene()):
+        if (sequence := browser.GetSequenceNode(node)) is not None:
+            return sequence, browser
+    return None, None
+
+
+def synchronizedSequences(browser) -> list:
+    """All sequences of a browser, its master first."""
+    collection = vtk.vtkCollection()
+    browser.GetSynchronizedSequenceNodes(collection, True)
+    return [collection.GetItemAsObject(n) for n in range(collection.GetNumberOfItems())]
+
+
+def holds(sequence, className: str) -> bool:
+    """Whether the items of a sequence are nodes of a class."""
+    first = sequence.GetNthDataNode(0) if sequence.GetNumberOfDataNodes() else None
+    return first is not None and bool(first.IsA(className))
+
+
+def indexTimes(indexValues: Sequence[str]) -> list[float] | None:
+    """Index values of a sequence as numbers, s; None where one is no number, such as a label."""
+    try:
+        return [float(value) for value in indexValues]
+    except ValueError:
+        return None
 
 
 def addTrackedSweep(
@@ -24,13 +67,23 @@ def addTrackedSweep(
     ijkToRas: np.ndarray,
     poses: np.ndarray,
     poseName: str,
-    times: list[float],
+    times: Sequence[float],
     simulated: bool = False,
 ):
-    """A recording as two sequences with their browser, which is returned; raises RenderError, and adds nothing else.
+    """Adds a recording as two sequences with their browser.
 
-    frames (K, rows, columns) uint8, each with ijkToRas (4, 4), under the transform `poseName`, poses (K, 4, 4), which
-    is played with them; times in s. simulated: whether the frames are marked as such, and never taken for real ones.
+    Args:
+        frames: pixels (K, rows, columns), of the type that the sequence is to hold.
+        ijkToRas: of every frame, (4, 4), mm.
+        poses: (K, 4, 4) mm, of the transform `poseName` above the frames, which is played with them.
+        times: s; by the rule of `risingTimes`, since a sequence takes two that are nearly equal for one.
+        simulated: whether the frames are marked as such, and never taken for real ones.
+
+    Returns:
+        The sequence browser.
+
+    Raises:
+        RenderError: where sequences cannot be played; nothing is added then.
     """
     images = _addSequence(scene, f"{name} Image", "Image")
     transforms = _addSequence(scene, f"{name} {poseName}", poseName)
@@ -38,11 +91,11 @@ def addTrackedSweep(
     volume.SetIJKToRASMatrix(toVtk(ijkToRas))
     if simulated:  # every item tells, since playing one copies its attributes
         volume.SetAttribute(SLICE_ATTRIBUTE, RECORDED_SLICE)
-    for pixels, pose, time in zip(frames, poses, _distinct(times)):
+    for pixels, pose, time in zip(frames, poses, risingTimes(times, MIN_STEP_S)[0]):
         slicer.util.updateVolumeFromArray(volume, pixels[np.newaxis])
-        images.SetDataNodeAtValue(volume, time)
+        images.SetDataNodeAtValue(volume, value := f"{time:.6f}")
         transform.SetMatrixTransformToParent(toVtk(pose))
-        transforms.SetDataNodeAtValue(transform, time)
+        transforms.SetDataNodeAtValue(transform, value)
     return _addBrowser(scene, name, images, transforms)
 
 
@@ -77,9 +130,3 @@ def _proxy(browser, sequence):
     if proxy is None:
         proxy = browser.AddProxyNode(sequence.GetNthDataNode(0), sequence, True)
     return proxy
-
-
-def _distinct(times: list[float]) -> list[str]:
-    """The times as index values, in seconds; numbers instead where two frames have the same time, or nearly so."""
-    apart = all(b - a >= SHORTEST_STEP_S for a, b in pairwise(times))
-    return [f"{time:.6f}" for time in times] if apart else [str(n) for n in range(len(times))]

@@ -1,32 +1,33 @@
-"""The tracked ultrasound of the scene: its pixels, and where every frame lies. Nothing in the scene is changed."""
+"""The tracked images of the scene: raw pixels, and where every one lies. Nothing in the scene is changed.
+
+Grey scale, times and pose are the engine's rules: `engine.trackedSweep` makes a sweep of what is read here.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import slicer.util
 
 from ..errors import RenderError
 from ..i18n import _
 from .chain import (
     Chain,
-    Link,
-    browserOf,
-    browsers,
+    chainToWorld,
     chosenChain,
-    holds,
-    matrixToParent,
+    frameChain,
     recordedChain,
-    requireRigid,
     staticToWorld,
-    synchronizedSequences,
     taggedChain,
     transformsAbove,
+    untrackedChain,
     withCalibration,
 )
-from .transforms import ijkToRas, isLinearToWorld
+from .sequences import browserOf, holds, indexTimes, sequenceOf, synchronizedSequences
+from .slice_node import SLICE_ATTRIBUTE
+from .transforms import ijkToRas, imageToRas, isLinearToWorld, rightHanded
+from .voxels import scalarArray
 
 SKIPPED_ATTRIBUTE = "DiffUSRegister.FramesSkipped"
 NOTES_ATTRIBUTE = "DiffUSRegister.Notes"
@@ -34,54 +35,53 @@ CALIBRATION_ROLE = "DiffUSRegister.ImageToProbe"
 
 
 @dataclass(frozen=True)
-class SceneUltrasound:
-    """Frames (K, rows, columns) with image_to_reference (K, 4, 4), or one 3-D volume (K, J, I) with (1, 4, 4).
+class TrackedImages:
+    """Images of the scene as they are stored, and where they lie.
 
-    imageToReference maps (column, row, 0, 1), of a volume (i, j, k, 1), to the reference frame, mm. referenceNode is
-    the transform whose frame the reference is; None is world, for which referenceToWorld is the identity.
+    pixels: (K, rows, columns) of frames, or one 3-D volume (K, J, I). imageToReference: (K, 4, 4), of a volume
+    (1, 4, 4), from (column, row, 0, 1), of a volume (i, j, k, 1), to the reference, mm. times: (K,) s, or None.
+    referenceNode: the transform whose frame the reference is; None is world, or the RAS of a volume that was asked for.
+    itemNumbers: of the frames in their sequence. skipped: how many frames were left out, for want of tracking.
     """
 
-    frames: np.ndarray
+    pixels: np.ndarray
     imageToReference: np.ndarray
-    referenceToWorld: np.ndarray
     name: str
+    times: list[float] | None = None
+    referenceToWorld: np.ndarray = field(default_factory=lambda: np.eye(4))
     referenceNode: object = None
     isVolume: bool = False
     itemNumbers: tuple[int, ...] = (0,)
     skipped: int = 0
     notes: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class Origin:
-    """What is known of the file that an image sequence came from: frames left out, and plain sentences."""
-
-    skipped: int = 0
-    notes: tuple[str, ...] = ()
+    def upsideDown(self) -> TrackedImages:
+        """The same images with their rows in the other order."""
+        turned = turnedRows(self.pixels.shape[1])
+        matrices = rightHanded(self.imageToReference @ turned)
+        return replace(self, pixels=np.ascontiguousarray(self.pixels[:, ::-1]), imageToReference=matrices)
 
 
-def readOrigin(sequence) -> Origin:
-    """What `writeOrigin` wrote down on an image sequence, which a saved scene keeps; nothing for other sequences."""
-    skipped, notes = sequence.GetAttribute(SKIPPED_ATTRIBUTE), sequence.GetAttribute(NOTES_ATTRIBUTE)
-    return Origin(int(skipped or 0), tuple(json.loads(notes or "[]")))
+def turnedRows(rows: int) -> np.ndarray:
+    """(column, row, 0, 1) of an image to that of the image whose `rows` stand in the other order, (4, 4)."""
+    matrix = np.eye(4)
+    matrix[1, 1], matrix[1, 3] = -1.0, rows - 1.0
+    return matrix
 
 
-def calibrationOf(sequence):
-    """The transform node that a file was loaded with as its image calibration, or None."""
-    return sequence.GetNodeReference(CALIBRATION_ROLE)
+# --- what is registered
 
 
-def writeOrigin(sequence, origin: Origin, calibrationNode) -> None:
-    """Writes down on an image sequence where it came from, and the calibration (a node or None) it was read with."""
-    sequence.SetAttribute(SKIPPED_ATTRIBUTE, str(origin.skipped))
-    sequence.SetAttribute(NOTES_ATTRIBUTE, json.dumps(list(origin.notes)))
-    if calibrationNode is not None:
-        sequence.SetNodeReferenceID(CALIBRATION_ROLE, calibrationNode.GetID())
+def readUltrasound(parameterNode) -> TrackedImages:
+    """The images that a parameter node names as ultrasound: a sequence, its browser, a frame or a 3-D volume.
 
+    Args:
+        parameterNode: has `ultrasound`, `poseSequence`, `imageToProbe`, `presentFrameOnly` and `maximumFrames`.
 
-def readUltrasound(parameterNode) -> SceneUltrasound:
-    """What the parameter node names as ultrasound; raises RenderError for what is not tracked or cannot be read."""
-    node = parameterNode.ultrasound
+    Raises:
+        RenderError: for images that are not tracked, or that cannot be read.
+    """
+    node, calibration = parameterNode.ultrasound, parameterNode.imageToProbe
     sequence, browser = imageSequence(node)
     if sequence is None and node.IsA("vtkMRMLSequenceBrowserNode"):
         raise RenderError(
@@ -95,7 +95,6 @@ def readUltrasound(parameterNode) -> SceneUltrasound:
         node = browser.GetProxyNode(sequence) if browser is not None else None
         if node is None:
             raise _noPresentFrame(sequence)
-    calibration = parameterNode.imageToProbe
     return _readFrame(node, calibration) if _isFlat(node) else _readVolume(node, calibration)
 
 
@@ -112,62 +111,49 @@ def imageSequence(node) -> tuple:
                     name=node.GetName()
                 )
             )
-        return node, browserOf(node.GetScene(), node)
-    for browser in browsers(node.GetScene()):
-        if (sequence := browser.GetSequenceNode(node)) is not None:
-            return sequence, browser
-    return None, None
+        return node, browserOf(node)
+    return sequenceOf(node)
 
 
-def _readSequence(sequence, browser, parameterNode) -> SceneUltrasound:
+def _readSequence(sequence, browser, parameterNode) -> TrackedImages:
     name = (browser or sequence).GetName()
     chain = _chain(sequence, browser, parameterNode)
     count = sequence.GetNumberOfDataNodes()
-    chosen = np.unique(np.linspace(0, count - 1, min(count, parameterNode.maximumFrames)).round().astype(int))
+    items = _evenly(count, parameterNode.maximumFrames)
     present = _presentItem(sequence, browser) if parameterNode.presentFrameOnly else None
     if present is not None:  # the others tell which transforms move, and so which pose is a lost one
-        chosen = np.union1d(chosen, [present])
-    steps = [[link.matrixAt(sequence.GetNthIndexValue(int(n))) for link in chain.links] for n in chosen]
-    valid = _tracked(steps)
-    if not any(valid):
+        items = sorted({*items, present})
+    values = [sequence.GetNthIndexValue(item) for item in items]
+    found = dict(zip(items, chain.sample(values, rigidTools=True)))
+    tracked = [item for item in items if found[item] is not None]
+    if not tracked:
         raise RenderError(
             _("No frame of '{name}' has valid tracking; record the sweep in view of the tracker.").format(name=name)
         )
+    fileSkipped, fileNotes = readOrigin(sequence)
+    skipped = len(items) - len(tracked) + fileSkipped
     if present is not None:
-        valid = [good and number == present for number, good in zip(chosen, valid)]
-        chosen, steps, valid = ([values[list(chosen).index(present)]] for values in (chosen, steps, valid))
-        if not valid[0] or (not chain.links and count > 1):
+        if present not in tracked or (not chain.links and count > 1):
             raise RenderError(
                 _("The present frame of '{name}' is not tracked; browse to another one, or use all frames.").format(
                     name=name
                 )
             )
-    frames, poses = [], []
-    for number, matrices in ((n, m) for n, m, good in zip(chosen, steps, valid) if good):
-        _requireTools(chain.links, matrices)
-        volume = sequence.GetNthDataNode(int(number))
-        frames.append(_pixels(volume))
-        poses.append(_product(matrices) @ _frameToRas(volume))
-    if any(frame.shape != frames[0].shape for frame in frames):
-        raise RenderError(_("The frames of '{name}' differ in size; choose another recording.").format(name=name))
-    poses = np.stack(poses)
-    if len(poses) > 1 and np.abs(poses - poses[0]).max() < 1e-9:
+        tracked, skipped, values = [present], 0, [sequence.GetNthIndexValue(present)]
+    images = _read(sequence, tracked, [found[item] for item in tracked], name)
+    if len(tracked) > 1 and np.abs(images.imageToReference - images.imageToReference[0]).max() < 1e-9:
         raise RenderError(
             _(
                 "The frames of '{name}' are not tracked: all have the same pose. Put the image under the transform "
                 "that was recorded with it, or name the recorded poses under Advanced."
             ).format(name=name)
         )
-    origin = readOrigin(sequence)
-    return SceneUltrasound(
-        np.stack(frames),
-        poses,
-        chain.referenceToWorld,
-        name,
-        chain.referenceNode,
-        itemNumbers=tuple(int(n) for n, good in zip(chosen, valid) if good),
-        skipped=0 if present is not None else len(valid) - sum(valid) + origin.skipped,
-        notes=(*chain.notes, *origin.notes, *_lateNotes(chain, sequence, chosen)),
+    return replace(
+        images,
+        referenceToWorld=chain.referenceToWorld,
+        referenceNode=chain.referenceNode,
+        skipped=skipped,
+        notes=(*chain.notes, *fileNotes, *_lateNotes(chain, values)),
     )
 
 
@@ -188,11 +174,11 @@ def _noPresentFrame(sequence) -> RenderError:
     )
 
 
-def _lateNotes(chain: Chain, sequence, chosen) -> list[str]:
+def _lateNotes(chain: Chain, values: list[str]) -> list[str]:
     """Which poses were recorded at other times than the images; a sequence of one item does not move."""
-    notes, times = [], [sequence.GetNthIndexValue(int(n)) for n in chosen]
+    notes = []
     for poses in (link.sequence for link in chain.links if link.sequence is not None):
-        late = sum(poses.GetDataNodeAtValue(time, True) is None for time in times)
+        late = sum(poses.GetDataNodeAtValue(value, True) is None for value in values)
         if late and poses.GetNumberOfDataNodes() > 1:
             note = _("{n} frames have no pose of their own time in '{name}': the one before was taken.")
             notes.append(note.format(n=late, name=poses.GetName()))
@@ -200,7 +186,7 @@ def _lateNotes(chain: Chain, sequence, chosen) -> list[str]:
 
 
 def _chain(sequence, browser, parameterNode) -> Chain:
-    """Which transforms lead from the frames to the reference, by the first of three ways that applies."""
+    """Which transforms lead from the frames to the reference, by the first of four rules that applies."""
     poses, calibration = parameterNode.poseSequence, parameterNode.imageToProbe
     if poses is not None:
         if not holds(poses, "vtkMRMLTransformNode"):
@@ -211,71 +197,128 @@ def _chain(sequence, browser, parameterNode) -> Chain:
     chain = recordedChain(proxy, browser, given) if proxy is not None else None
     if chain is None and browser is not None:
         chain = taggedChain(browser, calibration)
-    if chain is None:  # the poses may stand in the images' own matrices
-        above = proxy.GetParentTransformNode() if proxy is not None else None
-        _links, notes = withCalibration([], transformsAbove(proxy) if proxy is not None else [], calibration)
-        chain = Chain((), staticToWorld(above), above, notes)
-    return chain
+    return chain or untrackedChain(proxy, calibration)
 
 
-def _tracked(steps: list[list[np.ndarray | None]]) -> list[bool]:
-    """Which items have a pose: every step recorded, and no moving step exactly the identity, as trackers write loss."""
-    complete = [all(matrix is not None for matrix in matrices) for matrices in steps]
-    columns = list(zip(*(matrices for matrices, good in zip(steps, complete) if good)))
-    moving = [any(not np.array_equal(matrix, column[0]) for matrix in column) for column in columns]
-    return [
-        good and not any(moves and np.array_equal(m, np.eye(4)) for m, moves in zip(matrices, moving))
-        for matrices, good in zip(steps, complete)
-    ]
-
-
-def _requireTools(links: tuple[Link, ...], matrices: list[np.ndarray]) -> None:
-    for link, matrix in list(zip(links, matrices))[1:]:
-        requireRigid(matrix, link.name)
-
-
-def _readFrame(volume, calibration) -> SceneUltrasound:
-    above = transformsAbove(volume)
-    links, notes = withCalibration([Link(t.GetName(), t) for t in above], above, calibration)
-    matrices = [matrixToParent(link.node, link.name) for link in links]
-    _requireTools(tuple(links), matrices)
-    local = _frameToRas(volume)
+def _readFrame(volume, calibration) -> TrackedImages:
+    chain = frameChain(volume, calibration)
+    matrix, local = chain.sample([""], rigidTools=True)[0], imageToRas(volume)
     directions = np.abs(local[:3, :3]) > 1e-6 * np.abs(local[:3, :3]).max()
-    if not above and directions.sum() == 3:
+    if not chain.links and directions.sum() == 3:
         raise RenderError(
             _("The frame '{name}' is not tracked: put it under the transform of its probe.").format(
                 name=volume.GetName()
             )
         )
-    pose = (_product(matrices) @ local)[None]
-    return SceneUltrasound(_pixels(volume)[None], pose, np.eye(4), volume.GetName() or "", notes=notes)
+    pose = (matrix @ local)[np.newaxis]
+    return TrackedImages(_pixels(volume)[np.newaxis], pose, volume.GetName() or "", notes=chain.notes)
 
 
-def _readVolume(volume, calibration) -> SceneUltrasound:
-    parent = volume.GetParentTransformNode()
+def _readVolume(volume, calibration) -> TrackedImages:
+    parent, name = volume.GetParentTransformNode(), volume.GetName() or ""
     if not isLinearToWorld(parent):
         raise RenderError(
-            _("The ultrasound '{name}' hangs under a nonlinear transform; harden or remove it.").format(
-                name=volume.GetName()
-            )
+            _("The ultrasound '{name}' hangs under a nonlinear transform; harden or remove it.").format(name=name)
         )
-    return SceneUltrasound(
-        _array(volume),
-        ijkToRas(volume)[None],
-        staticToWorld(parent),
-        volume.GetName() or "",
-        parent,
-        isVolume=True,
-        notes=withCalibration([], transformsAbove(volume), calibration)[1],
+    notes = withCalibration([], transformsAbove(volume), calibration)[1]
+    matrix, toWorld = ijkToRas(volume)[np.newaxis], staticToWorld(parent)
+    return TrackedImages(
+        _grey(volume), matrix, name, referenceToWorld=toWorld, referenceNode=parent, isVolume=True, notes=notes
     )
 
 
-def _product(matrices: list[np.ndarray]) -> np.ndarray:
-    """The steps, nearest first, as one matrix."""
-    product = np.eye(4)
-    for matrix in matrices:
-        product = matrix @ product
-    return product
+# --- what is shown
+
+
+def readShownFrame(node) -> TrackedImages:
+    """The present frame of a real image where the scene shows it: to world. RenderError if it is no frame."""
+    _requireReal(node)
+    matrix = chainToWorld(node.GetParentTransformNode()).sample([""])[0]
+    matrices = rightHanded((matrix @ imageToRas(node))[np.newaxis])
+    return TrackedImages(_pixels(node)[np.newaxis], matrices, node.GetName() or "")
+
+
+def readShownFrames(node, maximumFrames: int, volume=None) -> TrackedImages:
+    """The frames of the recording that plays a real image, where the scene would show them.
+
+    Args:
+        node: the image; alone, without a recording, it is the only frame.
+        maximumFrames: how many are read, evenly chosen.
+        volume: the node in whose own RAS the frames shall lie at every item; without it in world.
+
+    Raises:
+        RenderError: if the image is no frame, or the recording holds no pose.
+    """
+    _requireReal(node)
+    name, (sequence, browser) = node.GetName() or "", sequenceOf(node)
+    items = [] if sequence is None else _evenly(sequence.GetNumberOfDataNodes(), maximumFrames)
+    values, browser = ([sequence.GetNthIndexValue(item) for item in items], browser) if items else ([""], None)
+    parents = node.GetParentTransformNode(), None if volume is None else volume.GetParentTransformNode()
+    toWorld, volumeToWorld = (chainToWorld(parent, browser).sample(values) for parent in parents)
+    found = [None if a is None or b is None else np.linalg.inv(b) @ a for a, b in zip(toWorld, volumeToWorld)]
+    if not items:
+        images = TrackedImages(_pixels(node)[np.newaxis], (found[0] @ imageToRas(node))[np.newaxis], name)
+    else:
+        tracked = [n for n, matrix in enumerate(found) if matrix is not None]
+        if not tracked:
+            raise RenderError(_("The recording of '{name}' holds no pose.").format(name=name))
+        images = _read(sequence, [items[n] for n in tracked], [found[n] for n in tracked], name)
+    return replace(images, imageToReference=rightHanded(images.imageToReference))
+
+
+def _requireReal(node) -> None:
+    """Raises RenderError unless a volume node is an image of one slice that was not simulated here."""
+    name = node.GetName() or ""
+    if node.GetAttribute(SLICE_ATTRIBUTE) is not None:
+        raise RenderError(_("'{name}' is a simulated image; choose a real one.").format(name=name))
+    if scalarArray(node) is not None and not _isFlat(node):
+        raise RenderError(_("'{name}' is a volume, not a frame; choose an image of one slice.").format(name=name))
+
+
+# --- where a sequence came from
+
+
+def readOrigin(sequence) -> tuple[int, tuple[str, ...]]:
+    """What `writeOrigin` wrote on an image sequence, which a saved scene keeps: frames skipped, and notes."""
+    skipped, notes = sequence.GetAttribute(SKIPPED_ATTRIBUTE), sequence.GetAttribute(NOTES_ATTRIBUTE)
+    return int(skipped or 0), tuple(json.loads(notes or "[]"))
+
+
+def writeOrigin(sequence, skipped: int, notes: tuple[str, ...], calibrationNode=None) -> None:
+    """Writes on an image sequence what is known of its file.
+
+    Args:
+        skipped: how many frames of the file were left out.
+        notes: sentences for the report.
+        calibrationNode: the image calibration that the file was read with, or None.
+    """
+    sequence.SetAttribute(SKIPPED_ATTRIBUTE, str(skipped))
+    sequence.SetAttribute(NOTES_ATTRIBUTE, json.dumps(list(notes)))
+    if calibrationNode is not None:
+        sequence.SetNodeReferenceID(CALIBRATION_ROLE, calibrationNode.GetID())
+
+
+def calibrationOf(sequence):
+    """The transform node that a file was loaded with as its image calibration, or None."""
+    return sequence.GetNodeReference(CALIBRATION_ROLE)
+
+
+# --- pixels
+
+
+def _read(sequence, items: list[int], matrices: list[np.ndarray], name: str) -> TrackedImages:
+    """Some items of an image sequence, with the matrices (4, 4) that lead from their own RAS to the reference."""
+    volumes = [sequence.GetNthDataNode(item) for item in items]
+    pixels = [_pixels(volume) for volume in volumes]
+    if any(frame.shape != pixels[0].shape for frame in pixels):
+        raise RenderError(_("The frames of '{name}' differ in size; choose another recording.").format(name=name))
+    poses = np.stack([matrix @ imageToRas(volume) for matrix, volume in zip(matrices, volumes)])
+    times = indexTimes([sequence.GetNthIndexValue(item) for item in items])
+    return TrackedImages(np.stack(pixels), poses, name, times, itemNumbers=tuple(items))
+
+
+def _evenly(count: int, maximum: int) -> list[int]:
+    return np.unique(np.linspace(0, count - 1, min(count, maximum)).round().astype(int)).tolist()
 
 
 def _isFlat(volume) -> bool:
@@ -283,16 +326,9 @@ def _isFlat(volume) -> bool:
     return image is not None and image.GetDimensions()[2] == 1
 
 
-def _frameToRas(volume) -> np.ndarray:
-    """Pixel to the volume's own RAS; the third axis of a flat image means nothing, so it may be turned over."""
-    matrix = ijkToRas(volume)
-    if np.linalg.det(matrix[:3, :3]) < 0:
-        matrix[:3, 2] *= -1
-    return matrix
-
-
 def _pixels(volume) -> np.ndarray:
-    array = _array(volume)
+    """The pixels (rows, columns) of a flat image, of the node's own type."""
+    array = _grey(volume)
     if array.shape[0] != 1:
         raise RenderError(
             _("The frames of '{name}' are volumes: choose 'Only the present frame' to register one of them.").format(
@@ -302,10 +338,9 @@ def _pixels(volume) -> np.ndarray:
     return array[0]
 
 
-def _array(volume) -> np.ndarray:
-    """Grey values (K, J, I), a copy; colours are averaged."""
-    image = volume.GetImageData()
-    if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
+def _grey(volume) -> np.ndarray:
+    """Voxels (K, J, I) without a copy; colours are averaged, as the engine's reader does with those of a file."""
+    array = scalarArray(volume)
+    if array is None:
         raise RenderError(_("The ultrasound image '{name}' is empty; choose another.").format(name=volume.GetName()))
-    array = slicer.util.arrayFromVolume(volume)
-    return array[..., :3].mean(-1).round().astype(array.dtype) if array.ndim == 4 else array.copy()
+    return array[..., :3].mean(-1).round().astype(array.dtype) if array.ndim == 4 else array

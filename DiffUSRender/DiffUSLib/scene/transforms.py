@@ -1,4 +1,4 @@
-"""Where things are: matrices of nodes, and the way from the probe to the voxels, as numpy arrays in mm."""
+"""Where things are: matrices of nodes, and from the probe to the voxels, as numpy arrays in mm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import RenderError
 from ..i18n import _
 
 RIGID_TOLERANCE = 0.01  # relative; what tracker calibrations and re-saved matrices stay within
-SMALLEST_DETERMINANT = 1e-6
+MIN_DETERMINANT = 1e-6
 
 
 def fromVtk(matrix: vtk.vtkMatrix4x4) -> np.ndarray:
@@ -34,6 +34,29 @@ def ijkToRas(volumeNode) -> np.ndarray:
     return fromVtk(matrix)
 
 
+def imageToRas(volumeNode) -> np.ndarray:
+    """`ijkToRas` of a flat image, right-handed: its third axis means nothing, so it may be turned over.
+
+    Raises RenderError for a geometry that is not of numbers, which a volume without a pixel size has.
+    """
+    matrix = ijkToRas(volumeNode)
+    if not np.isfinite(matrix).all():
+        raise RenderError(
+            _("The geometry of '{name}' is singular (pixels without a size); choose another image.").format(
+                name=volumeNode.GetName()
+            )
+        )
+    return rightHanded(matrix)
+
+
+def rightHanded(matrices: np.ndarray) -> np.ndarray:
+    """Matrices of flat images, (..., 4, 4), each with its third axis turned over where it was left-handed."""
+    sign = np.where(np.linalg.det(matrices[..., :3, :3]) < 0, -1.0, 1.0)
+    turned = matrices.copy()
+    turned[..., :3, 2] *= sign[..., None]
+    return turned
+
+
 def isLinearToWorld(transformNode) -> bool:
     """Whether everything from this transform node (None is world) up to world is one matrix."""
     return transformNode is None or bool(transformNode.IsTransformToWorldLinear())
@@ -45,10 +68,13 @@ def nodeToWorld(transformNode) -> np.ndarray:
 
 
 def probeToVolume(probeNode, volumeNode) -> np.ndarray | vtk.vtkGeneralTransform:
-    """From the probe's frame to the volume node's own RAS: (4, 4) if all of the way is linear, else a transform.
+    """From the probe's frame to the volume node's own RAS.
 
-    Raises RenderError where the way cannot be gone: the probe scaled, mirrored or singular, or a singular transform
-    above the volume.
+    Returns:
+        A matrix (4, 4) mm where every transform is linear, else a transform.
+
+    Raises:
+        RenderError: if the probe is scaled, mirrored or singular, or a transform above the volume is singular.
     """
     parent = volumeNode.GetParentTransformNode()
     if isLinearToWorld(probeNode):
@@ -58,6 +84,25 @@ def probeToVolume(probeNode, volumeNode) -> np.ndarray | vtk.vtkGeneralTransform
     if isLinearToWorld(probeNode) and isLinearToWorld(parent):
         return _matrixBetween(probeNode, parent)
     return transformBetween(probeNode, parent)
+
+
+def poseInVolume(probeToWorld: np.ndarray, volumeNode) -> np.ndarray | vtk.vtkGeneralTransform:
+    """As `probeToVolume`, of a pose (4, 4) in the world that no node has."""
+    parent = volumeNode.GetParentTransformNode()
+    if isLinearToWorld(parent):
+        return worldToVolume(volumeNode) @ probeToWorld
+    transform = vtk.vtkGeneralTransform()
+    transform.Concatenate(transformBetween(None, parent))
+    transform.Concatenate(toVtk(probeToWorld))  # the last is applied first
+    return transform
+
+
+def worldToVolume(volumeNode) -> np.ndarray:
+    """World to the volume's own RAS, (4, 4), where all above it is linear; raises RenderError where it is singular."""
+    parent = volumeNode.GetParentTransformNode()
+    matrix = nodeToWorld(parent)
+    requireInvertible(matrix, parent.GetName() if parent is not None else "")
+    return np.linalg.inv(matrix)
 
 
 def transformBetween(source, target) -> vtk.vtkGeneralTransform:
@@ -91,7 +136,7 @@ def requireRigid(matrix: np.ndarray, name: str) -> None:
             _("The probe transform '{name}' holds NaN or infinite numbers; choose another transform.").format(name=name)
         )
     determinant = np.linalg.det(matrix[:3, :3])
-    if abs(determinant) < SMALLEST_DETERMINANT:
+    if abs(determinant) < MIN_DETERMINANT:
         raise RenderError(
             _("The probe transform '{name}' is singular (it flattens space); choose a rigid transform.").format(
                 name=name
@@ -114,7 +159,7 @@ def requireRigid(matrix: np.ndarray, name: str) -> None:
 
 def requireInvertible(matrix: np.ndarray, name: str) -> None:
     """Raises RenderError, naming the transform, unless the matrix above a volume can be inverted."""
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < SMALLEST_DETERMINANT:
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < MIN_DETERMINANT:
         raise RenderError(
             _("The transform '{name}' above the volume is singular; remove it or choose another.").format(name=name)
         )

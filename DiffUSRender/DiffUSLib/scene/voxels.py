@@ -83,11 +83,19 @@ def readVoxels(node, kind: MediumKind) -> Voxels:
     return Voxels(array, ijkToRas(node), _labelNames(node, array) if kind is MediumKind.LABELS else None)
 
 
-def _scalars(node) -> np.ndarray:
+def scalarArray(node) -> np.ndarray | None:
+    """The voxels of a volume node, (K, J, I) or with components last, without a copy; None where there are none."""
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
-        raise RenderError(_("The volume '{name}' is empty; load one that has voxels.").format(name=node.GetName()))
+        return None
     return slicer.util.arrayFromVolume(node)
+
+
+def _scalars(node) -> np.ndarray:
+    array = scalarArray(node)
+    if array is None:
+        raise RenderError(_("The volume '{name}' is empty; load one that has voxels.").format(name=node.GetName()))
+    return array
 
 
 class MediumCache:
