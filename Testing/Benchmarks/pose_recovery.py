@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from Benchmarks.measure import report, versions
-from diffus.geometry.pose import twist_to_matrix
 from diffus.medium import AcousticMedium
 from diffus.render.renderer import UltrasoundRenderer
-from diffus.studies.pose import PoseRecovery
+from diffus.studies.pose import PoseRecovery, displaced_pose, pose_error
 from simulated_sweep import mni152
-from support.fitting_cases import fan_mask, pose_error
+from support.fitting_cases import fan_mask
 from support.phantoms import pose_from, probe_of
 
 COMMAND = "python Testing/Benchmarks/benchmark.py FOLDER pose_recovery"
@@ -64,13 +63,7 @@ def _trial(medium: AcousticMedium, offset: float, seed: int) -> tuple[float, flo
     scanner = UltrasoundRenderer(replace(PROBE, frequency_mhz=5.5, focus_mm=50.0), seed=100 + seed, **DISPLAY)
     with torch.inference_mode():
         frame = scanner(medium, TRUE)[0].mul(255).round().div(255)
-    random = np.random.default_rng(seed)
-    direction = random.standard_normal((2, 3))
-    shift, turn = direction / np.linalg.norm(direction, axis=1, keepdims=True)
-    twist = torch.from_numpy(np.concatenate([offset * shift, np.radians(offset) * turn]))
-    # About the middle of the fan: about the face, a turn would shift the anatomy further than the offset says.
-    middle = pose_from((0.0, 0.0, 0.0), (0.0, PROBE.depth_mm / 2, 0.0))
-    start = TRUE @ middle @ twist_to_matrix(twist) @ torch.linalg.inv(middle)
+    start = displaced_pose(TRUE, PROBE, offset, offset, seed)
     *_, last = PoseRecovery(medium, frame.clone(), PROBE, start, mask=fan_mask(PROBE))
     return pose_error(last.probe_to_ras, TRUE)
 

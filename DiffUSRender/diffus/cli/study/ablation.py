@@ -14,16 +14,25 @@ from rich.console import Console
 from rich.table import Table
 
 from ...errors import InputError
-from ...geometry.pose import require_rigid
-from ...io.atomic import replacing, require_not_input, require_writable
-from ...io.transforms import read_transform
+from ...io.atomic import replacing
 from ...io.volumes import read_volume
 from ...render.settings import RenderSettings
 from ...studies.ablation import METRICS, Ablation, AblationResult, intensity_medium
 from ...studies.fan_frames import FanFrames, frames_of_sweep, frames_of_volume
 from ...studies.remind2reg import MODALITIES, Case, find_cases
-from ...sweep.sweep import read_image_to_probe, read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium, read_probe
+from ..inputs import (
+    BEAM,
+    FIGURE_SUFFIXES,
+    FREQUENCY,
+    INITIAL,
+    read_rigid,
+    read_tracked,
+    require_files,
+    seed_option,
+    sweep_options,
+    volume_options,
+)
 from .figures import pyplot, save_small
 
 if TYPE_CHECKING:
@@ -34,11 +43,9 @@ FIGURE_FRAMES = 3
 COLUMNS = [f"{name}{after}" for after in ("", "_shifted") for name in METRICS] + ["shift_px"]
 
 INPUT = (
-    click.option("--volume", "volume_path", metavar="FILE", help="MRI, CT or label volume."),
-    click.option("--kind", type=click.Choice(["mri", "ct", "labels"]), default="mri", help="What the volume holds."),
-    click.option("--sweep", "sweep_path", metavar="FILE", help="Tracked frames: .igs.mha, .seq.nrrd ..."),
-    click.option("--initial", metavar="FILE.tfm", help="mri_to_reference; without one it is the identity."),
-    click.option("--image-to-probe", metavar="FILE", help="Calibration: a transform, or a PLUS configuration (.xml)."),
+    *volume_options(required=False, kind_required=False, kind="mri"),
+    *sweep_options(required=False),
+    INITIAL,
     click.option("--from-volume", is_flag=True, help="The sweep is a 3-D ultrasound volume: cut it into slices."),
     click.option(
         "--remind2reg", "folder", metavar="FOLDER", help="Every case of a ReMIND2Reg folder, instead of one sweep."
@@ -51,12 +58,10 @@ INPUT = (
 )
 FRAMES = (
     click.option("--frames", "count", type=click.IntRange(1, 1000), default=24, help="Most frames of a sweep."),
-    click.option(
-        "--probe", "probe_name", metavar="NAME|FILE.json", help="Frequency and beam; its shape is that of the fan."
-    ),
-    click.option("--frequency-mhz", type=click.FloatRange(0.5, 40), default=5.0, help="Of the probe, without --probe."),
+    BEAM,
+    FREQUENCY,
     click.option("--start-depth", "start_depth_mm", type=float, default=0.0, help="mm; all nearer is coupling."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, help="Of speckle, noise and artefacts."),
+    seed_option("Of speckle, noise and artefacts."),
 )
 OUTPUT = (
     click.option("--output", required=True, metavar="FILE.csv", help="The table."),
@@ -75,13 +80,9 @@ def ablation(output: str, figure: str | None, folder: str | None, modality: str 
     Rows: the volume's slice; its impedance; reflection along the rays; artefacts; the same without the impedance
     mapping; the default renderer. Each row, and the real frames, are displayed from their 1st to their 99th percentile.
     """
-    require_writable(output, (".csv",))
+    require_files({output: (".csv",), figure: FIGURE_SUFFIXES}, given)
     if figure:
-        require_writable(figure, (".png",))
         pyplot()
-    written = (output, figure)
-    read = [given[n] for n in ("volume_path", "sweep_path", "initial", "image_to_probe", "mask", "weights", "tissues")]
-    require_not_input(written, [*read, given["labels_table"], given["probe_name"]])
     if folder is not None:
         own = {"volume_path", "sweep_path", "initial", "image_to_probe", "from_volume", "mask", *KIND_OF} - {"weights"}
         for name in sorted(own):
@@ -100,7 +101,7 @@ def ablation(output: str, figure: str | None, folder: str | None, modality: str 
         if figure:
             _draw(both.enter_context(replacing(figure)), results)
     _print(table, results, notes)
-    click.echo(f"{' and '.join(filter(None, written))} written.")
+    click.echo(f"{' and '.join(filter(None, (output, figure)))} written.")
 
 
 def _one_sweep(given: dict) -> AblationResult:
@@ -109,9 +110,7 @@ def _one_sweep(given: dict) -> AblationResult:
         if given[f"{name}_path"] is None:
             raise InputError(f"--{name} is missing; give --volume and --sweep, or --remind2reg with a folder.")
     probe = _probe(given)
-    to_reference = torch.eye(4, dtype=torch.float64)
-    if given["initial"] is not None:
-        to_reference = require_rigid(torch.from_numpy(read_transform(given["initial"])), given["initial"])
+    to_reference = read_rigid(given["initial"])
     chosen = {name: given[name] for name in KIND_OF if given[name] is not None}
     with progress() as bar:
         task = bar.add_task("looking for the fan", total=None)
@@ -124,8 +123,7 @@ def _one_sweep(given: dict) -> AblationResult:
 def _views(given: dict, probe: Probe | None, mri_to_reference: torch.Tensor) -> list[FanFrames]:
     same = {"probe": probe, "frequency_mhz": given["frequency_mhz"]}
     if not given["from_volume"]:
-        calibration = given["image_to_probe"]
-        sweep = read_sweep(given["sweep_path"], None if calibration is None else read_image_to_probe(calibration))
+        sweep = read_tracked(given["sweep_path"], given["image_to_probe"])
         return [frames_of_sweep(sweep, mri_to_reference, count=given["count"], **same)]
     if given["image_to_probe"] is not None:
         raise InputError("--image-to-probe is for tracked frames; a 3-D volume needs none.")
