@@ -20,8 +20,8 @@ from diffus.medium import AcousticMedium, ImpedanceMLP, load_impedance, tissue_t
 from diffus.render.renderer import UltrasoundRenderer
 from diffus.render.settings import RenderSettings
 from diffus.sweep.sweep import TrackedSweep
-from simulated_sweep import mni152
 from support.fitting_cases import LABELS, blobs, fan_sweep
+from support.heads import mni152
 from support.phantoms import pose_from, probe_of
 
 COMMAND = "python Testing/Benchmarks/benchmark.py FOLDER fit_recovery"

@@ -17,8 +17,8 @@ from Benchmarks.measure import report, versions
 from diffus.medium import AcousticMedium
 from diffus.render.renderer import UltrasoundRenderer
 from diffus.studies.pose import PoseRecovery, displaced_pose, pose_error
-from simulated_sweep import mni152
 from support.fitting_cases import fan_mask
+from support.heads import mni152
 from support.phantoms import pose_from, probe_of
 
 COMMAND = "python Testing/Benchmarks/benchmark.py FOLDER pose_recovery"

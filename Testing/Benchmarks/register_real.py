@@ -10,8 +10,8 @@ from Benchmarks.measure import console, report
 from Benchmarks.register_cases import SHARED, read_volume, splatted
 from diffus.register.landmarks import match_landmarks, read_landmarks, rigid_from_landmarks, target_errors
 from diffus.register.registration import register, sweep_extent
+from diffus.sweep.simulated import SimulatedCase, displaced
 from diffus.sweep.sweep import read_image_to_probe, read_sweep
-from simulated_sweep import SimulatedCase, displaced
 
 STARTS = 3
 

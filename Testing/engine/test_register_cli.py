@@ -18,8 +18,9 @@ from diffus.io.transforms import read_transform, write_transform
 from diffus.io.volumes import read_volume
 from diffus.register.registration import RegistrationResult
 from diffus.register.verdict import Verdict
+from diffus.sweep.simulated import displaced, simulate
 from diffus.sweep.sweep import TrackedSweep, sweep_from_volume, write_sweep
-from simulated_sweep import displaced, mni152, simulate
+from support.heads import mni152
 
 T1 = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 QUICK = {"within-mm": 10, "within-deg": 8, "samples": 2048}

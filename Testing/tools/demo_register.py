@@ -16,12 +16,13 @@ import slicer.util
 from diffus.io.atomic import replacing
 from diffus.io.transforms import write_transform
 from diffus.register.registration import RegistrationResult, RigidRegistration, Settings
+from diffus.sweep.simulated import SimulatedCase, displaced, simulate
 from diffus.sweep.sweep import write_sweep
 from DiffUSLib.register.load_sweep import loadSweep
 from DiffUSLib.register.overlay import OverlaySource
 from DiffUSLib.scene.transforms import toVtk
 from rich.progress import Progress
-from simulated_sweep import SimulatedCase, displaced, mni152, simulate
+from support.heads import mni152
 
 SEED = 4
 SWEEP = {"frames": 24, "size": 240, "mm_per_pixel": 0.36}
