@@ -33,7 +33,7 @@ def run(folder: Path) -> None:
 
 
 def command(*arguments: object) -> float:
-    """Runs `python -m diffus ablation` and returns its greatest resident memory in MB."""
+    """Runs `python -m diffus study ablation` and returns its greatest resident memory in MB."""
     path = os.pathsep.join(sys.path)
     process = subprocess.Popen(
         [sys.executable, "-m", "diffus", "study", "ablation", *map(str, arguments)],
@@ -70,7 +70,7 @@ def benchmark_sweeps(folder: Path, place: Path) -> None:
             cells.append(f"{values.mean():.3f} ({values.std(ddof=1):.3f})")
         rows.append(["mean (sd) over sweeps", *cells])
     title = "Ablation, simulated benchmark sweeps at their true poses, mean (sd) over frames; one sweep: python -m "
-    title += "diffus ablation --volume HEAD --sweep SWEEP --initial TRUTH.tfm --frames 8 --output table.csv"
+    title += "diffus study ablation --volume HEAD --sweep SWEEP --initial TRUTH.tfm --frames 8 --output table.csv"
     report(folder, "ablation_benchmark", title, ["sweep", "row", "frames", "fan, % of pixels", *SCORES], rows)
 
 
@@ -80,7 +80,7 @@ def remind2reg_case(folder: Path, place: Path) -> None:
     output, figure = place / "table.csv", folder / "ablation_remind2reg.png"
     memory = command("--remind2reg", place, "--frames", 12, "--output", output, "--figure", figure)
     title = f"Ablation of a drawn case in the form of ReMIND2Reg, 256^3 at {MM} mm, mean (sd) over frames; "
-    title += f"greatest resident memory {memory:.0f} MB (target: under {MOST_MB}); python -m diffus ablation "
+    title += f"greatest resident memory {memory:.0f} MB (target: under {MOST_MB}); python -m diffus study ablation "
     title += "--remind2reg FOLDER --frames 12 --output table.csv --figure figure.png"
     header = ["row", "frames", "fan, % of pixels", *SCORES]
     report(folder, "ablation_remind2reg", title, header, [_cells(row) for row in read_table(output)])

@@ -27,5 +27,5 @@ def run(folder: Path) -> None:
         raise RuntimeError(done.output)
     with open(table, newline="") as file:
         header, *rows = csv.reader(file)
-    title = "Real liver sweep and simulated frames of another patient's CT; python -m diffus realism"
+    title = "Real liver sweep and simulated frames of another patient's CT; python -m diffus study realism"
     report(folder, "realism", title, header, rows)

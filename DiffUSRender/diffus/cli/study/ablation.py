@@ -33,13 +33,12 @@ from ..inputs import (
     sweep_options,
     volume_options,
 )
-from .figures import pyplot, save_small
+from .figures import SHOWN, pyplot, save_images, spread
 
 if TYPE_CHECKING:
     from ...io.volumes import Volume
     from ...probe import Probe
 
-FIGURE_FRAMES = 3
 COLUMNS = [f"{name}{after}" for after in ("", "_shifted") for name in METRICS] + ["shift_px"]
 
 INPUT = (
@@ -231,33 +230,19 @@ def _print(table: list[list[object]], results: dict[str, AblationResult], notes:
 
 
 def _draw(path: Path, results: dict[str, AblationResult]) -> None:
-    """Real frames in the first column, every row's image of them in the others."""
-    plt = pyplot()
+    """Real frames in the first column, every row's image of them in the others, cut to what is compared."""
     chosen = []
-    cases = list(results.items())
-    for number in np.unique(np.linspace(0, len(cases) - 1, min(FIGURE_FRAMES, len(cases))).round().astype(int)):
-        case, result = cases[number]
-        each = FIGURE_FRAMES if len(cases) == 1 else 1
-        where = np.linspace(0, len(result.real) - 1, each + 2)[1:-1].round().astype(int)
-        chosen += [(case, result, n) for n in np.unique(where)]
-    rows = cases[0][1].rows
-    figure, axes = plt.subplots(
-        len(chosen), 1 + len(rows), figsize=(1.7 * (1 + len(rows)), 1.7 * len(chosen) + 0.5), squeeze=False
-    )
-    for line, (case, result, n) in zip(axes, chosen):
-        images = [result.real[n], *(row.images[n] for row in result.rows)]
+    for number in spread(len(results)):
+        case, result = list(results.items())[number]
+        each = SHOWN if len(results) == 1 else 1
+        chosen += [(f"{case}\nframe {n}", result, n) for n in spread(len(result.real), each)]
+    rows = next(iter(results.values())).rows
+    images, captions = [], []
+    for _, result, n in chosen:
         inside = result.masks[n].numpy()
-        down, across = (
-            slice(np.flatnonzero(lit)[0], np.flatnonzero(lit)[-1] + 1) for lit in (inside.any(1), inside.any(0))
-        )
-        for place, image in zip(line, images):
-            place.imshow(image.numpy()[down, across], cmap="gray", vmin=0, vmax=1)
-            place.set(xticks=[], yticks=[])
-        line[0].set_ylabel(f"{case}\nframe {n}", fontsize=6)
-        for place, row in zip(line[1:], result.rows):
-            place.set_xlabel(f"NCC {row.scores['ncc'][n]:.2f}, SSIM {row.scores['ssim'][n]:.2f}", fontsize=6)
-    names = ["frame", *(row.row.name.replace(" + ", "\n+ ").replace(" (", "\n(") for row in rows)]
-    for place, name in zip(axes[0], names):
-        place.set_title(name, fontsize=7)
-    figure.tight_layout(pad=0.4)
-    save_small(figure, path)
+        cut = tuple(slice(seen[0], seen[-1] + 1) for seen in map(np.flatnonzero, (inside.any(1), inside.any(0))))
+        images.append([image.numpy()[cut] for image in (result.real[n], *(row.images[n] for row in result.rows))])
+        scores = [row.scores for row in result.rows]
+        captions.append(["", *(f"NCC {s['ncc'][n]:.2f}, SSIM {s['ssim'][n]:.2f}" for s in scores)])
+    titles = ["frame", *(row.row.name.replace(" + ", "\n+ ").replace(" (", "\n(") for row in rows)]
+    save_images(path, images, names=[name for name, *_ in chosen], titles=titles, captions=captions, inch=1.7)

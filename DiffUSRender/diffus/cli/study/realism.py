@@ -29,15 +29,13 @@ from ...studies.window import WINDOWS, Anatomy, acoustic_window
 from ...sweep.probe_sweep import PolarSweep, beam_of, in_fan, polar_sweep, probe_of_sweep
 from ..common import label_table, options, progress, read_medium
 from ..inputs import FIGURE_SUFFIXES, IMAGE_TO_PROBE, read_rigid, read_tracked, require_files, seed_option
-from .figures import pyplot, save_small
+from .figures import pyplot, save_images, spread
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ...probe import Probe
     from ...sweep.sweep import TrackedSweep
-
-FIGURE_FRAMES = 3
 
 INPUT = (
     click.option("--real", "sweep_path", required=True, metavar="FILE", help="Real sweep: .igs.mha, .nrrd ..."),
@@ -207,16 +205,9 @@ def _write_csv(path: Path, rows: list[list]) -> None:
 def _draw(path: Path, sweep: TrackedSweep, simulated: dict[str, Tensor]) -> None:
     """Real frames above; simulated ones of a similar place in the sweep below, before and after."""
     sets = {"real": sweep.frames, **simulated}
-    rows, columns = sweep.frames.shape[1:]
-    figure, axes = pyplot().subplots(
-        len(sets), FIGURE_FRAMES, figsize=(9, 3 * len(sets) * rows / columns), layout="constrained"
-    )
-    for line, (name, frames) in zip(axes, sets.items()):
-        for axis, n in zip(line, np.linspace(0, len(frames) - 1, FIGURE_FRAMES + 2)[1:-1].round().astype(int)):
-            axis.imshow(frames[n].numpy(), cmap="gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(name, fontsize=9)
-    save_small(figure, path)
+    images = [[frames[n].numpy() for n in spread(len(frames))] for frames in sets.values()]
+    fewest = min(map(len, images))
+    save_images(path, [line[:fewest] for line in images], names=list(sets), inch=3.0)
 
 
 def _print(rows: list[list], after: tuple[Probe, RenderSettings]) -> None:

@@ -27,7 +27,7 @@ from ..inputs import (
     sweep_options,
     volume_options,
 )
-from .figures import pyplot, save_small
+from .figures import pyplot, save_images, spread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".mha")
 PARTS = ("impedance", "scattering", "compounded")
-FIGURE_FRAMES = 3
 
 INPUT = (*sweep_options(), *volume_options(required=False, kind_required=False), INITIAL)
 HOW = (
@@ -171,24 +170,21 @@ def _write_report(path: Path, experiment: HeldOutExperiment, scores: HeldOutScor
 
 def draw_held_out(path: Path, sweep: TrackedSweep, experiment: HeldOutExperiment, scores: HeldOutScores) -> None:
     """Frames held out in the first column; the predictions of every method beside them."""
-    chosen = np.unique(np.linspace(0, len(experiment.held) - 1, FIGURE_FRAMES + 2)[1:-1].round().astype(int))
-    rows, columns = sweep.frames.shape[1:]
-    figure, axes = pyplot().subplots(
-        len(chosen), 4, figsize=(10, 2.5 * len(chosen) * rows / columns + 0.6), squeeze=False, layout="constrained"
+    chosen = spread(len(experiment.held))
+    frames = experiment.held[chosen].tolist()
+    images = [[sweep.frames[n].numpy() for n in frames]]
+    captions = [["" for _ in frames]]
+    for name in METHODS:
+        images.append([scores.images[name][n].numpy() for n in chosen])
+        raw, smoothed = scores.frames[name], scores.smoothed[name]
+        captions.append([f"NCC {raw[n]:.3f}, smoothed {smoothed[n]:.3f}" for n in chosen])
+    save_images(
+        path,
+        list(zip(*images)),
+        names=[f"frame {n}" for n in frames],
+        titles=("frame held out", "start", "reconstructed through the renderer", "compounded"),
+        captions=list(zip(*captions)),
     )
-    titles = ("frame held out", "start", "reconstructed through the renderer", "compounded")
-    for line, n in zip(axes, chosen):
-        index = int(experiment.held[n])
-        line[0].imshow(sweep.frames[index].numpy(), cmap="gray", vmin=0, vmax=1)
-        line[0].set_ylabel(f"frame {index}", fontsize=8)
-        for axis, name in zip(line[1:], METHODS):
-            axis.imshow(scores.images[name][n].numpy(), cmap="gray", vmin=0, vmax=1)
-            axis.set_xlabel(f"NCC {scores.frames[name][n]:.3f}, smoothed {scores.smoothed[name][n]:.3f}", fontsize=7)
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(title, fontsize=8)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    save_small(figure, path)
 
 
 def _print(experiment: HeldOutExperiment, scores: HeldOutScores | None, written: list[str | Path]) -> None:
