@@ -13,7 +13,7 @@ from ..errors import InputError
 from .atomic import existing_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 def read_label_names(path: str | os.PathLike) -> dict[int, str]:
@@ -62,6 +62,14 @@ def read_number_pairs(path: str | os.PathLike) -> list[tuple[float, float]]:
         return [(float(first), float(second)) for first, second in rows]
     except ValueError as error:
         raise InputError(f"{path} must hold two numbers in every row, separated by a comma.") from error
+
+
+def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table, a header and rows, as CSV; floating point numbers with four decimals."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
 
 
 def _label_and_name(row: Sequence) -> tuple[int, str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from ...errors import InputError
 from ...io.atomic import replacing
+from ...io.tables import write_csv
 from ...io.volumes import read_volume
 from ...render.settings import RenderSettings
 from ...studies.ablation import METRICS, Ablation, AblationResult, intensity_medium
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from ...probe import Probe
 
 COLUMNS = [f"{name}{after}" for after in ("", "_shifted") for name in METRICS] + ["shift_px"]
+HEADER = ["case", "row", "frames", "fan_percent_of_pixels", "volume_percent_of_fan"]
+HEADER += [part for name in COLUMNS for part in (name, f"{name}_sd")]
 
 INPUT = (
     *volume_options(required=False, kind_required=False, kind="mri"),
@@ -96,7 +98,7 @@ def ablation(output: str, figure: str | None, folder: str | None, modality: str 
         results, notes = {Path(given["sweep_path"] or "").name: _one_sweep(given)}, []
     table = _table(results)
     with ExitStack() as both:
-        _write_csv(both.enter_context(replacing(output)), table)
+        write_csv(both.enter_context(replacing(output)), HEADER, table)
         if figure:
             _draw(both.enter_context(replacing(figure)), results)
     _print(table, results, notes)
@@ -183,7 +185,7 @@ def _probe(given: dict) -> Probe | None:
 
 
 def _table(results: dict[str, AblationResult]) -> list[list[object]]:
-    """Rows: case, row, frames, shares in per cent, then mean and standard deviation over the frames of every score."""
+    """Case, row, frames, percentages of fan and volume, then mean and standard deviation of every score over frames."""
     table = []
     everything = {**results, **({"all cases": None} if len(results) > 1 else {})}
     for case, result in everything.items():
@@ -191,21 +193,12 @@ def _table(results: dict[str, AblationResult]) -> list[list[object]]:
         for number, row in enumerate(several[0].rows):
             scores = {name: np.concatenate([each.rows[number].scores[name] for each in several]) for name in COLUMNS}
             cells: list[object] = [case, row.row.name, len(scores["mse"])]
-            cells += [100 * np.mean([each.fan_share for each in several])]
-            cells += [100 * np.mean([each.volume_share for each in several])]
+            cells += [100 * np.mean([each.fan_fraction for each in several])]
+            cells += [100 * np.mean([each.volume_fraction for each in several])]
             for name in COLUMNS:
                 cells += [scores[name].mean(), scores[name].std(ddof=min(1, len(scores[name]) - 1))]
             table.append(cells)
     return table
-
-
-def _write_csv(path: Path, table: list[list[object]]) -> None:
-    header = ["case", "row", "frames", "fan_percent_of_pixels", "volume_percent_of_fan"]
-    header += [part for name in COLUMNS for part in (name, f"{name}_sd")]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row] for row in table)
 
 
 def _print(table: list[list[object]], results: dict[str, AblationResult], notes: list[str]) -> None:
@@ -223,8 +216,8 @@ def _print(table: list[list[object]], results: dict[str, AblationResult], notes:
         console.print(shown)
     for case, result in results.items():
         left = f", {result.frames_left_out} frames outside of the volume left out" if result.frames_left_out else ""
-        share = f"{result.fan_share:.0%} of the pixels, {result.volume_share:.0%} of it in the volume"
-        console.print(f"{case}: fan mask {share}{left}")
+        covered = f"{result.fan_fraction:.0%} of the pixels, {result.volume_fraction:.0%} of it in the volume"
+        console.print(f"{case}: fan mask {covered}{left}")
     for note in notes:
         console.print(f"left out: {note}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import torch
 
 from ...errors import InputError
 from ...io.atomic import replacing
+from ...io.tables import write_csv
 from ...io.volumes import read_volume
 from ...render.settings import RenderSettings
 from ...studies.pose import PoseRecovery, displaced_pose, pose_error
@@ -104,7 +104,7 @@ def pose(output: str, figure: str | None, off_mm: float, off_deg: float, count: 
                 bar.update(task, total=state.steps, completed=state.step, description=text)
     rows = [[seed, *path[0], *path[-1], similarities[seed]] for seed, path in errors.items()]
     with ExitStack() as both:
-        _write_csv(both.enter_context(replacing(output)), rows)
+        write_csv(both.enter_context(replacing(output)), HEADER, rows)
         if figure:
             _draw(both.enter_context(replacing(figure)), errors)
     _print(rows)
@@ -122,13 +122,6 @@ def _frame(sweep: TrackedSweep, given: dict) -> tuple[TrackedSweep, Probe, torch
     frame = sweep.subset([number])
     true = torch.linalg.inv(read_rigid(given["volume_to_reference"])) @ rigid_poses(frame, pixel_to_probe)[0]
     return frame, found, pixel_to_probe, true
-
-
-def _write_csv(path: Path, rows: list[list]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(HEADER)
-        writer.writerows([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
 
 
 def _draw(path: Path, errors: dict[int, list[tuple[float, float]]]) -> None:

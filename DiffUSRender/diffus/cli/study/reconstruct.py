@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import torch
 
 from ...errors import InputError
 from ...io.atomic import replacing, require_writable
+from ...io.tables import write_csv
 from ...io.volumes import read_volume, write_volume
 from ...studies.reconstruction import METHODS, HeldOutExperiment
 from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium
@@ -105,9 +105,9 @@ def reconstruct(output: str, report: str | None, figure: str | None, every: int,
 
 def _volumes(output: str) -> dict[str, Path]:
     """{part: the file it is written to}, beside `output`."""
-    place = require_writable(output, VOLUME_SUFFIXES)
-    suffix = ".nii.gz" if place.name.lower().endswith(".nii.gz") else place.suffix
-    return {part: place.with_name(f"{place.name.removesuffix(suffix)}_{part}{suffix}") for part in PARTS}
+    path = require_writable(output, VOLUME_SUFFIXES)
+    suffix = ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
+    return {part: path.with_name(f"{path.name.removesuffix(suffix)}_{part}{suffix}") for part in PARTS}
 
 
 def _start(given: dict) -> tuple[AcousticMedium | None, torch.Tensor | None]:
@@ -160,12 +160,11 @@ def _write_report(path: Path, experiment: HeldOutExperiment, scores: HeldOutScor
     header = ["frame", *(f"{kind}_{name}" for kind in ("ncc", "ncc_smoothed") for name in METHODS)]
     columns = [values[name].tolist() for values in (scores.frames, scores.smoothed) for name in METHODS]
     rows = [[frame, *(round(v, 4) for v in line)] for frame, *line in zip(experiment.held.tolist(), *columns)]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        if str(path).lower().endswith(".csv"):
-            csv.writer(file).writerows([header, *rows])
-        else:
-            frames = [dict(zip(header, row)) for row in rows]
-            json.dump(summary(experiment, scores) | {"frames": frames}, file, indent=1)
+    if path.name.lower().endswith(".csv"):
+        write_csv(path, header, rows)
+    else:
+        frames = [dict(zip(header, row)) for row in rows]
+        path.write_text(json.dumps(summary(experiment, scores) | {"frames": frames}, indent=1), encoding="utf-8")
 
 
 def draw_held_out(path: Path, sweep: TrackedSweep, experiment: HeldOutExperiment, scores: HeldOutScores) -> None:
