@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from Benchmarks.measure import report, versions
+from diffus.cli.study.figures import pyplot
 from diffus.medium import AcousticMedium
 from diffus.render.renderer import UltrasoundRenderer
 from diffus.studies.pose import PoseRecovery, displaced_pose, pose_error
@@ -69,12 +70,9 @@ def _trial(medium: AcousticMedium, offset: float, seed: int) -> tuple[float, flo
 
 
 def _draw(trials: dict[int, list[tuple[float, float]]], path: Path) -> None:
-    import matplotlib
+    plt = pyplot()
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (rate, error) = pyplot.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
+    figure, (rate, error) = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
     offsets = list(trials)
     rate.plot(offsets, [100 * (np.array(ends) < WITHIN).all(1).mean() for ends in trials.values()], "o-")
     rate.set(xlabel="start offset, mm and degrees", ylabel="success, %", ylim=(-4, 104), title="Capture range")
@@ -88,4 +86,4 @@ def _draw(trials: dict[int, list[tuple[float, float]]], path: Path) -> None:
     error.legend(fontsize=8)
     figure.supxlabel(f"{COMMAND}; {versions()}", fontsize=5, color="0.4")
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    plt.close(figure)

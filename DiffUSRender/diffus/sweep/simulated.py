@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jaxtyping import Bool, Float, UInt8
+    from torch import Tensor
 
     Generator = np.random.Generator
 
@@ -71,11 +72,11 @@ class Scanner:
 
 @dataclass(frozen=True)
 class PixelGrid:
-    """Pixels of the frames: `rows` x `columns`, and pixel_to_probe (4, 4), pixel centres to probe mm."""
+    """`rows` x `columns` pixels of the frames; `pixel_to_probe` (4, 4) maps pixel centres to mm of the probe."""
 
     rows: int
     columns: int
-    pixel_to_probe: Float[np.ndarray, "4 4"]
+    pixel_to_probe: Float[Tensor, "4 4"]
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def scattering_db(
 
 
 def scatterers(rng: Generator) -> Float[np.ndarray, "2 n n n"]:
-    """Real and imaginary part of a cube of random scatterers, which repeats in space: speckle locked to the tissue."""
+    """Real and imaginary part of a cube of scatterers that repeats in space: speckle is locked to the tissue."""
     return rng.standard_normal((2, *3 * (TEXTURE_VOXELS,))).astype(np.float32)
 
 
@@ -262,7 +263,7 @@ def square_grid(probe: ConvexProbe, size: int, mm_per_pixel: float) -> PixelGrid
     matrix = np.diag([mm_per_pixel, mm_per_pixel, 1.0, 1.0])
     matrix[0, 3] = -(size - 1) / 2 * mm_per_pixel
     matrix[1, 3] = -probe.radius_mm * (1 - np.cos(np.radians(probe.fov_deg) / 2)) - 1.0
-    return PixelGrid(size, size, matrix)
+    return PixelGrid(size, size, torch.from_numpy(matrix))
 
 
 def scan(
@@ -274,21 +275,14 @@ def scan(
     rng: Generator,
 ) -> Iterator[tuple[UInt8[np.ndarray, "rows columns"], Float[np.ndarray, "3"]]]:
     """One frame after the other, with the error in mm, (3,), that the tracker makes in its position."""
-    coordinates = scanner.probe.polar_coordinates(
-        pixel_centres(grid.rows, grid.columns, torch.from_numpy(grid.pixel_to_probe))
-    ).numpy()
-    mask = fan_mask(scanner.probe, grid)
+    xy = pixel_centres(grid.rows, grid.columns, grid.pixel_to_probe)
+    coordinates = scanner.probe.polar_coordinates(xy).numpy()
+    mask = in_fan(scanner.probe, grid.pixel_to_probe, grid.rows, grid.columns).numpy()
     for pose in poses:
         polar = polar_frame(anatomy, scanner, pose, texture, rng)
         grey = (polar - BLACK_DB) / RANGE_DB
         image = ndimage.map_coordinates(grey, np.moveaxis(coordinates, -1, 0), order=1, mode="nearest")
         yield (np.clip(image * 255, 1, 255) * mask).astype(np.uint8), rng.normal(0, TRACKING_MM / np.sqrt(3), 3)
-
-
-def fan_mask(probe: ConvexProbe, grid: PixelGrid) -> Bool[np.ndarray, "rows columns"]:
-    """The pixels that lie in the fan."""
-    matrix = torch.from_numpy(grid.pixel_to_probe)
-    return in_fan(probe, matrix, grid.rows, grid.columns).numpy()
 
 
 def polar_frame(
@@ -358,8 +352,8 @@ def assemble(
     errors[:, :3, 3] = [error for _, error in scans]
     sweep = TrackedSweep.from_arrays(
         np.stack([frame for frame, _ in scans]),
-        errors @ mri_to_reference @ poses @ grid.pixel_to_probe,
-        mask=fan_mask(probe, grid),
+        errors @ mri_to_reference @ poses @ grid.pixel_to_probe.numpy(),
+        mask=in_fan(probe, grid.pixel_to_probe, grid.rows, grid.columns),
         report=SweepReport(len(scans), 0, "MFA"),
     )
-    return SimulatedCase(sweep, mri_to_reference, targets, grid.pixel_to_probe)
+    return SimulatedCase(sweep, mri_to_reference, targets, grid.pixel_to_probe.numpy())

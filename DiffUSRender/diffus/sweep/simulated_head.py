@@ -105,7 +105,7 @@ class SampleCaseSimulation:
         anatomy = Anatomy(scattering, brain, self.ijk_to_ras)
         poses = hand_sweep(_craniotomy(anatomy), self.frames, FAN_DEG, REACH_MM, rng)
         geometry = PROBE.slice_geometry()
-        grid = PixelGrid(geometry.rows, geometry.columns, geometry.pixel_to_probe.numpy())
+        grid = PixelGrid(geometry.rows, geometry.columns, geometry.pixel_to_probe)
         scans = []
         for one in scan(anatomy, SCANNER, poses, grid, scatterers(rng), rng):
             scans.append(one)
