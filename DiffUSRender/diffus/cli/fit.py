@@ -53,8 +53,8 @@ def fit(
 ) -> None:
     """Matches the renderer's appearance to an aligned sweep.
 
-    The third quarter of the sweep is held out; its NCC before and after is what the fit is worth. Numbers that the
-    frames do not tell stay at their start, with `learned` near 0 in the output.
+    The third quarter of the sweep is held out; its NCC before and after says what the fit gains. Numbers that the
+    frames do not determine stay at their start, with `learned` near 0 in the output.
     """
     require_files({output: (".json",), tissues_output: (".csv",), weights_output: (".pt",)}, given)
     names = [name.strip() for name in parameters.split(",") if name.strip()]
