@@ -11,29 +11,27 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from Benchmarks.measure import console, report
-from Benchmarks.register_cases import SHARED, VOLUMES, names, read_truth
+from Benchmarks.measure import SHARED, has_shared_data, report
+from Benchmarks.register_cases import VOLUMES, names, read_truth
 from diffus.io.transforms import write_transform
 from support.remind2reg import write_case
 
 SHOWN = ("colin27_101", "mni152_111")  # sweeps with a figure
 SCORES = ("mse", "ssim", "ncc", "mae", "mse_shifted", "ssim_shifted", "ncc_shifted", "mae_shifted", "shift_px")
-MOST_MB = 2000
+MAX_MB = 2000
 MM = 0.5
 
 
 def run(folder: Path) -> None:
     """Writes ablation_*.csv and figures into `folder`."""
-    with tempfile.TemporaryDirectory() as place:
-        if SHARED.is_dir():
-            benchmark_sweeps(folder, Path(place))
-        else:
-            console.print(f"skipped: the shared test data is not present at {SHARED}")
-        remind2reg_case(folder, Path(place))
+    with tempfile.TemporaryDirectory() as scratch:
+        if has_shared_data("ablation_benchmark"):
+            benchmark_sweeps(folder, Path(scratch))
+        remind2reg_case(folder, Path(scratch))
 
 
 def command(*arguments: object) -> float:
-    """Runs `python -m diffus ablation` and returns its greatest resident memory in MB."""
+    """Runs `python -m diffus study ablation` and returns its greatest resident memory in MB."""
     path = os.pathsep.join(sys.path)
     process = subprocess.Popen(
         [sys.executable, "-m", "diffus", "study", "ablation", *map(str, arguments)],
@@ -51,12 +49,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def benchmark_sweeps(folder: Path, place: Path) -> None:
+def benchmark_sweeps(folder: Path, scratch: Path) -> None:
     """Every shared sweep with its true pose: simulated by other physics than the renderer's, so not real."""
-    tables, output, figure = {}, place / "table.csv", place / "figure.png"
+    tables, output, figure = {}, scratch / "table.csv", scratch / "figure.png"
     for name in names():
-        write_transform(place / "truth.tfm", read_truth(name).mri_to_reference)
-        files = ("--volume", SHARED / VOLUMES[name.split("_")[0]], "--initial", place / "truth.tfm")
+        write_transform(scratch / "truth.tfm", read_truth(name).mri_to_reference)
+        files = ("--volume", SHARED / VOLUMES[name.split("_")[0]], "--initial", scratch / "truth.tfm")
         sweep = SHARED / "ius_benchmark" / f"{name}.igs.mha"
         command(*files, "--sweep", sweep, "--frames", 8, "--output", output, "--figure", figure)
         tables[name] = read_table(output)
@@ -70,17 +68,17 @@ def benchmark_sweeps(folder: Path, place: Path) -> None:
             cells.append(f"{values.mean():.3f} ({values.std(ddof=1):.3f})")
         rows.append(["mean (sd) over sweeps", *cells])
     title = "Ablation, simulated benchmark sweeps at their true poses, mean (sd) over frames; one sweep: python -m "
-    title += "diffus ablation --volume HEAD --sweep SWEEP --initial TRUTH.tfm --frames 8 --output table.csv"
+    title += "diffus study ablation --volume HEAD --sweep SWEEP --initial TRUTH.tfm --frames 8 --output table.csv"
     report(folder, "ablation_benchmark", title, ["sweep", "row", "frames", "fan, % of pixels", *SCORES], rows)
 
 
-def remind2reg_case(folder: Path, place: Path) -> None:
+def remind2reg_case(folder: Path, scratch: Path) -> None:
     """A drawn case of 256^3 voxels of 0.5 mm: its table, and the memory that it takes."""
-    write_case(place, 1, size=256, mm=MM)
-    output, figure = place / "table.csv", folder / "ablation_remind2reg.png"
-    memory = command("--remind2reg", place, "--frames", 12, "--output", output, "--figure", figure)
+    write_case(scratch, 1, size=256, mm=MM)
+    output, figure = scratch / "table.csv", folder / "ablation_remind2reg.png"
+    memory = command("--remind2reg", scratch, "--frames", 12, "--output", output, "--figure", figure)
     title = f"Ablation of a drawn case in the form of ReMIND2Reg, 256^3 at {MM} mm, mean (sd) over frames; "
-    title += f"greatest resident memory {memory:.0f} MB (target: under {MOST_MB}); python -m diffus ablation "
+    title += f"greatest resident memory {memory:.0f} MB (target: under {MAX_MB}); python -m diffus study ablation "
     title += "--remind2reg FOLDER --frames 12 --output table.csv --figure figure.png"
     header = ["row", "frames", "fan, % of pixels", *SCORES]
     report(folder, "ablation_remind2reg", title, header, [_cells(row) for row in read_table(output)])

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from Benchmarks.measure import report, versions
+from diffus.cli.study.figures import pyplot
 from diffus.fit import AppearanceFit, FitResult, FittableMedium, label_medium, mri_medium
 from diffus.medium import AcousticMedium, ImpedanceMLP, load_impedance, tissue_table
 from diffus.render.renderer import UltrasoundRenderer
 from diffus.render.settings import RenderSettings
 from diffus.sweep.sweep import TrackedSweep
-from simulated_sweep import mni152
 from support.fitting_cases import LABELS, blobs, fan_sweep
+from support.heads import mni152
 from support.phantoms import pose_from, probe_of
 
 COMMAND = "python Testing/Benchmarks/benchmark.py FOLDER fit_recovery"
@@ -204,10 +205,7 @@ def _curve_rows(case: Case, result: FitResult) -> list[list[object]]:
 
 
 def _draw(drawn: tuple[Case, FitResult], numbers: list[list[object]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    plt = pyplot()
 
     case, result = drawn
     held = result.held_out_frames[len(result.held_out_frames) // 2]
@@ -216,7 +214,7 @@ def _draw(drawn: tuple[Case, FitResult], numbers: list[list[object]], path: Path
         before = UltrasoundRenderer(PROBE)(case.reference, place)[0]
         chosen = {name: getattr(result.settings, name) for name in SCANNER}
         after = UltrasoundRenderer(result.probe, **chosen)(case.reference, place)[0]
-    figure = pyplot.figure(figsize=(11, 6.4), constrained_layout=True)
+    figure = plt.figure(figsize=(11, 6.4), constrained_layout=True)
     grid = figure.add_gridspec(2, 3, height_ratios=[1.15, 1])
     shown = (
         ("held-out frame of the sweep", case.sweep.frames[held]),
@@ -245,4 +243,4 @@ def _draw(drawn: tuple[Case, FitResult], numbers: list[list[object]], path: Path
     axes.title.set_fontsize(9)
     figure.supxlabel(f"{COMMAND}; {versions()}", fontsize=5, color="0.4")
     figure.savefig(path, dpi=100)
-    pyplot.close(figure)
+    plt.close(figure)

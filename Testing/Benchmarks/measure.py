@@ -16,6 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 console = Console()
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def has_shared_data(name: str) -> bool:
+    """Whether the shared test data is present; says that the benchmark of this name is left out, if not."""
+    if not SHARED.is_dir():
+        console.print(f"{name}: left out, for the shared test data is not present at {SHARED}")
+    return SHARED.is_dir()
 
 
 def best_of(*tasks: Callable[[], object], repeats: int = 12) -> list[float]:

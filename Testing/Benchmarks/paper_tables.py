@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from Benchmarks.measure import best_of, report
+from diffus.cli.study.figures import pyplot
 from diffus.geometry.pose import twist_to_matrix
 from diffus.render.echo import ECHO_MODELS
 from diffus.render.renderer import UltrasoundRenderer
@@ -179,10 +180,7 @@ def exponent_rows(setting: Setting, curves: dict[str, list[float]]) -> list[list
 
 
 def plot(curves: dict[Setting, dict[str, list[float]]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     figure, axes = plt.subplots(1, len(curves), figsize=(4.8 * len(curves), 5.8), sharey=True, squeeze=False)
     for axis, (setting, each) in zip(axes[0], curves.items()):

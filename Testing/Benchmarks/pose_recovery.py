@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from Benchmarks.measure import report, versions
-from diffus.geometry.pose import twist_to_matrix
+from diffus.cli.study.figures import pyplot
 from diffus.medium import AcousticMedium
 from diffus.render.renderer import UltrasoundRenderer
-from diffus.studies.pose import PoseRecovery
-from simulated_sweep import mni152
-from support.fitting_cases import fan_mask, pose_error
+from diffus.studies.pose import PoseRecovery, displaced_pose, pose_error
+from support.fitting_cases import fan_mask
+from support.heads import mni152
 from support.phantoms import pose_from, probe_of
 
 COMMAND = "python Testing/Benchmarks/benchmark.py FOLDER pose_recovery"
@@ -64,24 +64,15 @@ def _trial(medium: AcousticMedium, offset: float, seed: int) -> tuple[float, flo
     scanner = UltrasoundRenderer(replace(PROBE, frequency_mhz=5.5, focus_mm=50.0), seed=100 + seed, **DISPLAY)
     with torch.inference_mode():
         frame = scanner(medium, TRUE)[0].mul(255).round().div(255)
-    random = np.random.default_rng(seed)
-    direction = random.standard_normal((2, 3))
-    shift, turn = direction / np.linalg.norm(direction, axis=1, keepdims=True)
-    twist = torch.from_numpy(np.concatenate([offset * shift, np.radians(offset) * turn]))
-    # About the middle of the fan: about the face, a turn would shift the anatomy further than the offset says.
-    middle = pose_from((0.0, 0.0, 0.0), (0.0, PROBE.depth_mm / 2, 0.0))
-    start = TRUE @ middle @ twist_to_matrix(twist) @ torch.linalg.inv(middle)
+    start = displaced_pose(TRUE, PROBE, offset, offset, seed)
     *_, last = PoseRecovery(medium, frame.clone(), PROBE, start, mask=fan_mask(PROBE))
     return pose_error(last.probe_to_ras, TRUE)
 
 
 def _draw(trials: dict[int, list[tuple[float, float]]], path: Path) -> None:
-    import matplotlib
+    plt = pyplot()
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (rate, error) = pyplot.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
+    figure, (rate, error) = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
     offsets = list(trials)
     rate.plot(offsets, [100 * (np.array(ends) < WITHIN).all(1).mean() for ends in trials.values()], "o-")
     rate.set(xlabel="start offset, mm and degrees", ylabel="success, %", ylim=(-4, 104), title="Capture range")
@@ -95,4 +86,4 @@ def _draw(trials: dict[int, list[tuple[float, float]]], path: Path) -> None:
     error.legend(fontsize=8)
     figure.supxlabel(f"{COMMAND}; {versions()}", fontsize=5, color="0.4")
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    plt.close(figure)

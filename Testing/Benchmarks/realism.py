@@ -5,27 +5,24 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from Benchmarks.measure import console, report
+from Benchmarks.measure import SHARED, has_shared_data, report
 from click.testing import CliRunner
 from diffus.cli.main import main
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def run(folder: Path) -> None:
     """Writes realism.csv, realism.png and realism_matched.json into `folder`; needs the shared test data."""
-    if not DATA.is_dir():
-        console.print(f"realism: left out, for the shared test data is not present at {DATA}")
+    if not has_shared_data("realism"):
         return
     table = folder / "realism.csv"
-    arguments = ["study", "realism", "--real", DATA / "us_tracked" / "liver_us_sweep.igs.mha", "--kind", "ct"]
-    arguments += ["--volume", DATA / "ct" / "abdomen_pelvis_ct_3mm.nii.gz"]
-    arguments += ["--labels", DATA / "ct" / "abdomen_pelvis_ct_3mm_totalseg_labels.nii.gz", "--output", table]
+    arguments = ["study", "realism", "--real", SHARED / "us_tracked" / "liver_us_sweep.igs.mha", "--kind", "ct"]
+    arguments += ["--volume", SHARED / "ct" / "abdomen_pelvis_ct_3mm.nii.gz"]
+    arguments += ["--labels", SHARED / "ct" / "abdomen_pelvis_ct_3mm_totalseg_labels.nii.gz", "--output", table]
     arguments += ["--figure", folder / "realism.png", "--matched", folder / "realism_matched.json"]
     done = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
     if done.exit_code:
         raise RuntimeError(done.output)
     with open(table, newline="") as file:
         header, *rows = csv.reader(file)
-    title = "Real liver sweep and simulated frames of another patient's CT; python -m diffus realism"
+    title = "Real liver sweep and simulated frames of another patient's CT; python -m diffus study realism"
     report(folder, "realism", title, header, rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from Benchmarks.measure import console, report
+from Benchmarks.measure import SHARED, has_shared_data, report
 from diffus.cli.study.reconstruct import draw_held_out, summary
 from diffus.io.volumes import read_volume
 from diffus.medium import AcousticMedium
@@ -15,7 +15,6 @@ from diffus.studies.reconstruction import METHODS, HeldOutExperiment
 from diffus.sweep.sweep import read_sweep
 from scipy import ndimage
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 BRAIN = "mni152_111"  # simulated by Testing/tools/simulated_sweep.py, not by this renderer
 HEADER = ["sweep", "held out", "start from", "voxel mm"]
 HEADER += [f"{kind} {name}" for kind in ("NCC", "NCC smoothed") for name in METHODS]
@@ -23,11 +22,10 @@ HEADER += [f"{kind} {name}" for kind in ("NCC", "NCC smoothed") for name in METH
 
 def run(folder: Path) -> None:
     """Writes reconstruction.csv and two figures into `folder`; needs the shared test data."""
-    if not DATA.is_dir():
-        console.print(f"reconstruction: left out, for the shared test data is not present at {DATA}")
+    if not has_shared_data("reconstruction"):
         return
-    brain = read_sweep(DATA / "ius_benchmark" / f"{BRAIN}.igs.mha")
-    liver = read_sweep(DATA / "us_tracked" / "liver_us_sweep.igs.mha")
+    brain = read_sweep(SHARED / "ius_benchmark" / f"{BRAIN}.igs.mha")
+    liver = read_sweep(SHARED / "us_tracked" / "liver_us_sweep.igs.mha")
     liver = liver.subset(range(0, len(liver), 2))
     medium, to_ras = brain_medium()
     rows = []
@@ -53,10 +51,10 @@ def run(folder: Path) -> None:
 
 def brain_medium() -> tuple[AcousticMedium, torch.Tensor]:
     """The T1 within the brain as a medium, and reference_to_ras of the sweep's truth."""
-    t1 = read_volume(DATA / "mri" / "mni152_2009a_t1_1mm.nii.gz")
-    grey, white = (read_volume(DATA / "mri" / f"mni152_2009a_{k}_1mm.nii.gz").array / 255 for k in ("gm", "wm"))
+    t1 = read_volume(SHARED / "mri" / "mni152_2009a_t1_1mm.nii.gz")
+    grey, white = (read_volume(SHARED / "mri" / f"mni152_2009a_{k}_1mm.nii.gz").array / 255 for k in ("gm", "wm"))
     mask = ndimage.binary_fill_holes(ndimage.binary_closing((grey + white) > 0.4, iterations=6))
-    truth = json.loads((DATA / "ius_benchmark" / f"{BRAIN}.truth.json").read_text())
+    truth = json.loads((SHARED / "ius_benchmark" / f"{BRAIN}.truth.json").read_text())
     medium = AcousticMedium.from_mri(t1.array, t1.ijk_to_ras, mask)
     return medium, torch.from_numpy(np.linalg.inv(np.array(truth["mri_to_reference"])))
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
+from diffus.sweep.simulated import SimulatedCase, displaced, simulate
 from diffus.sweep.sweep import TrackedSweep, read_sweep
 from scipy import ndimage
 from scipy.cluster.vq import kmeans2
-from simulated_sweep import SimulatedCase, displaced, mni152, simulate, smooth_deformation
+from support.heads import mni152, smooth_deformation
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 VOLUMES = {"colin27": "mri/colin27_ch2_t1_1mm.nii.gz", "mni152": "mri/mni152_2009a_t1_1mm.nii.gz"}

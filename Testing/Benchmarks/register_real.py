@@ -11,8 +11,8 @@ from Benchmarks.register_cases import SHARED, read_volume, splatted
 from diffus.io.sweeps import read_image_to_probe
 from diffus.register.landmarks import match_landmarks, read_landmarks, rigid_from_landmarks, target_errors
 from diffus.register.registration import register, sweep_extent
+from diffus.sweep.simulated import SimulatedCase, displaced
 from diffus.sweep.sweep import read_sweep
-from simulated_sweep import SimulatedCase, displaced
 
 STARTS = 3
 

@@ -95,8 +95,8 @@ def test_the_row_that_made_the_frames_wins_and_every_score_says_so(medium, sweep
     assert steps[-1].total == 28
     result = run.result
     assert [row.row for row in result.rows] == list(ROWS)
-    assert 0.3 < result.fan_share < 0.7
-    assert result.volume_share == 1
+    assert 0.3 < result.fan_fraction < 0.7
+    assert result.volume_fraction == 1
     scores = {row.row.name: {name: values.mean() for name, values in row.scores.items()} for row in result.rows}
     best = scores.pop("default renderer (scattering)")
     for other in scores.values():

@@ -1,15 +1,27 @@
-"""The pose of a single frame by gradient, from a frame of another display, frequency, speckle and noise."""
+"""The pose of a frame by gradient, with another display, frequency, speckle and noise; and `study pose`."""
 
+import csv
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
+from click.testing import CliRunner
+from diffus.cli.main import main
 from diffus.errors import InputError
 from diffus.geometry.pose import twist_to_matrix
+from diffus.io.transforms import write_transform
+from diffus.io.volumes import LPS
+from diffus.medium import AcousticMedium
+from diffus.probe import write_probe_json
 from diffus.render.renderer import UltrasoundRenderer
 from diffus.render.settings import RenderSettings
-from diffus.studies.pose import PoseLevel, PoseRecovery
-from support.fitting_cases import PROBE, TRUE_DISPLAY, fan_mask, pose_error
+from diffus.studies.pose import PoseLevel, PoseRecovery, displaced_pose, pose_error
+from diffus.sweep.sweep import TrackedSweep, write_sweep
+from support.fitting_cases import LABELS, PROBE, TRUE_DISPLAY, blobs, fan_mask, fan_sweep
 from support.phantoms import phantom, pose_from
 
 TRUE = pose_from((4.0, 6.0, 3.0), (0.5, 0.3, 0.2))
@@ -75,3 +87,94 @@ def test_bad_requests_get_one_sentence(medium, frame):
         list(PoseRecovery(medium, frame, PROBE, pose_from((0.0, 0.0, 0.0), (0.0, 400.0, 0.0)), levels=LEVELS))
     with pytest.raises(InputError, match="initial pose"):
         PoseRecovery(medium, frame, PROBE, torch.zeros(4, 4))
+
+
+def test_starts_are_off_by_what_is_asked_for():
+    """At the middle of the fan, in directions that the seed decides."""
+    middle = torch.tensor([0.0, PROBE.depth_mm / 2, 0.0, 1.0], dtype=torch.float64)
+    starts = [displaced_pose(TRUE, PROBE, 4.0, 6.0, seed) for seed in (0, 0, 1)]
+    for start in starts:
+        assert ((start - TRUE) @ middle).norm().item() == pytest.approx(4.0, abs=0.01)
+        assert pose_error(start, TRUE)[1] == pytest.approx(6.0, abs=1e-6)
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.allclose(starts[0], starts[2], atol=0.1)
+
+
+# --- the command
+
+VOLUME_TO_REFERENCE = pose_from((10.0, 20.0, -5.0), (12.0, -30.0, 7.0))
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch):
+    """A label volume, a sweep of three frames of it, the true transform between them, and the probe, on file."""
+    monkeypatch.chdir(tmp_path)
+    array, matrix = blobs()
+    image = sitk.GetImageFromArray(array)
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    image.SetOrigin((LPS @ matrix)[:3, 3].tolist())
+    sitk.WriteImage(image, "labels.nrrd")
+    Path("names.json").write_text(json.dumps(LABELS))
+    sweep = fan_sweep(AcousticMedium.from_labels(array, LABELS, matrix), PROBE, count=3, seed=9, gain_db=-4.0)
+    moved = VOLUME_TO_REFERENCE @ sweep.image_to_reference
+    write_sweep(TrackedSweep.from_arrays(sweep.frames, moved.numpy(), mask=sweep.mask), "sweep.mha")
+    write_transform("truth.tfm", VOLUME_TO_REFERENCE.numpy())
+    write_probe_json(PROBE, "probe.json")
+    return {
+        "volume": "labels.nrrd",
+        "kind": "labels",
+        "labels-table": "names.json",
+        "sweep": "sweep.mha",
+        "volume-to-reference": "truth.tfm",
+        "probe": "probe.json",
+        "output": "pose.csv",
+        "off-mm": 2.0,
+        "off-deg": 2.0,
+        "starts": 1,
+    }
+
+
+def invoke(options):
+    arguments = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
+    return CliRunner().invoke(main, ["study", "pose", *arguments])
+
+
+def test_the_command_finds_the_pose_of_a_frame(case):
+    pytest.importorskip("matplotlib")
+    result = invoke(case | {"seed": 4, "figure": "pose.png"})
+    assert result.exit_code == 0, result.output
+    (row,) = csv.DictReader(Path("pose.csv").read_text().splitlines())
+    assert row["seed"] == "4"
+    assert float(row["start_deg"]) == pytest.approx(2.0, abs=0.01)
+    assert float(row["end_mm"]) < 0.4 < float(row["start_mm"])
+    assert float(row["end_deg"]) < 0.6
+    assert float(row["similarity"]) > 0.8
+    assert "median of 1 starts" in result.output
+    assert "pose.csv and pose.png written." in result.output
+    assert Path("pose.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"frame": 3}, "There is no frame 3: the sweep has 3"),
+        ({"sweep": "none.mha"}, "There is no file"),
+        ({"volume-to-reference": "names.json"}, "cannot be read as a transform"),
+        ({"volume-to-reference": "far.tfm"}, "entirely outside"),
+        ({"output": "pose.txt"}, ".csv"),
+        ({"figure": "pose.jpg"}, ".png"),
+        ({"probe": "pose.csv"}, "would be overwritten"),
+        ({"contrast": "t2"}, "--contrast is for --kind mri"),
+        ({"volume-to-reference": None}, "Missing option '--volume-to-reference'"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_writes_nothing(case, changes, sentence):
+    far = np.eye(4)
+    far[0, 3] = 900.0
+    write_transform("far.tfm", far)
+    before = sorted(Path().iterdir())
+    result = invoke(case | changes)
+    assert result.exit_code == 2, result.output
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert sorted(Path().iterdir()) == before

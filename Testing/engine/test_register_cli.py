@@ -19,8 +19,9 @@ from diffus.io.volumes import read_volume
 from diffus.register.registration import RegistrationResult
 from diffus.register.verdict import Verdict
 from diffus.sweep.from_volume import sweep_from_volume
+from diffus.sweep.simulated import displaced, simulate
 from diffus.sweep.sweep import TrackedSweep, write_sweep
-from simulated_sweep import displaced, mni152, simulate
+from support.heads import mni152
 
 T1 = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 QUICK = {"within-mm": 10, "within-deg": 8, "samples": 2048}

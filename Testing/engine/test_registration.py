@@ -8,7 +8,8 @@ import torch
 from diffus.errors import InputError
 from diffus.register.registration import RigidRegistration, Settings, frames_apart, register
 from diffus.register.search import SearchSettings
-from simulated_sweep import SimulatedCase, displaced, mni152, simulate
+from diffus.sweep.simulated import SimulatedCase, displaced, simulate
+from support.heads import mni152
 
 QUICK = Settings(search=SearchSettings(samples=6144, around=64, copies=6, starts=24))
 

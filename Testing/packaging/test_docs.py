@@ -1,5 +1,7 @@
 """The pages: tables as the code has them, links that lead somewhere, Python that runs, commands that exist."""
 
+import ast
+import importlib
 import re
 import shlex
 import subprocess
@@ -55,6 +57,26 @@ def test_files_named_in_a_page_exist(page):
         assert (ROOT / name).exists(), name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_engine_files_named_in_a_page_exist(page):
+    """As `diffus/room/file.py`, or without `diffus/`."""
+    home = ROOT / "DiffUSRender"
+    for name in re.findall(r"`((?:[\w]+/)+(?:\w+\.(?:py|csv|json))?)`", page.read_text(encoding="utf-8")):
+        if name.split("/")[0] not in ("Testing", "Resources", "Docs", "bench", "demo"):
+            places = (ROOT / name, home / name, home / "diffus" / name)
+            assert any(place.exists() for place in places), name
+
+
+def test_what_the_readme_imports_exists():
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    found = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
+    assert len(found) >= 4
+    for node in found:
+        module = importlib.import_module(node.module)
+        for alias in node.names:
+            assert hasattr(module, alias.name), (node.module, alias.name)
+
+
 def test_the_results_are_those_that_their_page_names():
     named = re.findall(r"`([\w-]+\.(?:csv|png|json))`", (RESULTS / "README.md").read_text(encoding="utf-8"))
     assert sorted(named) == sorted(path.name for path in RESULTS.iterdir() if path.name != "README.md")
@@ -64,7 +86,7 @@ def test_the_examples_run(tmp_path):
     blocks = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "Docs" / "developers.md").read_text(), re.DOTALL | re.MULTILINE
     )
-    assert len(blocks) >= 4
+    assert len(blocks) >= 5
     paths = [str(ROOT / module) for module in ("DiffUSRender", "DiffUSRegister")]
     code = f"import sys\nsys.path[:0] = {paths!r}\n" + "\n".join(blocks)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)

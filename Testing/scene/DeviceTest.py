@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from diffus.medium import AcousticMedium
 from DiffUSLib.declared import engineValues
-from DiffUSLib.engine import engineErrors
+from DiffUSLib.engine import buildRegistration, engineErrors
 from DiffUSLib.errors import RenderError
 from DiffUSLib.kinds import Device, MediumKind
-from DiffUSLib.register.engine import Problem, buildRegistration
 from DiffUSLib.register.parameter_node import RegisterParameterNode
 from DiffUSLib.register.parameters import RegisterParameters, readParameters
 from DiffUSLib.render.logic import RenderLogic
@@ -104,16 +103,16 @@ class DeviceTest(unittest.TestCase):
         node = RegisterParameterNode(self.scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode"))
         self.assertIs(node.device, Device.AUTO)
         node.device = Device.CUDA
-        problem = Problem(np.zeros((2, 2, 2)), np.eye(4), "mri", SimpleNamespace(), np.eye(4))
+        session = SimpleNamespace(voxels=None, ijkToRas=None, sweep=None, initial=None, kind="mri")
         with mock.patch("diffus.register.registration.RigidRegistration") as registration:
             with withGpu(True):
-                buildRegistration(problem, readParameters(node))
+                buildRegistration(session, readParameters(node))
             self.assertEqual(registration.call_args.kwargs["device"], "cuda")
             with withGpu(False), self.assertRaisesRegex(RenderError, "no NVIDIA GPU"):
-                buildRegistration(problem, readParameters(node))
+                buildRegistration(session, readParameters(node))
             mps = mock.patch.object(torch.backends.mps, "is_available", return_value=True)
             with mps, self.assertRaisesRegex(RenderError, "double precision"):
-                buildRegistration(problem, RegisterParameters(device=Device.MPS))
+                buildRegistration(session, RegisterParameters(device=Device.MPS))
 
     def testAGpuWithoutMemoryGetsOneSentence(self):
         with self.assertRaisesRegex(RenderError, "too little memory"), engineErrors():

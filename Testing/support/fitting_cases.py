@@ -76,10 +76,3 @@ def _centred(size: int, spacing_mm: float) -> np.ndarray:
     matrix = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     matrix[:3, 3] = [-size * spacing_mm / 2, -10.0, -size * spacing_mm / 2]
     return matrix
-
-
-def pose_error(found: torch.Tensor, true: torch.Tensor) -> tuple[float, float]:
-    """Distance of the probes' faces in mm, and the angle between them in degrees."""
-    difference = torch.linalg.inv(true) @ found
-    cosine = ((difference[:3, :3].trace() - 1) / 2).clamp(-1, 1)
-    return difference[:3, 3].norm().item(), torch.rad2deg(torch.acos(cosine)).item()

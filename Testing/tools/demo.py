@@ -9,7 +9,6 @@ Usage: python Testing/tools/demo.py [FOLDER] [--pictures]
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import demo_pictures
 import demo_register
 import headless
 import numpy as np
@@ -24,23 +24,18 @@ import slicer
 import slicer.util
 import torch
 from diffus.io.atomic import replacing
-from DiffUSLib import engine
 from DiffUSLib.kinds import MediumKind
 from DiffUSLib.render.logic import RenderLogic
-from DiffUSLib.render.parameters import readParameters
-from DiffUSLib.scene.transforms import ijkToRas, nodeToWorld, probeToVolume, toVtk
-from DiffUSLib.scene.voxels import MediumCache
+from DiffUSLib.scene.transforms import nodeToWorld, toVtk
 from rich.console import Console
 from rich.progress import track
 
-ROOT = Path(__file__).resolve().parents[2]
 # Slicer's own slice views, with their colours.
 VIEWS = {"Red": ("Axial", 0xF34A33), "Yellow": ("Sagittal", 0xEDD54C), "Green": ("Coronal", 0x6EB04B)}
 CONTACT = (30.0, 5.0, 75.0)  # RAS mm, near the skin over the right frontal lobe
 FRAMES = 48
 TILT_DEG = 22.0  # the probe rocks about its face, from one side to the other
 FRAMES_PER_S = 12.0
-BRAIN_MRAYL = (1.50, 1.62)  # of the colour scale: CSF to white matter
 
 console = Console()
 
@@ -71,9 +66,9 @@ def main() -> None:
     demo_register.run(case.scene, case.mri, folder, console)
     write_scene(case, folder / "diffus_demo.mrb")
     panel = folder / "panel.png"
-    draw_panel(case, panel)
+    demo_pictures.draw_panel(case, panel, np.linspace(-TILT_DEG, TILT_DEG, FRAMES))
     if "--pictures" in sys.argv[1:]:
-        renew_pictures(case, panel)
+        demo_pictures.renew(case, panel, folder / demo_register.NAMES[4])
     seconds = time.perf_counter() - started
     pixels = " x ".join(map(str, slicer.util.arrayFromVolume(case.parameters.outputSlice).shape[1:]))
     console.print(
@@ -88,9 +83,11 @@ def main() -> None:
 
 def prepare() -> Case:
     """A scene with the MNI152 head's MRI and a craniotomy probe on it."""
+    from DiffUSLib.render.parameter_node import RenderParameterNode
+
     scene = new_scene()
     mri = load_mri(scene)
-    parameters = parameter_node(scene)
+    parameters = RenderParameterNode(demo_register.module_node(scene, "DiffUSRender"))
     parameters.inputVolume, parameters.kind = mri, MediumKind.MRI
     logic = RenderLogic()
     logic.createProbe(parameters)
@@ -105,16 +102,6 @@ def new_scene():
     # Slicer's Sequences module registers this one; its logic would make second proxies while the sweep is recorded.
     scene.RegisterNodeClass(slicer.vtkMRMLSequenceBrowserNode())
     return scene
-
-
-def parameter_node(scene):
-    """The module's own parameter node, in which it finds its choices when the scene is opened in Slicer."""
-    from DiffUSLib.render.parameter_node import RenderParameterNode
-
-    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "DiffUSRender")
-    node.SetSingletonTag("DiffUSRender")
-    node.SetModuleName("DiffUSRender")
-    return RenderParameterNode(node)
 
 
 def load_mri(scene):
@@ -253,108 +240,6 @@ def read_back(path: Path) -> int:
         if np.allclose(*matrices):
             raise SystemExit(f"{path} opens, but its sweep does not play.")
         return scene.GetNumberOfNodes()
-
-
-# --- pictures
-
-
-def draw_panel(case: Case, path: Path) -> None:
-    """MRI with the fan, impedance along the rays, simulated image, and the sweep below, as one PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    renderer = engine.buildRenderer(readParameters(case.parameters))
-    outline = engine.fanOutline(renderer.probe)
-    pixels = slicer.util.arrayFromVolume(case.parameters.outputSlice)[0]
-    impedance, extent = fan_impedance(case, renderer)
-    mri, mri_extent = mri_in_probe_plane(case)
-    plt.style.use("dark_background")
-    figure = plt.figure(figsize=(15, 7.4), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(2.6, 1))
-    axes = upper.subplots(1, 3, width_ratios=(1, 1.25, 1.25))
-    closed = np.vstack([outline, outline[:1]])
-    axes[0].imshow(mri, cmap="gray", extent=mri_extent, vmin=0, vmax=255)
-    axes[0].plot(*closed.T, color="#40ccff", lw=1.5)
-    axes[0].set_title("MRI in the plane of the probe")
-    map_ = axes[1].imshow(impedance, cmap="viridis", extent=extent, vmin=BRAIN_MRAYL[0], vmax=BRAIN_MRAYL[1])
-    axes[1].set_title("Acoustic impedance along the rays, MRayl")
-    upper.colorbar(map_, ax=axes[1], location="bottom", shrink=0.8, aspect=40)
-    axes[2].imshow(pixels, cmap="gray", extent=extent, vmin=0, vmax=255)
-    axes[2].set_title(f"Simulated ultrasound, {case.milliseconds:.0f} ms a frame on one core")
-    for axis in axes:
-        axis.set_xlabel("lateral, mm")
-    axes[0].set_ylabel("depth, mm")
-    chosen = np.linspace(0, FRAMES - 1, 7).round().astype(int)
-    for axis, number in zip(lower.subplots(1, len(chosen)), chosen):
-        frame = slicer.util.arrayFromVolume(case.slices.GetNthDataNode(int(number)))[0]
-        axis.imshow(frame, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(f"{np.linspace(-TILT_DEG, TILT_DEG, FRAMES)[number]:+.0f}°", fontsize=10)
-        axis.axis("off")
-    figure.suptitle("DiffUS: simulated from the MRI, not for clinical decisions")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    plt.close(figure)
-
-
-def fan_impedance(case: Case, renderer) -> tuple[np.ndarray, tuple]:
-    """Impedance at the samples of the rays, scan-converted, NaN outside of the fan; and the slice's extent in mm."""
-    medium = MediumCache().medium(case.mri, MediumKind.MRI)
-    pose = torch.from_numpy(probeToVolume(case.parameters.probeTransform, case.mri))[None]
-    with torch.inference_mode():
-        points = renderer.points_ras(pose, medium.dtype)
-        impedance = renderer.scan_convert(medium.sample(points)[0].mean(1))[0].numpy()
-    geometry = renderer.probe.slice_geometry()
-    left, top = geometry.pixel_to_probe[:2, 3].numpy() - geometry.mm_per_pixel / 2
-    width, height = geometry.columns * geometry.mm_per_pixel, geometry.rows * geometry.mm_per_pixel
-    return np.where(impedance > 0, impedance, np.nan), (left, left + width, top + height, top)
-
-
-def mri_in_probe_plane(case: Case) -> tuple[np.ndarray, tuple]:
-    """The MRI resampled in the probe's plane, wider than the fan."""
-    from scipy.ndimage import map_coordinates
-
-    x, y = np.arange(-80.0, 80.0, 0.5), np.arange(-15.0, 145.0, 0.5)
-    plane = np.stack([*np.meshgrid(x, y), np.zeros((len(y), len(x))), np.ones((len(y), len(x)))])
-    to_ijk = np.linalg.inv(ijkToRas(case.mri)) @ probeToVolume(case.parameters.probeTransform, case.mri)
-    i, j, k = np.tensordot(to_ijk, plane, 1)[:3]
-    values = map_coordinates(slicer.util.arrayFromVolume(case.mri).astype(np.float32), [k, j, i], order=1)
-    return values, (x[0], x[-1], y[-1], y[0])
-
-
-def renew_pictures(case: Case, panel: Path) -> None:
-    """The pictures in Resources/Screenshots and the extension's icon."""
-    from PIL import Image
-
-    screenshots = ROOT / "Resources" / "Screenshots"
-    screenshots.mkdir(parents=True, exist_ok=True)
-    shutil.copy(panel, screenshots / "render.png")
-    shutil.copy(panel.with_name(demo_register.NAMES[4]), screenshots / "register.png")
-    pixels = slicer.util.arrayFromVolume(case.parameters.outputSlice)[0]
-    renderer = engine.buildRenderer(readParameters(case.parameters))
-    icon = Image.fromarray(draw_icon(pixels, renderer.probe)).resize((128, 128), Image.Resampling.LANCZOS)
-    icon.save(ROOT / "Resources" / "DiffUS.png", optimize=True)
-
-
-def draw_icon(pixels: np.ndarray, probe) -> np.ndarray:
-    """The fan on nothing, the face of the probe in colour: (size, size, 4) uint8."""
-    from PIL import Image, ImageDraw
-
-    geometry = probe.slice_geometry()
-    outline = (engine.fanOutline(probe) - geometry.pixel_to_probe[:2, 3].numpy()) / geometry.mm_per_pixel
-    size, margin = max(pixels.shape) + 40, 20
-    offset = (np.array([size, size]) - pixels.shape[::-1]) // 2
-    canvas = np.zeros((size, size, 4), np.uint8)
-    inside = Image.new("L", (size, size))
-    ImageDraw.Draw(inside).polygon([tuple(point) for point in outline + offset], fill=255)
-    rows, columns = pixels.shape
-    canvas[offset[1] : offset[1] + rows, offset[0] : offset[0] + columns, :3] = pixels[..., None]
-    canvas[..., 3] = np.asarray(inside)
-    picture = Image.fromarray(canvas)
-    face = [tuple(point) for point in outline[: len(outline) // 2] + offset]
-    ImageDraw.Draw(picture).line(face, fill=(64, 204, 255, 255), width=margin, joint="curve")
-    return np.asarray(picture)
 
 
 if __name__ == "__main__":

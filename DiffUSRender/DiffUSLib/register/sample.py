@@ -146,7 +146,7 @@ def errorMm(transformNode) -> float:
 
 
 def _simulate(volume, progress: Progress):
-    from diffus.register.simulated_sweep import SampleCaseSimulation
+    from diffus.sweep.simulated_head import SampleCaseSimulation
 
     texts = {"finding the brain": _("Finding the brain"), "tissue": _("Making tissue of the MRI")}
     with engineErrors():
@@ -158,15 +158,17 @@ def _simulate(volume, progress: Progress):
 
 
 def _addToScene(volume, case) -> SampleNodes:
+    from diffus.sweep.simulated_head import first_guess
+
     scene = volume.GetScene()
     volume.SetName(scene.GenerateUniqueName(_("DiffUS sample head")))
-    times = [n / FRAMES_PER_S for n in range(len(case.frames))]
+    times = [n / FRAMES_PER_S for n in range(len(case.sweep))]
     browser = addTrackedSweep(
         scene,
         _("DiffUS sample sweep"),
-        case.frames,
+        case.sweep.frames.mul(255).round().byte().numpy(),
         case.pixel_to_probe,
-        case.probe_to_reference,
+        case.sweep.image_to_reference.numpy() @ np.linalg.inv(case.pixel_to_probe),
         "ProbeToReference",
         times,
     )
@@ -174,7 +176,7 @@ def _addToScene(volume, case) -> SampleNodes:
     image = browser.GetProxyNode(browser.GetMasterSequenceNode())
     probe = image.GetParentTransformNode()
     probe.SetName(scene.GenerateUniqueName(_("DiffUS sample probe")))
-    guess = _addTransform(scene, _("DiffUS first guess"), case.first_guess)
+    guess = _addTransform(scene, _("DiffUS first guess"), first_guess(case))
     truth = _addTransform(scene, _("DiffUS truth"), case.mri_to_reference)
     truth.SetAttribute(TARGETS_ATTRIBUTE, json.dumps(case.targets.tolist()))
     truth.SetDescription(_("Where the head really lies: put it under this transform to check a registration."))
@@ -186,7 +188,7 @@ def _addToScene(volume, case) -> SampleNodes:
 
 def _prepareModules(nodes: SampleNodes) -> None:
     """Chooses the case's nodes in both modules, and gives DiffUS Render the probe that the sweep was made with."""
-    from diffus.register.simulated_sweep import PROBE
+    from diffus.sweep.simulated_head import PROBE
 
     from ..kinds import MediumKind
     from ..render.logic import RenderLogic

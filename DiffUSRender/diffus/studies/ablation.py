@@ -1,4 +1,4 @@
-"""What each step of the simulation adds: its images beside real frames, and how alike they are.
+"""What each step of the simulation adds: its images beside real frames, and their similarity.
 
 The steps are the DiffUS paper's (arXiv 2508.06768, table 1): the volume's slice; its impedance; reflection along the
 rays; artefacts. Then the same without the mapping to impedance, and last this renderer's own scattering.
@@ -29,14 +29,20 @@ if TYPE_CHECKING:
 
 METRICS = ("mse", "ssim", "ncc", "mae")
 DISPLAY = (1.0, 99.0)  # percentiles in the fan, over all frames, that become black and white
-LEAST_IN_VOLUME = 0.2  # of a fan, for its frame to be compared
+MIN_IN_VOLUME = 0.2  # of a fan, for its frame to be compared
 INTENSITY_FLOOR = 0.01  # air in an MRI is 0, and no impedance
 HEADROOM_DB = -40.0  # of the linear display before grey levels are set: nothing clips
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table. step: `sampling`, `propagation`, `artefacts` or `scattering`; mapped: on impedance."""
+    """One row of the table.
+
+    Args:
+        name: in the table.
+        mapped: whether it starts from impedance, and not from the volume's own intensities.
+        step: `sampling`, `propagation`, `artefacts` or `scattering`.
+    """
 
     name: str
     mapped: bool
@@ -56,9 +62,13 @@ ROWS = (
 
 @dataclass(frozen=True)
 class AblationRow:
-    """A row's images (K of (rows, columns), in [0, 1]) and scores: {name: (K,)}, one per frame.
+    """What a row gave.
 
-    Names are those of METRICS, the same with `_shifted` after phase correlation, and `shift_px`, how far that moved.
+    Args:
+        row: which one.
+        images: of the K frames, (rows, columns) each, in [0, 1].
+        scores: {name: (K,)}; names are those of METRICS, the same with `_shifted` after phase correlation, and
+            `shift_px`, the length of that shift.
     """
 
     row: Row
@@ -68,16 +78,22 @@ class AblationRow:
 
 @dataclass(frozen=True)
 class AblationResult:
-    """rows: of the table. real: the frames, displayed like the rows. masks: what is compared, in the fan and volume.
+    """The table.
 
-    fan_share: of the pixels, in the fan. volume_share: of the fan, in the volume. frames_left_out: outside of it.
+    Args:
+        rows: in the order of ROWS.
+        real: the frames, displayed like the rows.
+        masks: pixels that are compared: in the fan and in the volume.
+        fan_fraction: of the pixels, in the fan.
+        volume_fraction: of the fan, in the volume.
+        frames_left_out: how many lie outside of the volume.
     """
 
     rows: list[AblationRow]
     real: list[Float[Tensor, "rows columns"]]
     masks: list[Bool[Tensor, "rows columns"]]
-    fan_share: float
-    volume_share: float
+    fan_fraction: float
+    volume_fraction: float
     frames_left_out: int
 
 
@@ -92,12 +108,20 @@ class AblationStep:
 
 @dataclass
 class Ablation:
-    """Compares every row with the real frames; iterate to run it (each step yields progress), then read `result`.
+    """Compares every row with the real frames; iterate to run it (`AblationStep` each), then read `result`.
 
-    views: real frames with their probes. medium: makes the acoustic medium, called once. intensities: makes a medium
-    whose impedance channel is the volume as it is (`intensity_medium`); None leaves out the rows without mapping.
-    settings: of the last row; start depth and seed also of the paper's. Media are made one after the other, so that
-    only one is held. Raises InputError where no frame lies in the volume.
+    The steps are those of the DiffUS paper, arXiv 2508.06768, table 1. Media are made one after the other, so that only
+    one is held.
+
+    Args:
+        views: real frames with their probes.
+        medium: makes the acoustic medium; called once.
+        intensities: makes a medium whose impedance channel is the volume as it is (`intensity_medium`); None leaves
+            out the rows without mapping.
+        settings: of the last row; start depth and seed also of the paper's.
+
+    Raises:
+        InputError: while iterating, where no frame lies in the volume.
     """
 
     views: Sequence[FanFrames]
@@ -133,8 +157,8 @@ class Ablation:
             rows=finished,
             real=real,
             masks=masks,
-            fan_share=fan / sum(mask.numel() for mask in masks),
-            volume_share=sum(int(mask.sum()) for mask in masks) / fan,
+            fan_fraction=fan / sum(mask.numel() for mask in masks),
+            volume_fraction=sum(int(mask.sum()) for mask in masks) / fan,
             frames_left_out=sum(len(view) for view in self.views) - len(frames),
         )
 
@@ -142,9 +166,14 @@ class Ablation:
 def intensity_medium(
     volume: Real[np.ndarray, "k j i"], ijk_to_ras: Float[np.ndarray | Tensor, "4 4"]
 ) -> AcousticMedium:
-    """The volume (K, J, I) in place of the impedance, scaled from its 1st to 99th percentile to INTENSITY_FLOOR..1.
+    """The volume in place of the impedance: what the paper's rows without mapping use.
 
-    What the paper's rows without mapping take for impedance; the other channels are gel's and mean nothing.
+    Args:
+        volume: (K, J, I); its 1st to 99th percentile become INTENSITY_FLOOR to 1.
+        ijk_to_ras: (4, 4).
+
+    Returns:
+        A medium whose other channels are gel's and mean nothing.
     """
     values = torch.from_numpy(np.ascontiguousarray(volume, dtype=np.float32))
     step = max(1, values.numel() // 1_000_000)
@@ -160,9 +189,14 @@ def intensity_medium(
 
 
 def displayed(images: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
-    """The images with the 1st and 99th percentile of all of them, in their masks, at 0 and 1; zero outside.
+    """One display for a whole series, so that MSE and MAE do not measure the gain.
 
-    One display for a whole series: what is left of MSE and MAE is not the gain.
+    Args:
+        images: (rows, columns) each.
+        masks: of the same shapes, bool.
+
+    Returns:
+        The images with the 1st and 99th percentile of all masked pixels at 0 and 1, and zero outside of the masks.
     """
     values = torch.cat([image[mask] for image, mask in zip(images, masks)])
     values = values[:: max(1, values.numel() // 1_000_000)].numpy()
@@ -174,10 +208,18 @@ def displayed(images: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]
 def phase_correlated(
     image: Float[Tensor, "h w"], real: Float[Tensor, "h w"], mask: Bool[Tensor, "h w"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The overlap of the real frame and the image moved onto it, the mask there, and the shift (2,) in pixels.
+    """The image moved onto the real frame by phase correlation.
 
-    As `metrics.ssim_after_phase_correlation`, but the mean in the fan is taken away before the shift is sought: else
-    the fan's own outline, which both share, would hold every image where it is.
+    As `metrics.ssim_after_phase_correlation`, but the mean in the fan is subtracted first: else the outline of the fan,
+    which both have, would hold every image where it is.
+
+    Args:
+        image: (h, w).
+        real: (h, w).
+        mask: the fan, (h, w).
+
+    Returns:
+        Image, real frame and mask where both overlap, and the shift (2,) in pixels, rows first.
     """
     centred = [(each - each[mask].mean()) * mask for each in (real, image)]
     shift = metrics.phase_correlation_shift(*centred)
@@ -199,7 +241,7 @@ def _frames_in(
     for view in views:
         for n in range(len(view)):
             mask = view.mask[n] & medium.contains(view.pixels_ras(n))
-            if mask.sum() >= max(LEAST_IN_VOLUME * view.mask[n].sum(), 1):
+            if mask.sum() >= max(MIN_IN_VOLUME * view.mask[n].sum(), 1):
                 frames.append((view, n))
                 masks.append(mask)
     if not frames:

@@ -39,9 +39,16 @@ DISPLAY = ("tgc_db_per_cm", "gain_db", "dynamic_range_db", "noise_db", "frequenc
 
 @dataclass(frozen=True)
 class PoseLevel:
-    """One resolution: polar grid, smoothing of both images, thickness of the rendered slice, steps, what is unknown.
+    """One resolution of the recovery.
 
     A thicker slice at the coarse levels blurs the anatomy across the image plane as smoothing does within it.
+
+    Args:
+        rays: of the polar grid, with `samples` along each.
+        smoothing_mm: standard deviation of the Gaussian that smooths both images.
+        thickness_mm: of the rendered slice, in `layers`; 0 keeps the probe's own.
+        steps: of the descent.
+        display: whether the display is fitted together with the pose.
     """
 
     rays: int
@@ -50,7 +57,7 @@ class PoseLevel:
     thickness_mm: float
     layers: int
     steps: int
-    display: bool = False  # whether the display is fitted too
+    display: bool = False
 
 
 LEVELS = (
@@ -64,7 +71,13 @@ ITERATIONS = 4  # of L-BFGS in a step
 
 @dataclass(frozen=True)
 class PoseState:
-    """Step (from 1) of `steps`, the similarity at the present resolution (-1 to 1), probe_to_ras (4, 4) float64."""
+    """Progress of a recovery.
+
+    Args:
+        step: from 1, of `steps`.
+        similarity: correlation at the present resolution, -1 to 1.
+        probe_to_ras: the pose now, (4, 4), float64.
+    """
 
     step: int
     steps: int
@@ -73,11 +86,20 @@ class PoseState:
 
 
 class PoseRecovery:
-    """Iterate over it (stop asking to cancel); the last state has the pose.
+    """Iterate over it (stop asking to cancel); the last `PoseState` has the pose. Deterministic: no speckle is drawn.
 
-    medium: the patient. frame (rows, columns), brightness 0 to 1; mask, the same shape, where the beam reached, found
-    if None. probe: its geometry and beam; pixel_to_probe (4, 4): where the probe is in the frame, None for a frame on
-    the probe's own slice. initial: probe_to_ras (4, 4) to start from. Deterministic: no speckle is drawn.
+    Args:
+        medium: the patient.
+        frame: brightness 0 to 1, (rows, columns).
+        probe: its geometry and beam.
+        initial: probe_to_ras (4, 4) to start from.
+        pixel_to_probe: (4, 4), where the probe lies in the frame; None for a frame on the probe's own slice.
+        mask: where the beam reached, (rows, columns); found in the frame if None.
+        settings: of the renderer; those of the display are only where their fit begins.
+        levels: resolutions, from coarse to fine.
+
+    Raises:
+        InputError: a frame that does not fit the probe, a pose that is not rigid, or settings without an expectation.
     """
 
     def __init__(
@@ -206,3 +228,32 @@ def _orthonormal(profiles: Float[Tensor, "n samples"], inside: Float[Tensor, "1 
     images = profiles[:, None] * inside
     q, _ = torch.linalg.qr(images.flatten(1).T.double())
     return q.T.reshape(images.shape).to(images)
+
+
+def displaced_pose(
+    probe_to_ras: Float[Tensor, "4 4"], probe: Probe, mm: float, degrees: float, seed: int
+) -> Float[Tensor, "4 4"]:
+    """A start for the recovery: the pose moved by these amounts in random directions.
+
+    It turns about the middle of the fan: about the face, a turn would shift the anatomy further than `mm` says.
+
+    Args:
+        probe_to_ras: the pose to move, (4, 4).
+        probe: whose fan it is.
+        mm: length of the shift.
+        degrees: of the turn.
+        seed: of the directions.
+    """
+    direction = np.random.default_rng(seed).standard_normal((2, 3))
+    shift, turn = direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    twist = torch.from_numpy(np.concatenate([mm * shift, np.radians(degrees) * turn]))
+    middle = torch.eye(4, dtype=torch.float64)
+    middle[1, 3] = probe.depth_mm / 2
+    return probe_to_ras.double() @ middle @ twist_to_matrix(twist) @ torch.linalg.inv(middle)
+
+
+def pose_error(found: Float[Tensor, "4 4"], true: Float[Tensor, "4 4"]) -> tuple[float, float]:
+    """Distance of the centres of two probes' faces in mm, and the angle between the probes in degrees."""
+    difference = torch.linalg.inv(true) @ found
+    cosine = ((difference[:3, :3].trace() - 1) / 2).clamp(-1, 1)
+    return difference[:3, 3].norm().item(), torch.rad2deg(torch.acos(cosine)).item()

@@ -19,7 +19,13 @@ _NAME = re.compile(r"^(?P<case>.+)_(?P<modality>000[012])\.nii(\.gz)?$")
 
 @dataclass(frozen=True)
 class Case:
-    """One patient. name: as in the files. ultrasound: its file. mri: {modality: file}, one or two of `MODALITIES`."""
+    """One patient.
+
+    Args:
+        name: as in the files.
+        ultrasound: its file.
+        mri: {modality: file}, one or two of `MODALITIES`.
+    """
 
     name: str
     ultrasound: Path
@@ -33,16 +39,20 @@ class Case:
 
 
 def find_cases(folder: str | Path) -> tuple[list[Case], list[str]]:
-    """The cases of a folder or of its `images*` folders, by name, and the names of those that cannot be used.
+    """The cases of a folder or of its `images*` folders.
 
-    Unusable is a case without ultrasound, or without any MRI. Raises InputError where there is no usable case.
+    Returns:
+        The cases by name, and the names of those without ultrasound or without any MRI.
+
+    Raises:
+        InputError: there is no usable case.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the one that holds imagesTr or the volumes themselves.")
     files: dict[str, dict[str, Path]] = {}
-    for place in (folder, *sorted(folder.glob("images*"))):
-        for path in sorted(place.glob("*.nii*")):
+    for where in (folder, *sorted(folder.glob("images*"))):
+        for path in sorted(where.glob("*.nii*")):
             match = _NAME.match(path.name)
             if match:
                 files.setdefault(match["case"], {})[match["modality"]] = path

@@ -1,7 +1,7 @@
 """Where a sonographer would put the probe to see an organ: an intercostal or a subcostal window, from a segmentation.
 
-The probe stands on the skin and looks at the organ. Of many places the one is taken whose fan shows most of the organ
-past bone and gas. World RAS, mm.
+The probe stands on the skin and looks at the organ. Of many poses the one is chosen whose fan shows the largest part of
+the organ that no bone and no gas hides. World RAS, mm.
 """
 
 from __future__ import annotations
@@ -28,14 +28,18 @@ STEP_MM = 1.0  # of the search for the skin
 RAYS, SAMPLES = 33, 80  # of the fan that is looked along
 DIRECTIONS = 12  # along either angle of the search
 TARGETS = 9
-MIDDLE = 0.3  # share of the rays that must be free of bone and gas in front of the organ
+MIDDLE = 0.3  # fraction of the rays that must be free of bone and gas in front of the organ
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a window is chosen from; bool arrays (K, J, I) on one grid, ijk_to_ras (4, 4).
+    """What a window is chosen from, on one grid.
 
-    body: the patient without air around, cavities filled. organ: what is to be seen. blocked: bone and gas.
+    Args:
+        body: the patient without the air around, cavities filled, (K, J, I).
+        organ: what is to be seen, (K, J, I).
+        blocked: bone and gas, (K, J, I).
+        ijk_to_ras: (4, 4).
     """
 
     body: Bool[np.ndarray, "k j i"]
@@ -45,7 +49,17 @@ class Anatomy:
 
     @classmethod
     def from_ct(cls, hu: np.ndarray, organ: np.ndarray, ijk_to_ras: np.ndarray, bone: np.ndarray | None = None):
-        """From a CT (K, J, I) in Hounsfield units and an organ in it; `bone` where contrast agent looks like bone."""
+        """The anatomy of a CT.
+
+        Args:
+            hu: Hounsfield units, (K, J, I).
+            organ: what is to be seen, (K, J, I).
+            ijk_to_ras: (4, 4).
+            bone: where bone is, if contrast agent looks like it.
+
+        Raises:
+            InputError: two grids, or no body.
+        """
         if hu.shape != organ.shape:
             raise InputError("The segmentation and the CT have different grids; resample one of them.")
         matrix = np.asarray(ijk_to_ras, dtype=np.float64)
@@ -64,11 +78,20 @@ def _largest(inside: Bool[np.ndarray, "k j i"]) -> Bool[np.ndarray, "k j i"]:
 
 
 def acoustic_window(anatomy: Anatomy, probe: Probe, window: str = "intercostal") -> Float[torch.Tensor, "4 4"]:
-    """probe_to_ras (4, 4), float64: the probe on the skin, directed to the organ.
+    """A pose of the probe on the skin, directed to the organ.
 
-    intercostal: from the organ's side of the body, fan along the body with the head to the left, between ribs that
-    bound the view on both sides. subcostal: from in front and below, fan across the body, the patient's right to the
-    left. Raises InputError where the organ cannot be seen through such a window.
+    Args:
+        anatomy: of the patient.
+        probe: its fan.
+        window: `intercostal`: from the organ's side of the body, fan along the body with the head to the left, between
+            ribs that bound the view on both sides. `subcostal`: from in front and below, fan across the body, the
+            patient's right to the left.
+
+    Returns:
+        probe_to_ras (4, 4), float64.
+
+    Raises:
+        InputError: the organ cannot be seen through such a window.
     """
     if window not in WINDOWS:
         raise InputError(f"There is no window {window!r}; choose one of {', '.join(WINDOWS)}.")
@@ -139,7 +162,7 @@ def _pose(face: np.ndarray, depth: np.ndarray, window: str) -> np.ndarray:
 
 
 def _score(anatomy: Anatomy, fan: np.ndarray, pose: np.ndarray, window: str) -> float:
-    """Share of the fan that shows the organ, less the share outside of the volume; 0 where it is no such window."""
+    """Fraction of the fan that shows the organ, less half of that outside of the volume; 0 for another window."""
     points = fan @ pose[:3, :3].T + pose[:3, 3]
     organ = _look_up(anatomy.organ, anatomy, points)
     blocked = _look_up(anatomy.blocked, anatomy, points)

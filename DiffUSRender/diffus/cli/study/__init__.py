@@ -3,6 +3,7 @@
 import click
 
 from .ablation import ablation
+from .pose import pose
 from .realism import realism
 from .reconstruct import reconstruct
 
@@ -12,5 +13,5 @@ def study() -> None:
     """Experiments on real and simulated sweeps: what each step adds, and how near it comes."""
 
 
-for command in (ablation, realism, reconstruct):
+for command in (ablation, realism, reconstruct, pose):
     study.add_command(command)

@@ -13,34 +13,40 @@ from rich.console import Console
 from rich.table import Table
 
 from ...errors import InputError
-from ...geometry.pose import require_rigid
-from ...io.atomic import replacing, require_not_input, require_writable
+from ...io.atomic import replacing
 from ...io.tables import write_csv
-from ...io.transforms import read_transform
 from ...io.volumes import read_volume
 from ...render.settings import RenderSettings
 from ...studies.ablation import METRICS, Ablation, AblationResult, intensity_medium
 from ...studies.fan_frames import FanFrames, frames_of_sweep, frames_of_volume
 from ...studies.remind2reg import MODALITIES, Case, find_cases
-from ...sweep.sweep import read_image_to_probe, read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium, read_probe
-from .figures import pyplot, save_small
+from ..inputs import (
+    BEAM,
+    FIGURE_SUFFIXES,
+    FREQUENCY,
+    INITIAL,
+    read_rigid,
+    read_tracked,
+    require_files,
+    seed_option,
+    sweep_options,
+    volume_options,
+)
+from .figures import SHOWN, pyplot, save_images, spread
 
 if TYPE_CHECKING:
     from ...io.volumes import Volume
     from ...probe import Probe
 
-FIGURE_FRAMES = 3
 COLUMNS = [f"{name}{after}" for after in ("", "_shifted") for name in METRICS] + ["shift_px"]
 HEADER = ["case", "row", "frames", "fan_percent_of_pixels", "volume_percent_of_fan"]
 HEADER += [part for name in COLUMNS for part in (name, f"{name}_sd")]
 
 INPUT = (
-    click.option("--volume", "volume_path", metavar="FILE", help="MRI, CT or label volume."),
-    click.option("--kind", type=click.Choice(["mri", "ct", "labels"]), default="mri", help="What the volume holds."),
-    click.option("--sweep", "sweep_path", metavar="FILE", help="Tracked frames: .igs.mha, .seq.nrrd ..."),
-    click.option("--initial", metavar="FILE.tfm", help="mri_to_reference; without one it is the identity."),
-    click.option("--image-to-probe", metavar="FILE", help="Calibration: a transform, or a PLUS configuration (.xml)."),
+    *volume_options(required=False, kind_required=False, kind="mri"),
+    *sweep_options(required=False),
+    INITIAL,
     click.option("--from-volume", is_flag=True, help="The sweep is a 3-D ultrasound volume: cut it into slices."),
     click.option(
         "--remind2reg", "folder", metavar="FOLDER", help="Every case of a ReMIND2Reg folder, instead of one sweep."
@@ -53,12 +59,10 @@ INPUT = (
 )
 FRAMES = (
     click.option("--frames", "count", type=click.IntRange(1, 1000), default=24, help="Most frames of a sweep."),
-    click.option(
-        "--probe", "probe_name", metavar="NAME|FILE.json", help="Frequency and beam; its shape is that of the fan."
-    ),
-    click.option("--frequency-mhz", type=click.FloatRange(0.5, 40), default=5.0, help="Of the probe, without --probe."),
+    BEAM,
+    FREQUENCY,
     click.option("--start-depth", "start_depth_mm", type=float, default=0.0, help="mm; all nearer is coupling."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, help="Of speckle, noise and artefacts."),
+    seed_option("Of speckle, noise and artefacts."),
 )
 OUTPUT = (
     click.option("--output", required=True, metavar="FILE.csv", help="The table."),
@@ -77,13 +81,9 @@ def ablation(output: str, figure: str | None, folder: str | None, modality: str 
     Rows: the volume's slice; its impedance; reflection along the rays; artefacts; the same without the impedance
     mapping; the default renderer. Each row, and the real frames, are displayed from their 1st to their 99th percentile.
     """
-    require_writable(output, (".csv",))
+    require_files({output: (".csv",), figure: FIGURE_SUFFIXES}, given)
     if figure:
-        require_writable(figure, (".png",))
         pyplot()
-    written = (output, figure)
-    read = [given[n] for n in ("volume_path", "sweep_path", "initial", "image_to_probe", "mask", "weights", "tissues")]
-    require_not_input(written, [*read, given["labels_table"], given["probe_name"]])
     if folder is not None:
         own = {"volume_path", "sweep_path", "initial", "image_to_probe", "from_volume", "mask", *KIND_OF} - {"weights"}
         for name in sorted(own):
@@ -102,7 +102,7 @@ def ablation(output: str, figure: str | None, folder: str | None, modality: str 
         if figure:
             _draw(both.enter_context(replacing(figure)), results)
     _print(table, results, notes)
-    click.echo(f"{' and '.join(filter(None, written))} written.")
+    click.echo(f"{' and '.join(filter(None, (output, figure)))} written.")
 
 
 def _one_sweep(given: dict) -> AblationResult:
@@ -111,9 +111,7 @@ def _one_sweep(given: dict) -> AblationResult:
         if given[f"{name}_path"] is None:
             raise InputError(f"--{name} is missing; give --volume and --sweep, or --remind2reg with a folder.")
     probe = _probe(given)
-    to_reference = torch.eye(4, dtype=torch.float64)
-    if given["initial"] is not None:
-        to_reference = require_rigid(torch.from_numpy(read_transform(given["initial"])), given["initial"])
+    to_reference = read_rigid(given["initial"])
     chosen = {name: given[name] for name in KIND_OF if given[name] is not None}
     with progress() as bar:
         task = bar.add_task("looking for the fan", total=None)
@@ -126,8 +124,7 @@ def _one_sweep(given: dict) -> AblationResult:
 def _views(given: dict, probe: Probe | None, mri_to_reference: torch.Tensor) -> list[FanFrames]:
     same = {"probe": probe, "frequency_mhz": given["frequency_mhz"]}
     if not given["from_volume"]:
-        calibration = given["image_to_probe"]
-        sweep = read_sweep(given["sweep_path"], None if calibration is None else read_image_to_probe(calibration))
+        sweep = read_tracked(given["sweep_path"], given["image_to_probe"])
         return [frames_of_sweep(sweep, mri_to_reference, count=given["count"], **same)]
     if given["image_to_probe"] is not None:
         raise InputError("--image-to-probe is for tracked frames; a 3-D volume needs none.")
@@ -188,7 +185,7 @@ def _probe(given: dict) -> Probe | None:
 
 
 def _table(results: dict[str, AblationResult]) -> list[list[object]]:
-    """Rows: case, row, frames, shares in per cent, then mean and standard deviation over the frames of every score."""
+    """Case, row, frames, percentages of fan and volume, then mean and standard deviation of every score over frames."""
     table = []
     everything = {**results, **({"all cases": None} if len(results) > 1 else {})}
     for case, result in everything.items():
@@ -196,8 +193,8 @@ def _table(results: dict[str, AblationResult]) -> list[list[object]]:
         for number, row in enumerate(several[0].rows):
             scores = {name: np.concatenate([each.rows[number].scores[name] for each in several]) for name in COLUMNS}
             cells: list[object] = [case, row.row.name, len(scores["mse"])]
-            cells += [100 * np.mean([each.fan_share for each in several])]
-            cells += [100 * np.mean([each.volume_share for each in several])]
+            cells += [100 * np.mean([each.fan_fraction for each in several])]
+            cells += [100 * np.mean([each.volume_fraction for each in several])]
             for name in COLUMNS:
                 cells += [scores[name].mean(), scores[name].std(ddof=min(1, len(scores[name]) - 1))]
             table.append(cells)
@@ -219,40 +216,26 @@ def _print(table: list[list[object]], results: dict[str, AblationResult], notes:
         console.print(shown)
     for case, result in results.items():
         left = f", {result.frames_left_out} frames outside of the volume left out" if result.frames_left_out else ""
-        share = f"{result.fan_share:.0%} of the pixels, {result.volume_share:.0%} of it in the volume"
-        console.print(f"{case}: fan mask {share}{left}")
+        covered = f"{result.fan_fraction:.0%} of the pixels, {result.volume_fraction:.0%} of it in the volume"
+        console.print(f"{case}: fan mask {covered}{left}")
     for note in notes:
         console.print(f"left out: {note}")
 
 
 def _draw(path: Path, results: dict[str, AblationResult]) -> None:
-    """Real frames in the first column, every row's image of them in the others."""
-    plt = pyplot()
+    """Real frames in the first column, every row's image of them in the others, cut to what is compared."""
     chosen = []
-    cases = list(results.items())
-    for number in np.unique(np.linspace(0, len(cases) - 1, min(FIGURE_FRAMES, len(cases))).round().astype(int)):
-        case, result = cases[number]
-        each = FIGURE_FRAMES if len(cases) == 1 else 1
-        where = np.linspace(0, len(result.real) - 1, each + 2)[1:-1].round().astype(int)
-        chosen += [(case, result, n) for n in np.unique(where)]
-    rows = cases[0][1].rows
-    figure, axes = plt.subplots(
-        len(chosen), 1 + len(rows), figsize=(1.7 * (1 + len(rows)), 1.7 * len(chosen) + 0.5), squeeze=False
-    )
-    for line, (case, result, n) in zip(axes, chosen):
-        images = [result.real[n], *(row.images[n] for row in result.rows)]
+    for number in spread(len(results)):
+        case, result = list(results.items())[number]
+        each = SHOWN if len(results) == 1 else 1
+        chosen += [(f"{case}\nframe {n}", result, n) for n in spread(len(result.real), each)]
+    rows = next(iter(results.values())).rows
+    images, captions = [], []
+    for _, result, n in chosen:
         inside = result.masks[n].numpy()
-        down, across = (
-            slice(np.flatnonzero(lit)[0], np.flatnonzero(lit)[-1] + 1) for lit in (inside.any(1), inside.any(0))
-        )
-        for place, image in zip(line, images):
-            place.imshow(image.numpy()[down, across], cmap="gray", vmin=0, vmax=1)
-            place.set(xticks=[], yticks=[])
-        line[0].set_ylabel(f"{case}\nframe {n}", fontsize=6)
-        for place, row in zip(line[1:], result.rows):
-            place.set_xlabel(f"NCC {row.scores['ncc'][n]:.2f}, SSIM {row.scores['ssim'][n]:.2f}", fontsize=6)
-    names = ["frame", *(row.row.name.replace(" + ", "\n+ ").replace(" (", "\n(") for row in rows)]
-    for place, name in zip(axes[0], names):
-        place.set_title(name, fontsize=7)
-    figure.tight_layout(pad=0.4)
-    save_small(figure, path)
+        cut = tuple(slice(seen[0], seen[-1] + 1) for seen in map(np.flatnonzero, (inside.any(1), inside.any(0))))
+        images.append([image.numpy()[cut] for image in (result.real[n], *(row.images[n] for row in result.rows))])
+        scores = [row.scores for row in result.rows]
+        captions.append(["", *(f"NCC {s['ncc'][n]:.2f}, SSIM {s['ssim'][n]:.2f}" for s in scores)])
+    titles = ["frame", *(row.row.name.replace(" + ", "\n+ ").replace(" (", "\n(") for row in rows)]
+    save_images(path, images, names=[name for name, *_ in chosen], titles=titles, captions=captions, inch=1.7)

@@ -14,10 +14,8 @@ import torch
 
 from ...errors import InputError
 from ...fit.matching import AppearanceMatch, rocked
-from ...geometry.pose import require_rigid
-from ...io.atomic import replacing, require_not_input, require_writable
+from ...io.atomic import replacing
 from ...io.tables import read_settings, write_csv
-from ...io.transforms import read_transform
 from ...io.volumes import read_volume
 from ...medium import AcousticMedium
 from ...medium.labels import as_labels
@@ -28,9 +26,9 @@ from ...render.renderer import UltrasoundRenderer, time_gain_db_per_cm
 from ...render.settings import RenderSettings, make_settings, settings_to_dict
 from ...studies.window import WINDOWS, Anatomy, acoustic_window
 from ...sweep.probe_sweep import PolarSweep, beam_of, in_fan, polar_sweep, probe_of_sweep
-from ...sweep.sweep import read_image_to_probe, read_sweep
 from ..common import label_table, options, progress, read_medium
-from .figures import pyplot, save_small
+from ..inputs import FIGURE_SUFFIXES, IMAGE_TO_PROBE, read_rigid, read_tracked, require_files, seed_option
+from .figures import pyplot, save_images, spread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,11 +36,9 @@ if TYPE_CHECKING:
     from ...probe import Probe
     from ...sweep.sweep import TrackedSweep
 
-FIGURE_FRAMES = 3
-
 INPUT = (
     click.option("--real", "sweep_path", required=True, metavar="FILE", help="Real sweep: .igs.mha, .nrrd ..."),
-    click.option("--image-to-probe", metavar="FILE", help="Calibration: a transform, or a PLUS configuration (.xml)."),
+    IMAGE_TO_PROBE,
     click.option("--volume", "volume_path", required=True, metavar="FILE", help="CT, or labels, of any patient."),
     click.option("--kind", type=click.Choice(["ct", "labels"]), required=True, help="What the volume holds."),
     click.option("--labels", "labels_path", metavar="FILE", help="Segmentation of the CT, on its grid."),
@@ -56,7 +52,7 @@ HOW = (
     click.option("--frequency-mhz", type=click.FloatRange(0.5, 40), default=3.5, help="Of the probe before."),
     click.option("--frames", "count", type=click.IntRange(2, 200), default=8, help="Simulated frames; real, thrice."),
     click.option("--range-db", type=click.FloatRange(20, 120), default=60.0, help="Assumed for speckle statistics."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, help="Of speckle and noise."),
+    seed_option("Of speckle and noise."),
 )
 OUTPUT = (
     click.option("--output", required=True, metavar="FILE.csv", help="The table."),
@@ -76,22 +72,18 @@ def realism(output: str, figure: str | None, matched: str | None, **given: objec
     rocks there; the fan is the real one's. After: with --settings, or else the frequency, pulse, f-number, gain, time
     gain and dynamic range that bring grey levels and speckle width nearest.
     """
-    for path, suffix in ((output, ".csv"), (figure, ".png"), (matched, ".json")):
-        if path:
-            require_writable(path, (suffix,))
+    require_files({output: (".csv",), figure: FIGURE_SUFFIXES, matched: (".json",)}, given)
     if figure:
         pyplot()
     if matched and given["settings_path"]:
         raise InputError("--matched writes what is found without --settings; leave one of them out.")
-    names = ("sweep_path", "image_to_probe", "volume_path", "labels_path", "labels_table", "pose", "settings_path")
-    require_not_input((output, figure, matched), [given[name] for name in names])
     with progress() as bar:
         task = bar.add_task("reading", total=None)
         sweep, views = _real(given)
         medium, anatomy = _patient(given)
         bar.update(task, description="placing the probe")
         if given["pose"]:
-            pose = require_rigid(torch.from_numpy(read_transform(given["pose"])), given["pose"])
+            pose = read_rigid(given["pose"])
         else:
             pose = acoustic_window(anatomy, views.probe, given["window"])
         poses = rocked(pose, given["count"])
@@ -124,8 +116,7 @@ def realism(output: str, figure: str | None, matched: str | None, **given: objec
 
 def _real(given: dict) -> tuple[TrackedSweep, PolarSweep]:
     """Frames spread over the sweep, and the same along the rays of the probe that they show."""
-    calibration = None if given["image_to_probe"] is None else read_image_to_probe(given["image_to_probe"])
-    sweep = read_sweep(given["sweep_path"], calibration)
+    sweep = read_tracked(given["sweep_path"], given["image_to_probe"])
     if len(sweep) < 2:
         raise InputError(
             f"{given['sweep_path']} has one frame; real frames are compared with each other too: give a sweep."
@@ -208,16 +199,9 @@ def _rows(sweep: TrackedSweep, views: PolarSweep, simulated: dict[str, Tensor], 
 def _draw(path: Path, sweep: TrackedSweep, simulated: dict[str, Tensor]) -> None:
     """Real frames above; simulated ones of a similar place in the sweep below, before and after."""
     sets = {"real": sweep.frames, **simulated}
-    rows, columns = sweep.frames.shape[1:]
-    figure, axes = pyplot().subplots(
-        len(sets), FIGURE_FRAMES, figsize=(9, 3 * len(sets) * rows / columns), layout="constrained"
-    )
-    for line, (name, frames) in zip(axes, sets.items()):
-        for axis, n in zip(line, np.linspace(0, len(frames) - 1, FIGURE_FRAMES + 2)[1:-1].round().astype(int)):
-            axis.imshow(frames[n].numpy(), cmap="gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(name, fontsize=9)
-    save_small(figure, path)
+    images = [[frames[n].numpy() for n in spread(len(frames))] for frames in sets.values()]
+    fewest = min(map(len, images))
+    save_images(path, [line[:fewest] for line in images], names=list(sets), inch=3.0)
 
 
 def _print(rows: list[list], after: tuple[Probe, RenderSettings]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,39 +11,44 @@ import numpy as np
 import torch
 
 from ...errors import InputError
-from ...geometry.pose import require_rigid
-from ...io.atomic import replacing, require_not_input, require_writable
-from ...io.transforms import read_transform
+from ...io.atomic import replacing, require_writable
+from ...io.tables import write_csv
 from ...io.volumes import read_volume, write_volume
 from ...studies.reconstruction import METHODS, HeldOutExperiment
-from ...sweep.sweep import read_image_to_probe, read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium
-from .figures import pyplot, save_small
+from ..inputs import (
+    FIGURE_SUFFIXES,
+    FREQUENCY,
+    INITIAL,
+    read_rigid,
+    read_tracked,
+    require_files,
+    seed_option,
+    sweep_options,
+    volume_options,
+)
+from .figures import pyplot, save_images, spread
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ...medium import AcousticMedium
     from ...studies.reconstruction import HeldOutScores
     from ...sweep.sweep import TrackedSweep
 
+VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".mha")
 PARTS = ("impedance", "scattering", "compounded")
-FIGURE_FRAMES = 3
 
-INPUT = (
-    click.option("--sweep", "sweep_path", required=True, metavar="FILE", help="Tracked frames: .igs.mha, .nrrd ..."),
-    click.option("--image-to-probe", metavar="FILE", help="Calibration: a transform, or a PLUS configuration (.xml)."),
-    click.option("--volume", "volume_path", metavar="FILE", help="What to start from; else soft tissue everywhere."),
-    click.option("--kind", type=click.Choice(["mri", "ct", "labels"]), help="What --volume holds."),
-    click.option("--initial", metavar="FILE.tfm", help="mri_to_reference; without one it is the identity."),
-)
+INPUT = (*sweep_options(), *volume_options(required=False, kind_required=False), INITIAL)
 HOW = (
     click.option("--hold-out", "every", type=click.IntRange(min=0), default=5, help="Of so many frames; 0: none."),
     click.option("--block", type=click.IntRange(min=1), default=1, help="How many of them, one after the other."),
     click.option("--step", type=click.IntRange(min=1), default=1, help="Take every so many frames of the sweep."),
     click.option("--voxel-mm", type=click.FloatRange(0.1, 20), help="Size of a voxel; else a 64th of the depth."),
     click.option("--smoothing-mm", type=click.FloatRange(0, 20), help="Of the frames; else half a voxel."),
-    click.option("--frequency-mhz", type=click.FloatRange(0.5, 40), default=5.0, help="Of the probe."),
+    FREQUENCY,
     click.option("--steps", type=click.IntRange(1, 10000), default=80, help="Of the optimisation."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the order of the frames."),
+    seed_option("Of the order of the frames."),
 )
 OUTPUT = (
     click.option(
@@ -70,16 +73,17 @@ def reconstruct(output: str, report: str | None, figure: str | None, every: int,
     Scattering is in dB relative to white matter, up to a time gain that is found too. Frames held out are predicted
     from both volumes; speckle cannot be, so their correlation stays below 1, and is given for smoothed frames as well.
     """
-    volumes = _written(output, report, figure, every)
-    sources = [
-        given[n] for n in ("sweep_path", "image_to_probe", "volume_path", "initial", "mask", "weights", "tissues")
-    ]
-    require_not_input((*volumes.values(), report, figure), [*sources, given["labels_table"]])
-    calibration = None if given["image_to_probe"] is None else read_image_to_probe(given["image_to_probe"])
+    volumes = _volumes(output)
+    written = {path: VOLUME_SUFFIXES for path in volumes.values()}
+    require_files({**written, report: (".json", ".csv"), figure: FIGURE_SUFFIXES}, given)
+    if (report or figure) and not every:
+        raise InputError("--report and --figure are about frames held out; give --hold-out more than 0.")
+    if figure:
+        pyplot()
     names = ("block", "voxel_mm", "smoothing_mm", "frequency_mhz", "steps", "seed")
     with progress() as bar:
         task = bar.add_task("reading", total=given["steps"])
-        sweep = read_sweep(given["sweep_path"], calibration)
+        sweep = read_tracked(given["sweep_path"], given["image_to_probe"])
         sweep = sweep.subset(range(0, len(sweep), step))
         medium, to_ras = _start(given)
         experiment = HeldOutExperiment(sweep, medium, to_ras, every=every, **{n: given[n] for n in names})
@@ -99,18 +103,11 @@ def reconstruct(output: str, report: str | None, figure: str | None, every: int,
     _print(experiment, scores, [*volumes.values(), *filter(None, (report, figure))])
 
 
-def _written(output: str, report: str | None, figure: str | None, every: int) -> dict[str, Path]:
-    """{part: its file}, after all that is written was found writable."""
-    place = require_writable(output, (".nrrd", ".nii.gz", ".mha"))
-    suffix = ".nii.gz" if place.name.lower().endswith(".nii.gz") else place.suffix
-    if report:
-        require_writable(report, (".json", ".csv"))
-    if figure:
-        require_writable(figure, (".png",))
-        pyplot()
-    if (report or figure) and not every:
-        raise InputError("--report and --figure are about frames held out; give --hold-out more than 0.")
-    return {part: place.with_name(f"{place.name.removesuffix(suffix)}_{part}{suffix}") for part in PARTS}
+def _volumes(output: str) -> dict[str, Path]:
+    """{part: the file it is written to}, beside `output`."""
+    path = require_writable(output, VOLUME_SUFFIXES)
+    suffix = ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
+    return {part: path.with_name(f"{path.name.removesuffix(suffix)}_{part}{suffix}") for part in PARTS}
 
 
 def _start(given: dict) -> tuple[AcousticMedium | None, torch.Tensor | None]:
@@ -123,12 +120,11 @@ def _start(given: dict) -> tuple[AcousticMedium | None, torch.Tensor | None]:
         return None, None
     if given["kind"] is None:
         raise InputError("--kind is missing: say whether --volume is mri, ct or labels.")
-    to_reference = np.eye(4) if given["initial"] is None else read_transform(given["initial"])
-    require_rigid(torch.from_numpy(to_reference), given["initial"] or "The identity")
+    to_reference = read_rigid(given["initial"])
     volume = read_volume(given["volume_path"])
     mask = None if given["mask"] is None else read_mask(given["mask"], volume)
     medium = read_medium(given["kind"], volume, mask, chosen)
-    return medium, torch.from_numpy(np.linalg.inv(to_reference))
+    return medium, torch.linalg.inv(to_reference)
 
 
 def _arrays(experiment: HeldOutExperiment) -> dict[str, np.ndarray]:
@@ -164,34 +160,30 @@ def _write_report(path: Path, experiment: HeldOutExperiment, scores: HeldOutScor
     header = ["frame", *(f"{kind}_{name}" for kind in ("ncc", "ncc_smoothed") for name in METHODS)]
     columns = [values[name].tolist() for values in (scores.frames, scores.smoothed) for name in METHODS]
     rows = [[frame, *(round(v, 4) for v in line)] for frame, *line in zip(experiment.held.tolist(), *columns)]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        if str(path).lower().endswith(".csv"):
-            csv.writer(file).writerows([header, *rows])
-        else:
-            frames = [dict(zip(header, row)) for row in rows]
-            json.dump(summary(experiment, scores) | {"frames": frames}, file, indent=1)
+    if path.name.lower().endswith(".csv"):
+        write_csv(path, header, rows)
+    else:
+        frames = [dict(zip(header, row)) for row in rows]
+        path.write_text(json.dumps(summary(experiment, scores) | {"frames": frames}, indent=1), encoding="utf-8")
 
 
 def draw_held_out(path: Path, sweep: TrackedSweep, experiment: HeldOutExperiment, scores: HeldOutScores) -> None:
     """Frames held out in the first column; the predictions of every method beside them."""
-    chosen = np.unique(np.linspace(0, len(experiment.held) - 1, FIGURE_FRAMES + 2)[1:-1].round().astype(int))
-    rows, columns = sweep.frames.shape[1:]
-    figure, axes = pyplot().subplots(
-        len(chosen), 4, figsize=(10, 2.5 * len(chosen) * rows / columns + 0.6), squeeze=False, layout="constrained"
+    chosen = spread(len(experiment.held))
+    frames = experiment.held[chosen].tolist()
+    images = [[sweep.frames[n].numpy() for n in frames]]
+    captions = [["" for _ in frames]]
+    for name in METHODS:
+        images.append([scores.images[name][n].numpy() for n in chosen])
+        raw, smoothed = scores.frames[name], scores.smoothed[name]
+        captions.append([f"NCC {raw[n]:.3f}, smoothed {smoothed[n]:.3f}" for n in chosen])
+    save_images(
+        path,
+        list(zip(*images)),
+        names=[f"frame {n}" for n in frames],
+        titles=("frame held out", "start", "reconstructed through the renderer", "compounded"),
+        captions=list(zip(*captions)),
     )
-    titles = ("frame held out", "start", "reconstructed through the renderer", "compounded")
-    for line, n in zip(axes, chosen):
-        index = int(experiment.held[n])
-        line[0].imshow(sweep.frames[index].numpy(), cmap="gray", vmin=0, vmax=1)
-        line[0].set_ylabel(f"frame {index}", fontsize=8)
-        for axis, name in zip(line[1:], METHODS):
-            axis.imshow(scores.images[name][n].numpy(), cmap="gray", vmin=0, vmax=1)
-            axis.set_xlabel(f"NCC {scores.frames[name][n]:.3f}, smoothed {scores.smoothed[name][n]:.3f}", fontsize=7)
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(title, fontsize=8)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    save_small(figure, path)
 
 
 def _print(experiment: HeldOutExperiment, scores: HeldOutScores | None, written: list[str | Path]) -> None:

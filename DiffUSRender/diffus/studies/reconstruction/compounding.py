@@ -21,15 +21,22 @@ if TYPE_CHECKING:
     from ...sweep.sweep import TrackedSweep
     from .grid import VoxelGrid
 
-LEAST_WEIGHT = 1e-3
+MIN_WEIGHT = 1e-3
 
 
 def compound(sweep: TrackedSweep, grid: VoxelGrid, *, fill_voxels: float = 3.0) -> Float[Tensor, "k j i"]:
-    """The mean brightness (K, J, I) on a grid in the sweep's reference frame, of the pixels within the mask.
+    """Mean brightness of a sweep's pixels on a grid in its reference frame.
 
-    Blocks of pixels of at most half a voxel are averaged first, which changes no more than that and saves time. Voxels
-    without a pixel take the Gaussian-weighted mean around them, of `fill_voxels` standard deviation, doubled until
-    every voxel has one.
+    Blocks of pixels of at most half a voxel are averaged first, which changes no more than that and saves time.
+
+    Args:
+        sweep: pixels within its mask are used.
+        grid: the voxels.
+        fill_voxels: voxels without a pixel take the Gaussian-weighted mean around them, of this standard deviation,
+            which is doubled until every voxel has a value.
+
+    Returns:
+        Brightness 0 to 1, (K, J, I).
     """
     pixel_mm = sweep.image_to_reference[0, :3, 0].norm().item()
     step = max(1, int(0.5 * grid.spacing_mm / pixel_mm))
@@ -43,8 +50,8 @@ def compound(sweep: TrackedSweep, grid: VoxelGrid, *, fill_voxels: float = 3.0) 
         matrix = sweep.image_to_reference[index]
         points = pixel @ matrix[:3, :2].T + matrix[:3, 3]
         _splat(total, weight, grid, points, mean[row, column], covered[row, column])
-    seen = weight > LEAST_WEIGHT
-    mean = torch.where(seen, total / weight.clamp(min=LEAST_WEIGHT), 0.0)
+    seen = weight > MIN_WEIGHT
+    mean = torch.where(seen, total / weight.clamp(min=MIN_WEIGHT), 0.0)
     return _fill(mean.view(grid.shape), seen.view(grid.shape), fill_voxels)
 
 
@@ -58,21 +65,21 @@ def _splat(total: Tensor, weight: Tensor, grid: VoxelGrid, points: Tensor, value
     for corner in range(8):
         step = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2 & 1])
         voxel = base + step
-        share = torch.where(step.bool(), fraction, 1 - fraction).prod(1) * weights
+        part = torch.where(step.bool(), fraction, 1 - fraction).prod(1) * weights
         valid = ((voxel >= 0) & (voxel < limits)).all(1)
         flat = ((voxel[:, 2] * j + voxel[:, 1]) * i + voxel[:, 0])[valid]
-        total.index_add_(0, flat, (share * values)[valid])
-        weight.index_add_(0, flat, share[valid])
+        total.index_add_(0, flat, (part * values)[valid])
+        weight.index_add_(0, flat, part[valid])
 
 
 def _fill(mean: Tensor, seen: Tensor, sigma: float) -> Tensor:
     """`mean` with what was not seen taken from around it."""
     values, known = mean.numpy().copy(), seen.numpy().astype(np.float32)
     while not (known > 0).all() and sigma < max(mean.shape):
-        share = ndimage.gaussian_filter(known, sigma, mode="constant", truncate=3)
-        around = ndimage.gaussian_filter(values * known, sigma, mode="constant", truncate=3)
-        new = (known == 0) & (share > LEAST_WEIGHT)
-        values[new] = around[new] / share[new]
+        around = ndimage.gaussian_filter(known, sigma, mode="constant", truncate=3)
+        total = ndimage.gaussian_filter(values * known, sigma, mode="constant", truncate=3)
+        new = (known == 0) & (around > MIN_WEIGHT)
+        values[new] = total[new] / around[new]
         known[new] = 1.0
         sigma *= 2
     values[known == 0] = mean[seen].mean().item()

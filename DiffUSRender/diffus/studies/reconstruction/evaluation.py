@@ -32,9 +32,13 @@ METHODS = ("start", "reconstructed", "compounded")
 
 @dataclass(frozen=True)
 class HeldOutScores:
-    """NCC in the fan of predicted frames, {method: (n,)}: with the frames, and with the frames smoothed.
+    """How well every method predicted the frames held out.
 
-    Speckle is not predictable: the first has a ceiling below 1, the same for every method. images: {method: (n, h, w)}.
+    Args:
+        frames: {method: NCC in the fan with each frame, (n,)}. Speckle cannot be predicted: the ceiling is below 1, and
+            the same for every method.
+        smoothed: the same with the frames smoothed.
+        images: {method: the predicted frames, (n, h, w)}.
     """
 
     frames: dict[str, Float[Tensor, " n"]]
@@ -43,13 +47,22 @@ class HeldOutScores:
 
 
 class HeldOutExperiment:
-    """Iterate to reconstruct a volume from some of a sweep's frames (`ReconstructionState`); then ask for `scores`.
+    """Iterate to reconstruct a volume from a part of a sweep (`ReconstructionState` each); then ask for `scores`.
 
-    sweep: tracked frames. medium: what the reconstruction starts from, or None for soft tissue everywhere.
-    reference_to_ras: (4, 4), the sweep's reference to the medium's world. every, block: of every so many frames these
-    are held out (`held_out_frames`); every = 0 holds out none. voxel_mm: by default a 64th of the depth.
-    smoothing_mm: of the frames, by default half a voxel. steps, seed: of the optimisation.
-    Raises InputError where no fan can be seen in the frames, or the sweep is too short.
+    Args:
+        sweep: tracked frames.
+        medium: what the reconstruction starts from, or None for soft tissue everywhere.
+        reference_to_ras: the sweep's reference to the medium's world, (4, 4).
+        every: of so many frames, `block` are held out (`held_out_frames`); 0 holds out none.
+        block: how many.
+        voxel_mm: edge of a voxel; by default a 64th of the depth.
+        smoothing_mm: of the frames; by default half a voxel.
+        frequency_mhz: of the probe.
+        steps: of the optimisation.
+        seed: of the order of the frames.
+
+    Raises:
+        InputError: no fan can be seen in the frames, or the sweep is too short or outside of the medium.
     """
 
     def __init__(
@@ -127,7 +140,13 @@ class HeldOutExperiment:
 def held_out_frames(count: int, every: int, block: int = 1) -> tuple[Int[Tensor, " kept"], Int[Tensor, " held"]]:
     """Indices of the frames kept and held out: of every `every` frames the `block` in the middle.
 
-    Raises InputError where nothing would be left to reconstruct from, or nothing held out.
+    Args:
+        count: frames of the sweep.
+        every: length of a period.
+        block: held out of each.
+
+    Raises:
+        InputError: nothing would be left to reconstruct from, or nothing held out.
     """
     if not 0 < block < every:
         raise InputError(f"Of every {every} frames {block} cannot be held out; choose fewer, and at least one.")
@@ -143,7 +162,16 @@ def held_out_frames(count: int, every: int, block: int = 1) -> tuple[Int[Tensor,
 
 
 def resliced(volume: Float[Tensor, "k j i"], grid: VoxelGrid, sweep: TrackedSweep) -> Float[Tensor, "n h w"]:
-    """A volume (K, J, I) in the sweep's reference frame at the pixels of its frames, trilinearly."""
+    """A volume at the pixels of a sweep's frames, trilinearly.
+
+    Args:
+        volume: (K, J, I).
+        grid: of the volume, in the sweep's reference frame.
+        sweep: whose pixels.
+
+    Returns:
+        (n, h, w).
+    """
     rows, columns = (torch.arange(size, dtype=torch.float64) for size in sweep.frames.shape[1:])
     row, column = torch.meshgrid(rows, columns, indexing="ij")
     matrix = torch.linalg.inv(grid.ijk_to_ras) @ sweep.image_to_reference

@@ -13,12 +13,18 @@ from ...errors import InputError
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-MOST_VOXELS = 20_000_000  # at about 250 bytes each while a volume is reconstructed
+MAX_VOXELS = 20_000_000  # at about 250 bytes each while a volume is reconstructed
 
 
 @dataclass(frozen=True)
 class VoxelGrid:
-    """shape: (K, J, I) voxels of `spacing_mm`, cubes. origin: (3,) float64, centre of voxel (0, 0, 0), RAS mm."""
+    """A grid of cubes.
+
+    Args:
+        shape: (K, J, I).
+        spacing_mm: edge of a voxel.
+        origin: centre of voxel (0, 0, 0), RAS mm, (3,), float64.
+    """
 
     shape: tuple[int, int, int]
     spacing_mm: float
@@ -40,11 +46,20 @@ class VoxelGrid:
 
 
 def grid_around(points: Float[Tensor, "*n 3"], spacing_mm: float, margin_mm: float = 0.0) -> VoxelGrid:
-    """The smallest grid of `spacing_mm` around points (..., 3), mm; InputError for more than MOST_VOXELS voxels."""
+    """The smallest grid around points.
+
+    Args:
+        points: mm, (..., 3).
+        spacing_mm: edge of a voxel.
+        margin_mm: around the points.
+
+    Raises:
+        InputError: more than MAX_VOXELS voxels.
+    """
     flat = points.reshape(-1, 3).double()
     low = flat.amin(0) - margin_mm - spacing_mm / 2
     size = ((flat.amax(0) + margin_mm + spacing_mm / 2 - low) / spacing_mm).ceil().long() + 1
-    if int(size.prod()) > MOST_VOXELS:
+    if int(size.prod()) > MAX_VOXELS:
         raise InputError(
             f"Voxels of {spacing_mm:g} mm make a volume of {' x '.join(map(str, size.tolist()))}; choose larger voxels."
         )

@@ -1,7 +1,7 @@
 """Impedance and scattering of a volume from posed frames, by back-propagation through the renderer.
 
 Speckle is random: no scatterer can be found from it, and a loss on single pixels would ask for just that. What is
-compared is its expectation (`fitting.expected`): the mean brightness over all speckle, against frames that are
+compared is its expectation (`render.expected`): the mean brightness over all speckle, against frames that are
 smoothed as displayed, in the logarithm, where a local mean estimates that expectation.
 """
 
@@ -40,7 +40,7 @@ SEED_NEPERS = 2e-4  # of a uniform start's impedance: an even one is a saddle po
 
 @dataclass(frozen=True)
 class ReconstructionState:
-    """One step: of how many, and the data term, mean squared difference of smoothed brightness."""
+    """Progress: `step`, from 1, of `steps`; `loss` is the mean squared difference of smoothed brightness."""
 
     step: int
     steps: int
@@ -48,14 +48,25 @@ class ReconstructionState:
 
 
 class VolumeReconstruction:
-    """Iterate to reconstruct; every step yields its `ReconstructionState`, and stopping to ask stops it.
+    """Iterate to reconstruct (`ReconstructionState` each); stop asking to cancel.
 
-    frames: the smoothed polar frames to explain. grid: the voxels. start: maps (4, K, J, I) on it, of `uniform_maps`
-    or `medium_on_grid`; attenuation and its exponent stay what they are there. Impedance and scattering are
-    exponentials of what is optimised, so positive. A time gain over the depth is fitted too, for a scanner's is not
-    known: scattering is found up to a factor per depth that all frames share.
-    smoothness, impedance_smoothness: weights of the total variation (nepers per mm) of the two logarithms.
-    batch: frames per step, drawn from `seed`. Everything is float32; `memory_bytes` says how much.
+    Impedance and scattering are exponentials of what is optimised, so positive. A time gain over the depth is fitted
+    too, for a scanner's is not known: scattering is found up to one factor per depth for all frames.
+
+    Args:
+        frames: the smoothed polar frames to explain.
+        grid: the voxels.
+        start: maps on it, (4, K, J, I), of `uniform_maps` or `medium_on_grid`; attenuation and its exponent stay.
+        settings: of the renderer.
+        steps: of Adam.
+        batch: frames per step.
+        smoothness: weight of the total variation (nepers per mm) of log-scattering.
+        impedance_smoothness: the same of log-impedance.
+        smoothing_mm: of the frames along the rays.
+        seed: of the order of the frames.
+
+    Raises:
+        InputError: a start of another shape, fewer than two frames, or settings without an expectation.
     """
 
     def __init__(
@@ -131,7 +142,15 @@ class VolumeReconstruction:
         return AcousticMedium(self.maps(), self.grid.ijk_to_ras)
 
     def expected(self, medium: AcousticMedium, points: Float[Tensor, "n s rays samples 3"]) -> Tensor:
-        """Expected brightness (n, rays, samples) of frames at points (n, S, rays, samples, 3)."""
+        """Expected brightness of frames.
+
+        Args:
+            medium: in the reference frame.
+            points: samples of the rays, mm, (n, S, rays, samples, 3).
+
+        Returns:
+            0 to 1, (n, rays, samples).
+        """
         knots = F.interpolate(self.gain_db[None, None], self._plan.probe.samples, mode="linear", align_corners=True)
         plan = replace(self._plan, gain_db=self._plan.gain_db + knots[0, 0])
         brightness = expected_polar(plan, medium, points)
@@ -172,7 +191,7 @@ class VolumeReconstruction:
 
 
 def pyramid(shape: tuple[int, int, int]) -> list[Tensor]:
-    """Zeros to be optimised, on a grid of `shape` and on coarser ones by 2, 4 and 8: what has no pixel follows."""
+    """Zeros to be optimised, on a grid of `shape` and on grids coarser by 2, 4 and 8: voxels without a pixel follow."""
     sizes = [tuple(max(1, math.ceil(length / step)) for length in shape) for step in PYRAMID]
     return [torch.zeros(1, 1, *size, requires_grad=True) for size in sizes]
 
@@ -201,7 +220,7 @@ def uniform_maps(grid: VoxelGrid, tissue: str = "soft tissue") -> Float[Tensor, 
 def medium_on_grid(
     medium: AcousticMedium, grid: VoxelGrid, reference_to_ras: Float[Tensor, "4 4"]
 ) -> Float[Tensor, "4 k j i"]:
-    """A medium's maps on a grid, (4, K, J, I); `reference_to_ras` takes the grid's world to the medium's."""
+    """A medium's maps on a grid, (4, K, J, I); `reference_to_ras` maps the grid's world to the medium's."""
     matrix = reference_to_ras.to(torch.float32)
     slabs = [medium.sample(slab @ matrix[:3, :3].T + matrix[:3, 3]) for slab in grid.centres()]
     return torch.stack(slabs, 1).float()
