@@ -16,8 +16,9 @@ import slicer
 import slicer.util
 from DiffUSLib.errors import RenderError
 from DiffUSLib.register.logic import RegisterLogic
-from DiffUSLib.register.overlay import OverlaySource, alignToFrame, greyRange
+from DiffUSLib.register.overlay import OverlaySource, greyRange
 from DiffUSLib.register.parameters import OverlayMode, ShownPose
+from DiffUSLib.scene.slice_views import BorrowedView
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (
     addBrowser,
@@ -196,7 +197,9 @@ class RegisterOverlayTest(unittest.TestCase):
         self.assertEqual(greyRange(self.volume, slicer.util.arrayFromVolume(self.volume)), (40.0, 80.0))
 
     def testAnOffScreenFrameIsAlignedToo(self):
-        alignToFrame(self.view, np.diag([0.1, 0.1, 1.0, 1.0]), (100, 300))
+        borrowed = BorrowedView()
+        borrowed.take(self.view)
+        borrowed.showImage(np.diag([0.1, 0.1, 1.0, 1.0]), (100, 300))
         width, height, _depth = self.view.GetFieldOfView()
         self.assertGreater(width, 30)
         self.assertAlmostEqual(width / height, self.view.GetDimensions()[0] / self.view.GetDimensions()[1])

@@ -12,8 +12,8 @@ import vtk
 from .. import engine
 from ..errors import RenderError
 from ..i18n import _
-from ..scene.frame_view import FrameView
 from ..scene.slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
+from ..scene.slice_views import BorrowedView
 from ..scene.transforms import ijkToRas, isLinearToWorld, nodeToWorld, requireInvertible, toVtk, transformBetween
 from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import requireTorch
@@ -72,7 +72,7 @@ class FrameComparison:
             lambda: self._parameterNode.automaticQuality,
             _("The comparison"),
         )
-        self._frameView = FrameView()
+        self._borrowed = BorrowedView()
         self._parameterNode = None
         self._fan: SeenFan | None = None
         self._grid: engine.FanGrid | None = None
@@ -85,7 +85,7 @@ class FrameComparison:
     @property
     def view(self):
         """The slice view that shows the comparison, or None."""
-        return self._frameView.view
+        return self._borrowed.view
 
     def start(self, parameterNode) -> None:
         """Compares from now on; raises RenderError, and starts nothing, where that cannot be."""
@@ -99,13 +99,13 @@ class FrameComparison:
     def stop(self) -> None:
         """Ends it, and gives the slice view back as it was found."""
         self.live.stop()
-        self._frameView.giveBack()
+        self._borrowed.giveBack()
         self.forget()
 
     def forget(self) -> None:
         """Drops every node and what was made from them, for a scene that closes."""
         self.live.stop()
-        self._frameView.forget()
+        self._borrowed.forget()
         self._parameterNode = self._fan = self._grid = self._fanOf = None
         self._read.forget()
         self._renderers = engine.RendererCache()
@@ -187,24 +187,30 @@ class FrameComparison:
         image = parameterNode.realImage
         pixels = (simulated * 255).round().astype(np.uint8)
         pixelToParent = _pixelToParent(image)
-        parent = image.GetParentTransformNode()
-        slices = _outputNode(parameterNode, "comparedSlice", _("Simulated at the real frame"))
-        updateSliceNode(slices, pixels, pixelToParent, parent)
+        slices = _putIntoOutput(parameterNode, "comparedSlice", _("Simulated at the real frame"), pixels, pixelToParent)
         if parameterNode.compareMode is CompareMode.BLENDED:
-            shown = (image, slices, parameterNode.compareFade, real.imageToWorld, pixels.shape)
+            layers, plane = (image, slices, parameterNode.compareFade), (real.imageToWorld, pixels.shape)
         else:
             pair, shift = sideBySide((real.pixels * 255).round().astype(np.uint8), pixels)
-            node = _outputNode(parameterNode, "comparedPair", _("Real and simulated side by side"))
-            updateSliceNode(node, pair, pixelToParent @ shift, parent)
-            shown = (node, None, 0.0, real.imageToWorld @ shift, pair.shape)
-        self._frameView.show(parameterNode.compareView, *shown)
+            node = _putIntoOutput(
+                parameterNode, "comparedPair", _("Real and simulated side by side"), pair, pixelToParent @ shift
+            )
+            layers, plane = (node,), (real.imageToWorld @ shift, pair.shape)
+        self._borrowed.take(parameterNode.compareView)
+        self._borrowed.showLayers(*layers)
+        self._borrowed.showImage(*plane)
 
 
-def _outputNode(parameterNode, parameter: str, name: str):
-    """The node that a parameter names, made if there is none that may be written over."""
-    node = getattr(parameterNode, parameter)
+def _putIntoOutput(parameterNode, parameter: str, name: str, pixels: np.ndarray, pixelToParent: np.ndarray):
+    """Puts pixels into the node that a parameter names, beside the real image; it is made if none may be written over.
+
+    A new node is named in the parameter only when it has pixels.
+    """
+    image, node = parameterNode.realImage, getattr(parameterNode, parameter)
     if node is None or not mayBeOverwritten(node):
-        node = createSliceNode(parameterNode.realImage.GetScene(), name)
+        node = createSliceNode(image.GetScene(), name)
+    updateSliceNode(node, pixels, pixelToParent, image.GetParentTransformNode())
+    if getattr(parameterNode, parameter) is not node:
         setattr(parameterNode, parameter, node)
     return node
 

@@ -90,10 +90,10 @@ class RenderLogic:
         renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, share)))
         medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask)
         pixels = engine.renderPixels(renderer, medium, way)
-        if output is None:
-            output = createSliceNode(probe.GetScene())
-            parameterNode.outputSlice = output
+        output = output or createSliceNode(probe.GetScene())
         updateSliceNode(output, pixels, engine.pixelToProbe(renderer.probe), probe)
+        if parameterNode.outputSlice is None:  # only now that it has pixels may a view show it
+            parameterNode.outputSlice = output
         self.updateFan(parameterNode)
         self.updateDriving(parameterNode)
         return output
@@ -282,7 +282,8 @@ class RenderLogic:
         """Lets the chosen slice view follow the probe once there is a slice, or lets it go, as the node says."""
         view, probe, output = parameterNode.sliceView, parameterNode.probeTransform, parameterNode.outputSlice
         compared = view is not None and self.comparison.live.running and view is parameterNode.compareView
-        if not parameterNode.driveSliceView or None in (view, probe, output) or compared or not isTorchInstalled():
+        ready = None not in (view, probe, output) and output.GetImageData() is not None
+        if not (parameterNode.driveSliceView and ready) or compared or not isTorchInstalled():
             self.stopDriving()
             return
         shape = self._read(parameterNode).probe
@@ -291,11 +292,11 @@ class RenderLogic:
             requireTorch()
             corners = engine.fanOutline(engine.buildProbe(shape))
             low, high = corners.min(0), corners.max(0)
-            self._driver.start(view, probe, output, high - low, np.append((low + high) / 2, 0.0))
+            self._driver.start(view, probe, output, high - low, (low + high) / 2)
             self._driven = driven
 
     def stopDriving(self) -> None:
-        """Lets the slice view stay where it is."""
+        """Gives the slice view back as it was before it followed the probe."""
         self._driver.stop()
         self._driven = None
 
