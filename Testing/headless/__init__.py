@@ -6,6 +6,7 @@ Inside Slicer itself `prepare` changes nothing, so the same tests run there too.
 from __future__ import annotations
 
 import sys
+import unittest
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -50,14 +51,28 @@ def prepare() -> None:
     slicer.mrmlScene = slicer.vtkMRMLScene()
 
 
-def newScene():
-    """An empty scene, which becomes `slicer.mrmlScene`; in Slicer, the application's scene, cleared."""
+def newScene(needsTorch: bool = True):
+    """An empty scene, which becomes `slicer.mrmlScene`; in Slicer, the application's scene, cleared.
+
+    Raises:
+        unittest.SkipTest: the test needs torch, and it is not installed.
+    """
     prepare()
+    if needsTorch:
+        skipWithoutTorch()
     if insideSlicer():
         slicer.mrmlScene.Clear()
     else:
         slicer.mrmlScene = slicer.vtkMRMLScene()
     return slicer.mrmlScene
+
+
+def skipWithoutTorch() -> None:
+    """Skips the test, in words, where torch is missing; it is not imported, which takes seconds."""
+    from DiffUSLib.torch_support import isTorchInstalled
+
+    if not isTorchInstalled():
+        raise unittest.SkipTest("torch is not installed (Slicer's extension PyTorch)")
 
 
 class EventLoop:

@@ -17,7 +17,6 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 import slicer.util
-from diffus.sweep.sweep import TrackedSweep, write_sweep
 from DiffUSLib.errors import RenderError
 from DiffUSLib.register.engine import trackedSweep
 from DiffUSLib.register.load_sweep import loadSweep
@@ -31,6 +30,8 @@ POSES = np.stack([rotation(5 * k, 30, -10 * k, (10 * k, 5, -3 * k)) @ np.diag([0
 class RegisterLoadTest(unittest.TestCase):
     def setUp(self):
         newTrackedScene()
+        from diffus.sweep.sweep import TrackedSweep, write_sweep
+
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.path = Path(folder.name) / "sweep.igs.mha"
@@ -49,6 +50,8 @@ class RegisterLoadTest(unittest.TestCase):
                 np.testing.assert_allclose(pixelInWorld(volume, column, row), wanted, atol=1e-6)
 
     def testFramesThatFollowTooFastForASequenceAreNumbered(self):
+        from diffus.sweep.sweep import TrackedSweep, write_sweep
+
         frames = np.stack([frameArray(k) for k in range(4)])
         write_sweep(TrackedSweep.from_arrays(frames, POSES, timestamps=[3.0, 3.0006, 3.0012, 3.1]), self.path)
         browser = loadSweep(self.path)

@@ -19,7 +19,6 @@ from unittest import mock
 import numpy as np
 import slicer
 import slicer.util
-from diffus.register.registration import RigidRegistration, Settings
 from DiffUSLib.errors import RenderError
 from DiffUSLib.register import sample as sample_case
 from DiffUSLib.register.parameter_node import RegisterParameterNode
@@ -94,6 +93,8 @@ class RegisterSampleCaseTest(unittest.TestCase):
 
     def _registers(self, problem, nodes):
         """A short search from the first guess, without the judging, comes to the truth."""
+        from diffus.register.registration import RigidRegistration, Settings
+
         search = dataclasses.replace(Settings().search, samples=2048, around=64, copies=6, starts=12)
         settings = dataclasses.replace(Settings(), translation_mm=10.0, rotation_deg=8.0, search=search)
         initial = nodeToWorld(nodes.firstGuess)
