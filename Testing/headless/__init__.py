@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import slicer
 
 ROOT = Path(__file__).resolve().parents[2]
+_logics: list = []
 
 
 def insideSlicer() -> bool:
@@ -52,7 +53,7 @@ def prepare() -> None:
 
 
 def newScene(needsTorch: bool = True):
-    """An empty scene, which becomes `slicer.mrmlScene`; in Slicer, the application's scene, cleared.
+    """An empty scene, in which sequences are played: `slicer.mrmlScene`; in Slicer, the application's, cleared.
 
     Raises:
         unittest.SkipTest: the test needs torch, and it is not installed.
@@ -64,6 +65,8 @@ def newScene(needsTorch: bool = True):
         slicer.mrmlScene.Clear()
     else:
         slicer.mrmlScene = slicer.vtkMRMLScene()
+        _logics[:] = [slicer.vtkSlicerSequencesLogic()]
+        _logics[0].SetMRMLScene(slicer.mrmlScene)
     return slicer.mrmlScene
 
 

@@ -153,6 +153,45 @@ for name in {names!r}:
     run(sys.executable, "-S", "-c", PATH_LINE + code, cwd=tmp_path, env=package_env(package))
 
 
+SELF_TEST = """
+import sys
+sys.path.append({testing!r})
+before = list(sys.path)
+import headless, importlib
+from headless.scripted_module import ScriptedLoadableModuleTest
+if not {torch}:
+    sys.modules["torch"] = None
+sys.path[:] = before  # not the checkout: the package
+headless.newScene(needsTorch={torch})
+ScriptedLoadableModuleTest.delayDisplay = lambda self, message: print(message)
+module = importlib.import_module({module!r})
+test = getattr(module, {module!r} + "Test")()
+test.setUp()
+test.runTest()
+for n in range(headless.slicer.mrmlScene.GetNumberOfNodes()):
+    print(headless.slicer.mrmlScene.GetNthNode(n).GetClassName())
+"""
+
+
+@pytest.mark.parametrize("torch", [True, False])
+@pytest.mark.parametrize(
+    ("module", "work", "made"),
+    [
+        ("DiffUSRender", "Rendering a slice", "vtkMRMLModelNode"),
+        ("DiffUSRegister", "Registering a sweep", "vtkMRMLTableNode"),
+    ],
+)
+def test_the_self_test_of_an_installed_module_does_its_work(package, tmp_path, module, work, made, torch):
+    """In an installed Slicer there is no folder Testing: it holds the stand-ins for the application only."""
+    code = SELF_TEST.format(testing=str(ROOT / "Testing"), module=module, torch=torch)
+    said = run(sys.executable, "-S", "-c", PATH_LINE + code, cwd=tmp_path, env=package_env(package)).splitlines()
+    if torch:
+        assert [line for line in said if not line.startswith("vtk")] == [work, "Test passed"]
+        assert made in said
+    else:
+        assert said[0] == "Skipped: torch is not installed (extension PyTorch)"
+
+
 # The editable install of this checkout must not answer instead: -S skips its hook, then site-packages come by path.
 PATH_LINE = f"import sys; sys.path.append({sysconfig.get_path('purelib')!r})\n"
 

@@ -21,7 +21,7 @@ from DiffUSLib.render.parameters import CompareMode, ProbePreset, ProbeType, rea
 from DiffUSLib.render.real_image import readRealFrame, seeFan
 from DiffUSLib.scene.transforms import fromVtk, ijkToRas, toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, observerCount, rotation, sliceArray
-from headless.register_fixtures import addBrowser, addView, hang, imageSequence, newTrackedScene, poseSequence
+from headless.register_fixtures import addBrowser, addView, hang, imageSequence, poseSequence
 from vtk.util.numpy_support import vtk_to_numpy
 
 POSE = rotation(180, 0, 0, (0, 58, 0))
@@ -30,7 +30,7 @@ PROBE = {"probeType": ProbeType.CONVEX, "radiusMm": 30.0, "fovDeg": 60.0, "depth
 
 class CompareTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
         self.loop, self.lines, self.said = headless.EventLoop(), [], []
         self.logic = RenderLogic(self.loop.schedule, self.said.append, self.loop.clock)
         self.logic.onCompared = self.lines.append

@@ -26,7 +26,6 @@ from headless.register_fixtures import (
     addBrowser,
     hang,
     imageSequence,
-    newTrackedScene,
     poseSequence,
     registerParameters,
     toWorld,
@@ -60,7 +59,7 @@ def cut(voxels, ijkToRas, imageToMri, shape=(64, 72)) -> np.ndarray:
 
 class RegisterEngineTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
 
     def scene(self):
         """A tracked sweep through the blobs, and the blobs a few mm away from where they belong."""

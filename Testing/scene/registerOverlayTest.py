@@ -27,7 +27,6 @@ from headless.register_fixtures import (
     frameArray,
     hang,
     imageSequence,
-    newTrackedScene,
     poseSequence,
     registerParameters,
 )
@@ -40,7 +39,7 @@ SPOT = (9, 4, 6)  # i, j, k of the one bright voxel
 
 class RegisterOverlayTest(unittest.TestCase):
     def setUp(self):
-        self.scene = newTrackedScene()
+        self.scene = headless.newScene()
         self.view, self.composite = addView()
         voxels = np.zeros((12, 14, 16), np.float32)
         voxels[SPOT[::-1]] = 100.0

@@ -26,7 +26,6 @@ from headless.register_fixtures import (
     frameArray,
     hang,
     imageSequence,
-    newTrackedScene,
     poseSequence,
     registerParameters,
     snapshot,
@@ -37,7 +36,7 @@ POSES = [rotation(0, 5 * k, 0, (2 * k + 1, 0, 0)) for k in range(3)]
 
 class RegisterRunTest(unittest.TestCase):
     def setUp(self):
-        self.scene = newTrackedScene()
+        self.scene = headless.newScene()
         self.loop = headless.EventLoop()
         self.view, self.composite = addView()
         self.start = addTransform(rotation(3, 0, 0, (1, 2, 3)), name="Start")

@@ -28,7 +28,7 @@ from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameter_node import RenderParameterNode
 from DiffUSLib.scene.transforms import ijkToRas, nodeToWorld, toVtk
 from headless.fixtures import addVolume
-from headless.register_fixtures import addView, newTrackedScene, snapshot
+from headless.register_fixtures import addView, snapshot
 
 NILEARN = Path(spec.origin).parent / "datasets" / "data" if (spec := find_spec("nilearn")) else None
 MNI152 = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
@@ -58,7 +58,7 @@ def moduleParameters():
 @unittest.skipIf(NILEARN is None, "skipped: nilearn, which brings the head, is not installed")
 class RegisterSampleCaseTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
 
     def testTheCaseIsReadyInBothModules(self):
         said = []
@@ -150,7 +150,7 @@ class SampleDataTest(unittest.TestCase):
     """The side of Sample Data: a stand-in with the calls of Slicer 5.8."""
 
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
         self.registered, self.downloaded = [], []
         module = ModuleType("SampleData")
         outer = self

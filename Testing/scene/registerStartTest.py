@@ -17,7 +17,7 @@ from DiffUSLib.errors import RenderError
 from DiffUSLib.register.parameters import StartFrom, missingInput
 from DiffUSLib.register.start import readLandmarks, startPosition
 from headless.fixtures import addTransform, addVolume, rotation
-from headless.register_fixtures import hang, newTrackedScene, registerParameters, toWorld
+from headless.register_fixtures import hang, registerParameters, toWorld
 
 PARENT = rotation(20, 10, -30, (15, -8, 4))
 TRUTH = rotation(-10, 35, 12, (40, 3, -20))
@@ -35,7 +35,7 @@ def addPoints(points, labels=None, parent=None):
 
 class RegisterStartTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
         self.parent = addTransform(PARENT, name="Parent")
         self.volume = addVolume(np.ones((8, 8, 8), np.float32), name="MRI")
         hang(self.volume, self.parent)

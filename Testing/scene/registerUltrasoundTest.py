@@ -26,7 +26,6 @@ from headless.register_fixtures import (
     frameArray,
     hang,
     imageSequence,
-    newTrackedScene,
     pixelInWorld,
     poseSequence,
     registerParameters,
@@ -47,7 +46,7 @@ def apply(matrix, point):
 
 class RegisterUltrasoundTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
 
     def images(self, count: int = 5, ijkToRas=LPS_SPACING):
         return imageSequence([frameArray(k) for k in range(count)], ijkToRas)

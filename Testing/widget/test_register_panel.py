@@ -30,7 +30,6 @@ from headless.register_fixtures import (
     frameArray,
     hang,
     imageSequence,
-    newTrackedScene,
     poseSequence,
     toWorld,
 )
@@ -83,7 +82,7 @@ class Panel:
 
 @pytest.fixture
 def panel():
-    newTrackedScene()
+    headless.newScene()
     addView()
     volume = addVolume(np.random.default_rng(0).random((20, 20, 20), np.float32), name="MRBrain")
     hang(volume, addTransform(rotation(3, 0, 0, (1, 2, 3)), name="Planning"))

@@ -19,7 +19,7 @@ from DiffUSLib.render.parameters import RANGES, CompareMode, ProbePreset, ProbeT
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addTransform, addVolume, observerCount, rotation, sliceArray
 from headless.panels import openPanel
-from headless.qt_widgets import ctkCollapsibleButton, prepareQt, processEvents, qMRMLNodeComboBox, savePicture
+from headless.qt_widgets import ctkCollapsibleButton, processEvents, qMRMLNodeComboBox, savePicture
 
 MODULE = headless.ROOT / "DiffUSRender"
 UI = MODULE / "Resources" / "UI" / "DiffUSRender.ui"
@@ -535,20 +535,3 @@ def test_every_selector_gets_the_scene():
     root = ElementTree.parse(UI).getroot()
     receivers = {c.findtext("receiver") for c in root.iter("connection")}
     assert receivers == {e.get("name") for e in root.iter("widget") if e.get("class") == "qMRMLNodeComboBox"}
-
-
-def test_only_the_panel_knows_qt():
-    for path in (MODULE / "DiffUSLib").glob("*.py"):
-        if path.name not in ("widget.py", "panel.py", "export_panel.py"):
-            text = path.read_text(encoding="utf-8")
-            assert not re.search(r"^\s*(import|from) (qt|ctk|PySide6|PythonQt)\b", text, re.M), path.name
-
-
-def test_the_self_test_of_the_module_passes():
-    headless.newScene()
-    prepareQt()
-    import DiffUSRender
-
-    test = DiffUSRender.DiffUSRenderTest()
-    test.setUp()
-    test.runTest()
