@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unittest import mock
 
+import headless
 import pytest
 import slicer
 

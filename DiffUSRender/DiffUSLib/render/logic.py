@@ -13,10 +13,8 @@ import vtk
 from .. import engine
 from ..errors import RenderError
 from ..i18n import _
-from ..scene.fan_model import createFanModel, updateFanModel
 from ..scene.probe import SkinPointPicker, createProbe, createSkinPoint, placeAtSliceView, placeOnSkin
 from ..scene.slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
-from ..scene.slice_views import SliceViewDriver
 from ..scene.surface import BodySurface
 from ..scene.transforms import probeToVolume
 from ..scene.voxels import MediumCache, watchedEvents
@@ -25,7 +23,8 @@ from .compare import FrameComparison
 from .export import SliceExport
 from .live import LiveRendering, Schedule
 from .match import AppearanceMatch
-from .parameters import ParameterReader, ProbePreset, ProbeSettings, ProbeType, missingInput, readParameters, writeProbe
+from .parameters import ParameterReader, ProbePreset, ProbeType, missingInput, readParameters, writeProbe
+from .probe_display import ProbeDisplay
 from .quality import reduced
 from .real_image import seeFan
 
@@ -70,11 +69,9 @@ class RenderLogic:
         self.appearance = AppearanceMatch(self._media, lambda *call: self.schedule(*call))
         self._read = ParameterReader()
         self._renderers = engine.RendererCache()
-        self._fanShape: tuple | None = None
+        self._display = ProbeDisplay(self._read)
         self._parameterNode = None
         self._picker: SkinPointPicker | None = None
-        self._driver = SliceViewDriver()
-        self._driven: tuple | None = None
 
     # --- one slice
 
@@ -262,43 +259,16 @@ class RenderLogic:
 
     def updateFan(self, parameterNode) -> None:
         """Draws, reshapes or hides the fan as the parameter node says; without PyTorch there is none yet."""
-        probe, model = parameterNode.probeTransform, parameterNode.fanModel
-        if model is not None:
-            model.SetDisplayVisibility(bool(parameterNode.showFan and probe))
-        if probe is None or not parameterNode.showFan or not isTorchInstalled():
-            return
-        shape: ProbeSettings = self._read(parameterNode).probe
-        if model is not None and self._fanShape == (model.GetID(), probe.GetID(), shape):
-            return
-        requireTorch()
-        outline = engine.fanOutline(engine.buildProbe(shape))
-        if model is None:
-            model = createFanModel(probe.GetScene(), probe)
-            parameterNode.fanModel = model
-        updateFanModel(model, outline, probe)
-        self._fanShape = (model.GetID(), probe.GetID(), shape)
+        self._display.updateFan(parameterNode)
 
     def updateDriving(self, parameterNode) -> None:
-        """Lets the chosen slice view follow the probe once there is a slice, or lets it go, as the node says."""
-        view, probe, output = parameterNode.sliceView, parameterNode.probeTransform, parameterNode.outputSlice
-        compared = view is not None and self.comparison.live.running and view is parameterNode.compareView
-        ready = None not in (view, probe, output) and output.GetImageData() is not None
-        if not (parameterNode.driveSliceView and ready) or compared or not isTorchInstalled():
-            self.stopDriving()
-            return
-        shape = self._read(parameterNode).probe
-        driven = (view.GetID(), probe.GetID(), output.GetID(), shape)
-        if driven != self._driven:
-            requireTorch()
-            corners = engine.fanOutline(engine.buildProbe(shape))
-            low, high = corners.min(0), corners.max(0)
-            self._driver.start(view, probe, output, high - low, (low + high) / 2)
-            self._driven = driven
+        """Lets the chosen slice view follow the probe, or gives it back, as the parameter node says."""
+        compared = parameterNode.compareView if self.comparison.live.running else None
+        self._display.updateDriving(parameterNode, compared)
 
     def stopDriving(self) -> None:
         """Gives the slice view back as it was before it followed the probe."""
-        self._driver.stop()
-        self._driven = None
+        self._display.stopDriving()
 
     def forgetScene(self) -> None:
         """Drops every observer and every node, for a scene that closes or a module that goes."""
@@ -306,8 +276,7 @@ class RenderLogic:
         self.appearance.forget(_("The match has stopped: the scene was closed."))
         self.stopLive()
         self.comparison.stop()
-        self.stopDriving()
+        self._display.forgetScene()
         self.cancelPicking()
         self._media.clear()
         self._read.forget()
-        self._fanShape = None

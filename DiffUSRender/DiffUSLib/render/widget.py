@@ -7,9 +7,9 @@ import slicer
 from ..errors import RenderError
 from ..i18n import _
 from ..kinds import MediumKind
-from ..panel import ModulePanel
+from ..panel import ModulePanel, guessedKind
 from ..scene.slice_node import SLICE_ATTRIBUTE
-from ..scene.voxels import explainKind, guessKind
+from ..scene.voxels import guessKind
 from .export_panel import ExportPanel
 from .match_panel import AppearancePanel
 from .parameter_node import RenderParameterNode
@@ -159,7 +159,7 @@ class RenderWidget(ModulePanel):
 
     def _updateInputs(self) -> None:
         node, ui = self._parameterNode, self.ui
-        text, reason = _guess(node)
+        text, reason = guessedKind(node)
         ui.guessLabel.setText(text)
         ui.guessLabel.setToolTip(reason)
         labels = node.inputVolume is not None and MediumKind.LABELS in (node.kind, guessKind(node.inputVolume))
@@ -201,15 +201,6 @@ class RenderWidget(ModulePanel):
     def showComparison(self, line: str) -> None:
         """Shows how alike the real and the simulated frame are, or why that cannot be said."""
         self.ui.compareLabel.setText(line)
-
-
-def _guess(node: RenderParameterNode) -> tuple[str, str]:
-    """What the volume is taken as, and why."""
-    if node.kind is not MediumKind.AUTO or node.inputVolume is None:
-        return "", ""
-    kind, reason = explainKind(node.inputVolume)
-    text = _("taken as {kind}").format(kind=kind.label())
-    return text, _("{guess}: {reason}.").format(guess=text, reason=reason)
 
 
 def _volumes(scene) -> list:
