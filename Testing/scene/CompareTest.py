@@ -72,7 +72,7 @@ class CompareTest(unittest.TestCase):
     def assertSimulatedIsReal(self):
         found = self.compare()
         self.assertGreater(found.ncc, 0.85)
-        self.assertGreater(found.share, 0.95)
+        self.assertGreater(found.coverage, 0.95)
         return found
 
     def testTheFanIsSeenAndTheSimulatedFrameLiesOnItsPixels(self):

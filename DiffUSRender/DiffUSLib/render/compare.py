@@ -23,34 +23,37 @@ from .quality import reduced
 from .real_image import SeenFan, frameToWorld, readRealFrame, seeFan
 from .side_by_side import sideBySide
 
-LEAST_SHARE = 0.05  # of the real fan that the volume must cover
+MIN_COVERAGE = 0.05  # fraction of the real fan
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """NCC (-1 to 1) and SSIM (up to 1) of the two frames, over `share` (0 to 1) of the real fan.
+class FrameSimilarity:
+    """NCC (-1 to 1) and SSIM (up to 1) of the two frames, over the covered fraction (0 to 1) of the real fan.
 
     SSIM takes as long as a frame: it is None for those of reduced quality.
     """
 
     ncc: float
     ssim: float | None
-    share: float
+    coverage: float
 
     def text(self) -> str:
         """One line for the panel."""
         if self.ssim is None:
-            return _("NCC {ncc:.2f}, over {share:.0%} of the fan").format(ncc=self.ncc, share=self.share)
-        return _("NCC {ncc:.2f}, SSIM {ssim:.2f}, over {share:.0%} of the fan").format(
-            ncc=self.ncc, ssim=self.ssim, share=self.share
+            return _("NCC {ncc:.2f}, over {coverage:.0%} of the fan").format(ncc=self.ncc, coverage=self.coverage)
+        return _("NCC {ncc:.2f}, SSIM {ssim:.2f}, over {coverage:.0%} of the fan").format(
+            ncc=self.ncc, ssim=self.ssim, coverage=self.coverage
         )
 
 
 class FrameComparison:
-    """Renders at the pose of a real frame, on its pixels, whenever it, the volume or a setting changes.
+    """Renders at the pose of a real frame, on its pixels, whenever it, the volume or a setting changes, until `stop`.
 
-    media: whose medium is used. onResult: gets the line for the panel after every frame, or the sentence that says
-    why there is none. onStopped: gets the sentence when it must stop by itself. It goes on until `stop`.
+    Args:
+        media: whose medium is used.
+        schedule: see `LiveRendering`.
+        onResult: gets the line for the panel after every frame, or the sentence that says why there is none.
+        onStopped: gets the sentence when it must stop by itself.
     """
 
     def __init__(
@@ -110,10 +113,14 @@ class FrameComparison:
         self._read.forget()
         self._renderers = engine.RendererCache()
 
-    def compare(self, parameterNode, share: float = 1.0) -> Likeness:
-        """Renders the simulated frame, with `share` of the work, into its node, shows both and says how alike they are.
+    def compare(self, parameterNode, fraction: float = 1.0) -> FrameSimilarity:
+        """Renders the simulated frame into its node, shows both, and measures how similar they are.
 
-        Raises RenderError where they are not comparable.
+        Args:
+            fraction: how much of a frame's work is done, 0 to 1.
+
+        Raises:
+            RenderError: they are not comparable.
         """
         if sentence := missingForComparison(parameterNode):
             raise RenderError(sentence)
@@ -122,21 +129,21 @@ class FrameComparison:
         real = readRealFrame(image)
         fan = self._seenFan(image, real, parameterNode)
         try:
-            renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, share))
+            renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, fraction))
             medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask)
-            way = _wayToVolume(fan.probeToWorld(real.imageToWorld), volume)
-            simulated, covered = engine.renderAt(renderer, medium, way, self._grid)
+            probeToRas = _probeToVolume(fan.probeToWorld(real.imageToWorld), volume)
+            simulated, covered = engine.renderAt(renderer, medium, probeToRas, self._grid)
         except RenderError:
             self._show(parameterNode, real, np.zeros_like(real.pixels))  # never an old picture over a new frame
             raise
         self._show(parameterNode, real, simulated)
-        return _likeness(real.pixels, simulated, covered, self._grid.inside, structural=share == 1.0)
+        return _similarity(real.pixels, simulated, covered, self._grid.inside, structural=fraction == 1.0)
 
     # --- live
 
-    def _render(self, share: float) -> None:
+    def _render(self, fraction: float) -> None:
         try:
-            self._line = self.compare(self._parameterNode, share).text()
+            self._line = self.compare(self._parameterNode, fraction).text()
         finally:
             self.live.observe()
 
@@ -215,8 +222,8 @@ def _putIntoOutput(parameterNode, parameter: str, name: str, pixels: np.ndarray,
     return node
 
 
-def _withFan(parameters: RenderParameters, fan: SeenFan, share: float) -> RenderParameters:
-    """The settings with the fan of the real image, for `share` of the work."""
+def _withFan(parameters: RenderParameters, fan: SeenFan, fraction: float) -> RenderParameters:
+    """The settings with the fan of the real image, for this fraction of the work."""
     seen = fan.probe
     probe = replace(
         parameters.probe,
@@ -227,18 +234,18 @@ def _withFan(parameters: RenderParameters, fan: SeenFan, share: float) -> Render
         widthMm=seen.widthMm,
         focusMm=min(parameters.probe.focusMm, seen.depthMm),
     )
-    return replace(parameters, probe=reduced(probe, share))
+    return replace(parameters, probe=reduced(probe, fraction))
 
 
-def _wayToVolume(probeToWorld: np.ndarray, volume):
+def _probeToVolume(probeToWorld: np.ndarray, volume):
     """From the probe to the volume's own RAS: a matrix, or a transform where one above the volume is nonlinear."""
     parent = volume.GetParentTransformNode()
     if isLinearToWorld(parent):
         return _worldToVolume(volume) @ probeToWorld
-    way = vtk.vtkGeneralTransform()
-    way.Concatenate(transformBetween(None, parent))
-    way.Concatenate(toVtk(probeToWorld))  # the last is applied first
-    return way
+    probeToRas = vtk.vtkGeneralTransform()
+    probeToRas.Concatenate(transformBetween(None, parent))
+    probeToRas.Concatenate(toVtk(probeToWorld))  # the last is applied first
+    return probeToRas
 
 
 def _worldToVolume(volume) -> np.ndarray:
@@ -257,12 +264,14 @@ def _pixelToParent(image) -> np.ndarray:
     return matrix
 
 
-def _likeness(
+def _similarity(
     real: np.ndarray, simulated: np.ndarray, covered: np.ndarray, fan: np.ndarray, structural: bool
-) -> Likeness:
-    share = covered.sum() / max(1, fan.sum())
-    if share < LEAST_SHARE:
-        raise RenderError(_("The volume covers {share:.0%} of the real fan; move one of them.").format(share=share))
+) -> FrameSimilarity:
+    coverage = covered.sum() / max(1, fan.sum())
+    if coverage < MIN_COVERAGE:
+        raise RenderError(
+            _("The volume covers {coverage:.0%} of the real fan; move one of them.").format(coverage=coverage)
+        )
     if real[covered].max() <= 0:
         raise RenderError(_("The real image is black where the volume lies."))
-    return Likeness(*engine.likeness(real, simulated, covered, structural), float(share))
+    return FrameSimilarity(*engine.likeness(real, simulated, covered, structural), float(coverage))

@@ -32,12 +32,16 @@ from .real_image import seeFan
 class RenderLogic:
     """The scene layer. Inputs and settings come from a parameter node (`RenderParameterNode`, or alike by attribute).
 
-    schedule: calls a function once, soon or after the seconds given, from the application's event loop; Live and the
-        comparison need it.
-    onStatus: gets one sentence for the user, or "" after a frame that went well.
-    clock: gives the seconds that Live measures its frames by.
-    onCompared: gets the line that says how alike the real and the simulated frame are, or why that cannot be said.
     Every method raises RenderError, with one sentence and nothing changed, for input that cannot be used.
+
+    Args:
+        schedule: calls a function once, soon or after the seconds given, from the application's event loop; Live and
+            the comparison need it.
+        onStatus: gets one sentence for the user, or "" after a frame that went well.
+        clock: gives the seconds that Live measures its frames by.
+
+    Attributes:
+        onCompared: gets the line on how similar the real and the simulated frame are, or why that is not known.
     """
 
     def __init__(
@@ -75,18 +79,22 @@ class RenderLogic:
 
     # --- one slice
 
-    def render(self, parameterNode, share: float = 1.0):
-        """Renders the slice at the probe's present pose into the output node, made if there is none; returns it.
+    def render(self, parameterNode, fraction: float = 1.0):
+        """Renders the slice at the probe's present pose into the output node.
 
-        share: how much of a frame's work is to be done, 0 to 1, at the expense of quality.
+        Args:
+            fraction: how much of a frame's work is done, 0 to 1, at the expense of quality.
+
+        Returns:
+            The output node, made if there is none.
         """
         volume, probe, output = self._inputs(parameterNode)
-        way = probeToVolume(probe, volume)
+        probeToRas = probeToVolume(probe, volume)
         requireTorch()
         parameters = self._read(parameterNode)
-        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, share)))
+        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, fraction)))
         medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask)
-        pixels = engine.renderPixels(renderer, medium, way)
+        pixels = engine.renderPixels(renderer, medium, probeToRas)
         output = output or createSliceNode(probe.GetScene())
         updateSliceNode(output, pixels, engine.pixelToProbe(renderer.probe), probe)
         if parameterNode.outputSlice is None:  # only now that it has pixels may a view show it
@@ -126,16 +134,16 @@ class RenderLogic:
         self.live.stop()
         self._parameterNode = None
 
-    def _renderLive(self, share: float) -> None:
+    def _renderLive(self, fraction: float) -> None:
         try:
-            self.render(self._parameterNode, share)
+            self.render(self._parameterNode, fraction)
         finally:
             self.live.observe()  # the user may have chosen another volume or probe, and the output may be new
 
     def _livePose(self) -> np.ndarray | None:
         volume, probe = self._parameterNode.inputVolume, self._parameterNode.probeTransform
-        way = None if None in (volume, probe) else probeToVolume(probe, volume)
-        return way if isinstance(way, np.ndarray) else None
+        probeToRas = None if None in (volume, probe) else probeToVolume(probe, volume)
+        return probeToRas if isinstance(probeToRas, np.ndarray) else None
 
     def _watched(self) -> dict[object, tuple]:
         parameterNode = self._parameterNode
@@ -189,7 +197,7 @@ class RenderLogic:
     def createProbe(self, parameterNode, sliceViewNode=None):
         """A new probe, chosen in the parameter node, placed at a slice view if there are one and a volume."""
         if isTorchInstalled():
-            requireTorch()  # one that is there but broken is told of before anything is made
+            requireTorch()  # where it is installed but broken, nothing is made
         probe = createProbe(slicer.mrmlScene)
         parameterNode.probeTransform = probe
         if sliceViewNode is not None:

@@ -31,12 +31,12 @@ class ViewState:
     @classmethod
     def of(cls, view) -> ViewState:
         """The present state of a slice view."""
-        place = fromVtk(view.GetSliceToRAS()), view.GetFieldOfView(), view.GetXYZOrigin()
+        geometry = fromVtk(view.GetSliceToRAS()), view.GetFieldOfView(), view.GetXYZOrigin()
         composite = compositeNode(view)
         if composite is None:
-            return cls(*place)
+            return cls(*geometry)
         return cls(
-            *place,
+            *geometry,
             composite.GetBackgroundVolumeID(),
             composite.GetForegroundVolumeID(),
             composite.GetLabelVolumeID(),

@@ -9,7 +9,7 @@ from .transforms import mapPoints, transformBetween
 from .voxels import Voxels, guessKind, readVoxels
 
 CT_SKIN_HU = -300.0
-MRI_SKIN_SHARE = 0.12  # of the 99th percentile: above the noise in air, below the scalp
+MRI_SKIN_FRACTION = 0.12  # of the 99th percentile: above the noise in air, below the scalp
 NEIGHBOURHOOD_MM = 15.0
 STEP_MM = 0.5
 SNAP_MM = 20.0
@@ -76,7 +76,7 @@ def _threshold(array: np.ndarray, kind: MediumKind) -> float:
         return CT_SKIN_HU
     coarse = array[tuple(slice(None, None, max(1, size // 64)) for size in array.shape)]
     low, high = np.percentile(coarse, [1.0, 99.0])
-    return float(low + MRI_SKIN_SHARE * (high - low))
+    return float(low + MRI_SKIN_FRACTION * (high - low))
 
 
 def _ball(radius: float, spacing: float) -> np.ndarray:
