@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import headless
 import numpy as np
@@ -18,7 +16,7 @@ headless.prepare()
 
 from DiffUSLib.panel import runSoon
 from DiffUSLib.register.logic import RegisterLogic
-from DiffUSLib.register.parameters import RANGES, OverlayMode, ShownPose, StartFrom
+from DiffUSLib.register.parameters import OverlayMode, ShownPose, StartFrom
 from DiffUSLib.register.run import RunState
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.panels import openPanel
@@ -310,54 +308,6 @@ def test_cleanup_leaves_no_observer(panel):
     assert not scene.HasObserver(scene.StartCloseEvent)
     assert not panel.node
     panel.widget.setup()
-
-
-# --- the .ui file against the code
-
-
-def named(tree, key):
-    return [p.findtext("string") for p in tree.iter("property") if p.get("name") == key]
-
-
-def test_every_parameter_of_the_ui_exists_and_every_widget_of_the_code_exists(panel):
-    tree = ElementTree.parse(UI)
-    parameters = named(tree, "SlicerParameterName")
-    assert parameters
-    assert set(parameters) <= set(panel.node.allParameters)
-    assert len(parameters) == len(set(parameters))
-    used = set(
-        re.findall(
-            r"\bui\.(\w+)", (headless.ROOT / "DiffUSRender" / "DiffUSLib" / "register" / "widget.py").read_text()
-        )
-    )
-    names = {widget.get("name") for widget in tree.iter("widget")}
-    assert used - {"items"} <= names
-
-
-def test_every_input_has_a_tooltip_and_every_length_its_unit():
-    for widget in ElementTree.parse(UI).iter("widget"):
-        properties = {p.get("name"): "".join(p.itertext()).strip() for p in widget.findall("property")}
-        if "SlicerParameterName" in properties or widget.get("class") == "QPushButton":
-            assert properties.get("toolTip"), widget.get("name")
-        if properties.get("suffix") == "mm" or properties.get("SlicerParameterName", "").endswith("Mm"):
-            assert "mm" in properties["toolTip"], widget.get("name")
-
-
-def test_the_ui_allows_what_the_parameter_node_allows():
-    for widget in ElementTree.parse(UI).iter("widget"):
-        properties = {p.get("name"): "".join(p.itertext()).strip() for p in widget.findall("property")}
-        name = properties.get("SlicerParameterName")
-        if name in RANGES:
-            assert (float(properties["minimum"]), float(properties["maximum"])) == RANGES[name], name
-
-
-def test_the_sections_stand_in_the_order_of_the_work():
-    texts = [
-        "".join(w.find("property[@name='text']").itertext()).strip()
-        for w in ElementTree.parse(UI).getroot().find("widget/layout").findall("item/widget")
-        if w.get("class") == "ctkCollapsibleButton"
-    ]
-    assert texts == ["Inputs", "Start", "Run", "Result", "Trust"]
 
 
 def test_the_modules_logic_uses_the_event_loop(panel):

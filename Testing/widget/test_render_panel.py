@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from xml.etree import ElementTree
 
 import headless
 import numpy as np
@@ -15,7 +14,7 @@ import vtk
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
 from DiffUSLib.kinds import MediumKind
-from DiffUSLib.render.parameters import RANGES, CompareMode, ProbePreset, ProbeType, readParameters
+from DiffUSLib.render.parameters import CompareMode, ProbePreset, ProbeType, readParameters
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addTransform, addVolume, observerCount, rotation, sliceArray
 from headless.panels import openPanel
@@ -471,67 +470,3 @@ def test_it_looks_like_a_panel(panel):
         colors = {image.pixel(x, y) for x in range(0, image.width(), 7) for y in range(0, image.height(), 7)}
         assert len(colors) > 8
     assert panel.parent.width() == 470  # nothing in it needs more room
-
-
-def test_the_sections_follow_the_work(panel):
-    order = [e.get("name") for e in _elements() if e.get("class") == "ctkCollapsibleButton"]
-    sections = [name for name in order if not name.endswith("AdvancedButton")]
-    wanted = ["inputsButton", "probeButton", "imageButton", "liveButton", "compareButton"]
-    assert [name for name in sections if name in wanted] == wanted
-    assert sections[-1] in ("compareButton", "exportSection")
-    folded = {e.get("name") for e in _elements() if _properties(e).get("collapsed") == "true"}
-    assert {name for name in order if name.endswith("AdvancedButton")} <= folded
-
-
-# --- the .ui file and the code agree
-
-
-def _elements():
-    return ElementTree.parse(UI).getroot().iter("widget")
-
-
-def _properties(element) -> dict[str, str]:
-    return {p.get("name"): "".join(p.itertext()).strip() for p in element.findall("property")}
-
-
-def test_every_bound_parameter_exists_and_is_bound_once():
-    from DiffUSLib.render.parameter_node import RenderParameterNode
-
-    bound = [name for e in _elements() if (name := _properties(e).get("SlicerParameterName"))]
-    assert len(bound) == len(set(bound))
-    made = {"fanModel", "skinPoint", "comparedSlice", "comparedPair"}  # by the module, not chosen
-    assert set(bound) == set(RenderParameterNode.allParameters) - made
-
-
-def test_every_widget_that_the_code_names_exists():
-    names = {e.get("name") for e in _elements()}
-    for path in (MODULE / "DiffUSLib").glob("*.py"):
-        used = set(re.findall(r"\bui\.(\w+)", path.read_text(encoding="utf-8")))
-        assert used <= names, path.name
-        assert path.name != "widget.py" or len(used) > 20
-
-
-def test_every_setting_has_a_tooltip_and_numbers_say_their_unit():
-    units = {"Mhz": "MHz", "Mm": "mm", "Deg": "degrees", "Db": "dB", "DbPerCm": "dB per cm"}
-    for element in _elements():
-        properties = _properties(element)
-        name = properties.get("SlicerParameterName")
-        if not name and element.get("class") != "QPushButton":
-            continue
-        assert len(properties.get("toolTip", "")) > 20, element.get("name")
-        unit = next((text for end, text in units.items() if name and name.endswith(end)), None)
-        assert unit is None or unit in properties["toolTip"], element.get("name")
-
-
-def test_ranges_in_the_file_are_those_of_the_parameters():
-    for element in _elements():
-        properties = _properties(element)
-        name = properties.get("SlicerParameterName")
-        if name in RANGES:
-            assert (float(properties["minimum"]), float(properties["maximum"])) == RANGES[name], name
-
-
-def test_every_selector_gets_the_scene():
-    root = ElementTree.parse(UI).getroot()
-    receivers = {c.findtext("receiver") for c in root.iter("connection")}
-    assert receivers == {e.get("name") for e in root.iter("widget") if e.get("class") == "qMRMLNodeComboBox"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import slicer.util
 
 from ..errors import RenderError
 from ..i18n import _
@@ -193,19 +194,16 @@ def stillMoved(parameterNode) -> str:
 
 def _companions(parameterNode, volume, parent) -> list:
     """The other nodes under a transform (None is world), without the ultrasound and what moves it."""
-    scene = volume.GetScene()
-    played = [browser.GetProxyNode(s) for browser in browsers(scene) for s in synchronizedSequences(browser)]
+    played = [
+        browser.GetProxyNode(s) for browser in browsers(volume.GetScene()) for s in synchronizedSequences(browser)
+    ]
     tracked = [node for node in (parameterNode.ultrasound, *played) if node is not None]
     tracked = [node for node in tracked if node.IsA("vtkMRMLTransformableNode")]
     moving = [transform for node in tracked for transform in transformsAbove(node)]
     others = (volume, *tracked, *moving, parameterNode.ultrasoundLandmarks)
-    nodes = (
-        scene.GetNthNodeByClass(n, "vtkMRMLTransformableNode")
-        for n in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode"))
-    )
     return [
         node
-        for node in nodes
+        for node in slicer.util.getNodesByClass("vtkMRMLTransformableNode")
         if node.GetParentTransformNode() is parent and node not in others and not node.GetHideFromEditors()
     ]
 

@@ -205,7 +205,10 @@ class RegistrationSection(RunSection):
         for section in (self.ui.inputsButton, self.ui.startButton):
             section.setEnabled(not self.running)
         self.updateButton(
-            _("Apply"), missingInput(self.node), _("Register the volume."), _("Stop; the scene stays as it was.")
+            _("Apply"),
+            missingInput(self.node),
+            _("Register the volume to the ultrasound."),
+            _("Stop; the scene stays as it was."),
         )
         self.ui.showCurveButton.setEnabled(self.running or self.node.curveChart is not None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import slicer
+import slicer.util
 
 from ..errors import RenderError
 from ..i18n import _
@@ -48,9 +49,9 @@ class RenderWidget(ModulePanel):
         """The scene's parameter node; offers volume, real image and slice views of the scene where none is chosen."""
         node = RenderParameterNode(self.logic.getParameterNode())
         if node.inputVolume is None:
-            node.inputVolume = next((v for v in _volumes(slicer.mrmlScene) if not _isFrame(v)), None)
+            node.inputVolume = next((v for v in _volumes() if not _isFrame(v)), None)
         if node.realImage is None:  # only one that has a place: a photograph is none
-            frames = (v for v in _volumes(slicer.mrmlScene) if _isFrame(v) and v.GetParentTransformNode())
+            frames = (v for v in _volumes() if _isFrame(v) and v.GetParentTransformNode())
             node.realImage = next(frames, None)
         if node.sliceView is None:
             node.sliceView = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceNode")
@@ -203,10 +204,9 @@ class RenderWidget(ModulePanel):
         self.ui.compareLabel.setText(line)
 
 
-def _volumes(scene) -> list:
+def _volumes() -> list:
     """The grey volumes of the scene that are not themselves simulated."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
-    nodes = (scene.GetNthNodeByClass(n, "vtkMRMLScalarVolumeNode") for n in range(count))
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     return [n for n in nodes if n.GetAttribute(SLICE_ATTRIBUTE) is None and not n.IsA("vtkMRMLVectorVolumeNode")]
 
 

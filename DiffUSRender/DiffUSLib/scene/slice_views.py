@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import slicer
+import slicer.util
 
 from .transforms import fromVtk, isLinearToWorld, nodeToWorld, toVtk
 
@@ -204,12 +205,8 @@ class SliceViewDriver:
 
 def compositeNode(sliceViewNode):
     """The slice composite node (the layers) of a slice view, or None."""
-    scene = sliceViewNode.GetScene()
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode") if scene else 0):
-        node = scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode")
-        if node.GetLayoutName() == sliceViewNode.GetLayoutName():
-            return node
-    return None
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return next((node for node in nodes if node.GetLayoutName() == sliceViewNode.GetLayoutName()), None)
 
 
 def placeInPlane(view, planeToWorld: np.ndarray, centre) -> None:
