@@ -8,11 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import headless
-
-headless.prepare()
 import logging
 
+import headless
 import numpy as np
 import slicer
 from DiffUSLib.errors import RenderError

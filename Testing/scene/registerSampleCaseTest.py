@@ -9,13 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import headless
-
-headless.prepare()
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from unittest import mock
 
+import headless
 import numpy as np
 import slicer
 import slicer.util

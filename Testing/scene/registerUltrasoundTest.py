@@ -9,9 +9,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import headless
-
-headless.prepare()
-
 import numpy as np
 import slicer
 import slicer.util

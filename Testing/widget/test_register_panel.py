@@ -12,14 +12,11 @@ import slicer.util
 
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
-headless.prepare()
-
 from DiffUSLib.panel import runSoon
-from DiffUSLib.register.logic import RegisterLogic
 from DiffUSLib.register.parameters import OverlayMode, ShownPose, StartFrom
 from DiffUSLib.register.run import RunState
 from headless.fixtures import addTransform, addVolume, rotation
-from headless.panels import openPanel
+from headless.panels import Panel
 from headless.qt_widgets import processEvents, savePicture
 from headless.register_fixtures import (
     addBrowser,
@@ -37,32 +34,16 @@ UI = MODULE / "Resources" / "UI" / "DiffUSRegister.ui"
 TARGET = rotation(0, 0, 90, (10, 20, 30))
 
 
-class Panel:
-    """The module's widget as Slicer would show it, with a registration that does as it is told."""
+class RegisterPanel(Panel):
+    """The panel with a registration that does as it is told."""
 
     def __init__(self) -> None:
-        self.parent, self.widget = openPanel("DiffUSRegister", 1000)
+        Panel.__init__(self, "DiffUSRegister", 1000)
         self.will()
 
     def will(self, **settings) -> None:
         """What the next registration does."""
         self.logic._build = fakeEngine(**{"target": TARGET, **settings})
-
-    @property
-    def ui(self):
-        return self.widget.ui
-
-    @property
-    def logic(self) -> RegisterLogic:
-        return self.widget.logic
-
-    @property
-    def node(self):
-        return self.widget._parameterNode
-
-    @property
-    def status(self) -> str:
-        return self.ui.statusLabel.text()
 
     def register(self, **settings) -> None:
         self.will(**settings)
@@ -76,9 +57,6 @@ class Panel:
                 return
             processEvents(5)
         raise AssertionError("the registration does not end")
-
-    def settle(self) -> None:
-        processEvents(60)
 
     def picture(self, name: str) -> None:
         self.settle()
@@ -94,12 +72,10 @@ def panel():
     poses = [rotation(0, 5 * k, 0, (2 * k + 1, 0, 0)) for k in range(3)]
     images = [frameArray(k, 48, 64) for k in range(3)]
     addBrowser(imageSequence(images), poseSequence(poses, "p", "ImageToReference"), name="Tracked sweep")
-    shown = Panel()
+    shown = RegisterPanel()
     shown.node.inputVolume = volume
     yield shown
-    shown.widget.cleanup()
-    shown.parent.deleteLater()
-    processEvents()
+    shown.close()
 
 
 def volume():

@@ -17,42 +17,11 @@ from DiffUSLib.kinds import MediumKind
 from DiffUSLib.render.parameters import CompareMode, ProbePreset, ProbeType, readParameters
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addTransform, addVolume, observerCount, rotation, sliceArray
-from headless.panels import openPanel
+from headless.panels import Panel
 from headless.qt_widgets import ctkCollapsibleButton, processEvents, qMRMLNodeComboBox, savePicture
 
 MODULE = headless.ROOT / "DiffUSRender"
 UI = MODULE / "Resources" / "UI" / "DiffUSRender.ui"
-
-
-class Panel:
-    """The module's widget as Slicer would show it, and short names for its parts."""
-
-    def __init__(self) -> None:
-        self.parent, self.widget = openPanel("DiffUSRender", 900)
-
-    @property
-    def ui(self):
-        return self.widget.ui
-
-    @property
-    def logic(self):
-        return self.widget.logic
-
-    @property
-    def node(self):
-        return self.widget._parameterNode
-
-    @property
-    def status(self) -> str:
-        return self.ui.statusLabel.text()
-
-    def settle(self) -> None:
-        processEvents(60)
-
-    def small(self) -> None:
-        """A small, quick image."""
-        self.ui.raysSpinBox.setValue(48)
-        self.ui.samplesSpinBox.setValue(100)
 
 
 @pytest.fixture
@@ -63,12 +32,10 @@ def panel():
     view.SetLayoutName("Red")
     view.SetOrientationToCoronal()
     addHead()
-    shown = Panel()
+    shown = Panel("DiffUSRender", 900)
     shown.small()
     yield shown
-    shown.widget.cleanup()
-    shown.parent.deleteLater()
-    processEvents()
+    shown.close()
 
 
 def test_it_opens_with_what_the_scene_offers(panel):
@@ -426,7 +393,7 @@ def test_reloading_the_module_leaves_no_observers(panel):
     panel.widget.cleanup()
     before = observers()
     for _ in range(2):
-        again = Panel()
+        again = Panel("DiffUSRender", 900)
         again.ui.liveCheckBox.setChecked(True)
         again.ui.compareCheckBox.setChecked(True)
         again.ui.placeOnSkinButton.click()

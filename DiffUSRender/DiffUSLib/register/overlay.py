@@ -16,8 +16,14 @@ from .parameters import OverlayMode
 class OverlaySource:
     """What the overlay is made from.
 
-    frames (K, rows, columns) in [0, 1], masks (1 or K, rows, columns) true in the fan; imageToWorld (K, 4, 4) from
-    (column, row, 0, 1); voxels (K, J, I) with ijkToRas, shown black at `low` and white at `high`.
+    Args:
+        frames: (K, rows, columns), 0 to 1.
+        masks: (1 or K, rows, columns), true in the fan.
+        imageToWorld: (K, 4, 4), (column, row, 0, 1) to world mm.
+        voxels: (K, J, I) of the volume.
+        ijkToRas: (4, 4) of the voxels.
+        low: grey value that is shown black.
+        high: grey value that is shown white.
     """
 
     frames: np.ndarray
@@ -33,7 +39,14 @@ class OverlaySource:
         return (np.asarray(self.frames[number]) * 255).round().astype(np.uint8)
 
     def volume(self, number: int, volumeToWorld: np.ndarray) -> np.ndarray:
-        """The volume, lying at `volumeToWorld` (4, 4), in the plane and on the pixels of a frame, uint8."""
+        """The volume in the plane and on the pixels of a frame.
+
+        Args:
+            volumeToWorld: (4, 4), the volume's own RAS to world, mm.
+
+        Returns:
+            uint8 (rows, columns).
+        """
         from scipy import ndimage
 
         pixelToIjk = np.linalg.inv(volumeToWorld @ self.ijkToRas) @ self.imageToWorld[number]
@@ -47,9 +60,10 @@ class OverlaySource:
         return (np.clip(grey, 0, 1) * 255).round().astype(np.uint8)
 
     def checkerboard(self, number: int, volumeToWorld: np.ndarray, sizeMm: float) -> np.ndarray:
-        """Fields of `sizeMm`, by turns from the frame (the first, top left) and from the volume, uint8.
+        """Fields of `sizeMm`, alternately from the frame (the first, top left) and from the volume.
 
-        Outside of the fan it is the volume everywhere.
+        Returns:
+            uint8 (rows, columns); outside of the fan it is the volume everywhere.
         """
         rows, columns = self.frames[number].shape
         spacing = np.linalg.norm(self.imageToWorld[number][:3, :2], axis=0)
