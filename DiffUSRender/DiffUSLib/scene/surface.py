@@ -57,7 +57,7 @@ class BodySurface:
         return direction / length if length > 1e-6 else np.array([0.0, 0.0, -1.0])
 
     def snap(self, point: np.ndarray, inward: np.ndarray) -> np.ndarray | None:
-        """The nearest point on the line through `point` along `inward` where the body begins, within `SNAP_MM`, or None."""
+        """The nearest point on the line along `inward` where the body begins, within `SNAP_MM` of `point`, or None."""
         steps = np.arange(-SNAP_MM, SNAP_MM + STEP_MM / 2, STEP_MM)
         inside = self.inside(point + steps[:, None] * inward)
         entries = np.flatnonzero(inside[1:] & ~inside[:-1])
