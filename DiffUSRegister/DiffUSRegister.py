@@ -1,20 +1,27 @@
 """The module DiffUSRegister as Slicer loads it: everything it does stands in DiffUSLib.register and diffus.register."""
 
+import json
 import sys
-import unittest
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import slicer
+import slicer.util
 
 # Loaded from the source tree, this module may come before the one that it rests on; installed, both share a folder.
 if (_render := Path(__file__).resolve().parents[1] / "DiffUSRender").is_dir() and str(_render) not in sys.path:
     sys.path.append(str(_render))
 
 from DiffUSLib.i18n import _, translate
+from DiffUSLib.kinds import MediumKind
 from DiffUSLib.panel import runSoon
 from DiffUSLib.register.logic import RegisterLogic
+from DiffUSLib.register.parameter_node import RegisterParameterNode
 from DiffUSLib.register.sample import registerSampleData
 from DiffUSLib.register.widget import RegisterWidget
+from DiffUSLib.scene.sequences import addTrackedSweep
+from DiffUSLib.torch_support import isTorchInstalled
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -66,12 +73,63 @@ class DiffUSRegisterLogic(ScriptedLoadableModuleLogic, RegisterLogic):
 
 
 class DiffUSRegisterTest(ScriptedLoadableModuleTest):
-    """Runs the scene tests, where they are installed beside the module (the generic self-test of Slicer)."""
+    """What Slicer's self-test of the module runs: a small sweep of a small volume, from nodes to the verdict."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
 
     def runTest(self) -> None:
-        tests = Path(__file__).resolve().parents[1] / "Testing" / "scene"
-        suite = unittest.defaultTestLoader.discover(str(tests), pattern="register*Test.py") if tests.is_dir() else None
-        if suite is not None:
-            result = unittest.TextTestRunner(verbosity=2).run(suite)
-            self.assertTrue(result.wasSuccessful())
+        self.setUp()
+        if not isTorchInstalled():
+            self.delayDisplay(_("Skipped: torch is not installed (extension PyTorch)"))
+            return
+        self.test_register()
+
+    def test_register(self) -> None:
+        self.delayDisplay(_("Registering a sweep"))
+        shift = np.array([3.0, -2.0, 2.0])  # mm, from where the volume lies to where the sweep was made
+        volume, browser = addSweptVolume(slicer.mrmlScene, shift)
+        logic = DiffUSRegisterLogic()
+        logic._build = shortRegistration
+        parameters = RegisterParameterNode(logic.getParameterNode())
+        parameters.inputVolume, parameters.kind, parameters.ultrasound = volume, MediumKind.MRI, browser
+        logic.runToEnd(parameters)
+        report = json.loads(parameters.report)
+        self.assertIn(report["verdict"], ("trusted", "check", "rejected"))
+        self.assertTrue(report["reasons"])
+        np.testing.assert_allclose(np.array(report["volume_to_world"])[:3, 3], shift, atol=0.5)
+        logic.forgetScene()
         self.delayDisplay(_("Test passed"))
+
+
+def shortRegistration(problem, _parameters):
+    """The engine's registration with a small search, for the self-test."""
+    from diffus.register.registration import RigidRegistration, Settings
+
+    search = replace(Settings().search, samples=256, around=8, copies=2, starts=4)
+    settings = replace(Settings(), translation_mm=5.0, rotation_deg=4.0, search=search, levels=Settings().levels[:2])
+    return RigidRegistration(
+        problem.voxels, problem.ijkToRas, problem.sweep, initial=problem.initial, kind=problem.kind, settings=settings
+    )
+
+
+def addSweptVolume(scene, shift: np.ndarray, count: int = 8):
+    """A volume of random texture, and a browser that plays `count` slices through it at `shift` (3,) mm."""
+    from scipy import ndimage
+
+    size, spacing, pixel = 56, 1.5, 0.8  # voxels, and mm
+    texture = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((size, size, size)), 2.0)
+    texture = (100 * (texture - texture.min()) / np.ptp(texture)).astype(np.float32)
+    volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "MRI")
+    slicer.util.updateVolumeFromArray(volume, texture)
+    volume.SetSpacing(spacing, spacing, spacing)
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, :3, 3] = [(20.0, 20.0, 25.0 + 2.5 * n) for n in range(count)]
+    row, column = np.indices((60, 60)) * pixel
+    plane = np.stack([column, row, np.zeros_like(row)])
+    voxels = ((plane + (pose[:3, 3] - shift)[:, None, None])[::-1] / spacing for pose in poses)
+    frames = np.stack([2 * ndimage.map_coordinates(texture, place, order=1) for place in voxels])
+    times = [0.1 * n for n in range(count)]
+    pixelToProbe = np.diag([pixel, pixel, pixel, 1.0])
+    frames = frames.round().astype(np.uint8)
+    return volume, addTrackedSweep(scene, "Sweep", frames, pixelToProbe, poses, "ProbeToReference", times)

@@ -12,6 +12,12 @@ from slicer.util import VTKObservationMixin
 from vtk import vtkCommand
 
 from .errors import RenderError
+from .i18n import _
+from .kinds import MediumKind
+from .run import RunState
+from .scene.voxels import explainKind
+
+PROGRESS_STEPS = 1000  # of a progress bar
 
 
 def runSoon(call, seconds: float = 0.0) -> None:
@@ -19,6 +25,24 @@ def runSoon(call, seconds: float = 0.0) -> None:
     import qt
 
     qt.QTimer.singleShot(round(1000 * seconds), call)
+
+
+def chooseFile(parent, title: str, kinds: str, start: str = "", save: bool = False) -> str:
+    """The file that the user picks, or names to `save`; an empty string for none."""
+    import qt
+
+    ask = qt.QFileDialog.getSaveFileName if save else qt.QFileDialog.getOpenFileName
+    chosen = ask(parent, title, start, kinds)
+    return chosen[0] if isinstance(chosen, tuple) else chosen  # PySide6 gives the filter too
+
+
+def guessedKind(node) -> tuple[str, str]:
+    """What the input volume of a parameter node is taken as, and why; empty where nothing is guessed."""
+    if node.kind is not MediumKind.AUTO or node.inputVolume is None:
+        return "", ""
+    kind, reason = explainKind(node.inputVolume)
+    text = _("taken as {kind}").format(kind=kind.label())
+    return text, _("{guess}: {reason}.").format(guess=text, reason=reason)
 
 
 class ModulePanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -137,3 +161,79 @@ class ModulePanel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.showStatus(str(error))
             return False
         return True
+
+
+class RunSection:
+    """A section of a panel with long work: a button that starts and cancels it, a bar, and a line of text; abstract.
+
+    A section gives `update`, and `stateText` where its line says how far the work is.
+    """
+
+    def __init__(self, panel, run, button, bar, line) -> None:
+        """Binds the widgets to the work.
+
+        Args:
+            panel: the module's widget.
+            run: does the work: `state`, `start(parameterNode)`, `cancel()`, and the callbacks `onState`, `onEnded`.
+        """
+        self.panel, self.ui, self.run = panel, panel.ui, run
+        self._button, self._bar, self._line = button, bar, line
+        run.onState, run.onEnded = self.onState, self.onEnded
+        button.clicked.connect(self.onButton)
+        bar.setRange(0, PROGRESS_STEPS)
+
+    @property
+    def node(self):
+        """The panel's parameter node, or None while the panel is not shown."""
+        return self.panel._parameterNode
+
+    @property
+    def running(self) -> bool:
+        return self.run.state is not RunState.IDLE
+
+    def disconnect(self) -> None:
+        """Lets go of the work."""
+        self.run.onState = self.run.onEnded = lambda value: None
+
+    def update(self) -> None:
+        """Shows what the parameters and the state of the work say."""
+        raise NotImplementedError
+
+    def stateText(self, state) -> str:
+        """What the line says while the work is at `state`."""
+        raise NotImplementedError
+
+    def updateButton(self, title: str, missing: str, tip: str, stopTip: str) -> None:
+        """Shows on the button what a click does: start, where nothing is missing, or cancel."""
+        state = self.run.state
+        texts = {RunState.IDLE: title, RunState.RUNNING: _("Cancel"), RunState.CANCELLING: _("Cancelling...")}
+        self._button.setText(texts[state])
+        self._button.setEnabled(state is RunState.RUNNING or (not self.running and not missing))
+        self._button.setToolTip(stopTip if self.running else missing or tip)
+
+    def say(self, sentence: str) -> None:
+        """Shows one sentence in the section's line."""
+        self._line.setText(sentence)
+
+    def attempt(self, action) -> None:
+        """Runs an action of the user, and clears the panel's own line where it went well."""
+        if self.panel.attempt(action):
+            self.panel.showStatus("")
+
+    def onButton(self, checked: bool = False) -> None:
+        if self.running:
+            self.run.cancel()
+        else:
+            self.say("")
+            self.attempt(lambda: self.run.start(self.node))
+        self.update()
+
+    def onState(self, state) -> None:
+        self._bar.setValue(round(PROGRESS_STEPS * state.progress))
+        self.say(self.stateText(state))
+        self.update()
+
+    def onEnded(self, sentence: str) -> None:
+        self._bar.setValue(0)
+        self.say(sentence)
+        self.update()

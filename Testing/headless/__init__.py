@@ -6,12 +6,14 @@ Inside Slicer itself `prepare` changes nothing, so the same tests run there too.
 from __future__ import annotations
 
 import sys
+import unittest
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import slicer
 
 ROOT = Path(__file__).resolve().parents[2]
+_logics: list = []
 
 
 def insideSlicer() -> bool:
@@ -50,14 +52,30 @@ def prepare() -> None:
     slicer.mrmlScene = slicer.vtkMRMLScene()
 
 
-def newScene():
-    """An empty scene, which becomes `slicer.mrmlScene`; in Slicer, the application's scene, cleared."""
+def newScene(needsTorch: bool = True):
+    """An empty scene, in which sequences are played: `slicer.mrmlScene`; in Slicer, the application's, cleared.
+
+    Raises:
+        unittest.SkipTest: the test needs torch, and it is not installed.
+    """
     prepare()
+    if needsTorch:
+        skipWithoutTorch()
     if insideSlicer():
         slicer.mrmlScene.Clear()
     else:
         slicer.mrmlScene = slicer.vtkMRMLScene()
+        _logics[:] = [slicer.vtkSlicerSequencesLogic()]
+        _logics[0].SetMRMLScene(slicer.mrmlScene)
     return slicer.mrmlScene
+
+
+def skipWithoutTorch() -> None:
+    """Skips the test, in words, where torch is missing; it is not imported, which takes seconds."""
+    from DiffUSLib.torch_support import isTorchInstalled
+
+    if not isTorchInstalled():
+        raise unittest.SkipTest("torch is not installed (Slicer's extension PyTorch)")
 
 
 class EventLoop:

@@ -70,15 +70,6 @@ def sliceArray(sliceNode) -> np.ndarray:
     return np.array(slicer.util.arrayFromVolume(sliceNode))
 
 
-def worldOfPixel(sliceNode, column: float, row: float) -> np.ndarray:
-    """World mm of a pixel of a slice node whose transforms are linear."""
-    ijkToRas, toWorld = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
-    sliceNode.GetIJKToRASMatrix(ijkToRas)
-    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(sliceNode.GetParentTransformNode(), None, toWorld)
-    world = slicer.util.arrayFromVTKMatrix(toWorld) @ slicer.util.arrayFromVTKMatrix(ijkToRas)
-    return (world @ [column, row, 0.0, 1.0])[:3]
-
-
 def addSegmentation(segments: dict[str, np.ndarray], ijkToRas: np.ndarray, name="Segmentation", corner=(0, 0, 0)):
     """A segmentation node with one binary label map, (K, J, I), per segment name; `corner` is the array's first ijk."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)

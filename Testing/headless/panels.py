@@ -11,28 +11,55 @@ from PySide6 import QtWidgets
 from .qt_widgets import prepareQt, processEvents
 
 
-def openPanel(module: str, height: int) -> tuple:
-    """(parent widget, module widget) of a module on the present scene, entered, `height` pixels high."""
-    prepareQt()
-    parent = QtWidgets.QWidget()
-    QtWidgets.QVBoxLayout(parent)
-    shown = getattr(importlib.import_module(module), f"{module}Widget")(parent)
-    shown.setup()
-    parent.resize(460, height)
-    parent.show()
-    shown.enter()
-    processEvents(10)
-    return parent, shown
+class Panel:
+    """A module's widget on the present scene as Slicer would show it, entered, and short names for its parts."""
+
+    def __init__(self, module: str, height: int) -> None:
+        prepareQt()
+        self.parent = QtWidgets.QWidget()
+        QtWidgets.QVBoxLayout(self.parent)
+        self.widget = getattr(importlib.import_module(module), f"{module}Widget")(self.parent)
+        self.widget.setup()
+        self.parent.resize(460, height)
+        self.parent.show()
+        self.widget.enter()
+        processEvents(10)
+
+    @property
+    def ui(self):
+        return self.widget.ui
+
+    @property
+    def logic(self):
+        return self.widget.logic
+
+    @property
+    def node(self):
+        return self.widget._parameterNode
+
+    @property
+    def status(self) -> str:
+        return self.ui.statusLabel.text()
+
+    def settle(self) -> None:
+        processEvents(60)
+
+    def small(self) -> None:
+        """A small, quick image in DiffUSRender."""
+        self.ui.raysSpinBox.setValue(48)
+        self.ui.samplesSpinBox.setValue(100)
+
+    def close(self) -> None:
+        self.widget.cleanup()
+        self.parent.deleteLater()
+        processEvents()
 
 
 @contextmanager
 def renderPanel(section: str) -> Iterator:
     """DiffUSRender's widget on the present scene, with a small image and this section unfolded."""
-    parent, shown = openPanel("DiffUSRender", 2600)  # Slicer scrolls it
-    shown.ui.raysSpinBox.setValue(48)
-    shown.ui.samplesSpinBox.setValue(100)
+    shown = Panel("DiffUSRender", 2600)  # Slicer scrolls it
+    shown.small()
     getattr(shown.ui, section).setCollapsed(False)
-    yield shown
-    shown.cleanup()
-    parent.deleteLater()
-    processEvents()
+    yield shown.widget
+    shown.close()

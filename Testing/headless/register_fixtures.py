@@ -10,19 +10,6 @@ import slicer.util
 import vtk
 from DiffUSLib.scene.transforms import toVtk
 
-from . import insideSlicer, newScene
-
-_logics: list = []
-
-
-def newTrackedScene():
-    """An empty scene in which sequences are played, as the application's Sequences module does."""
-    scene = newScene()
-    if not insideSlicer():
-        _logics[:] = [slicer.vtkSlicerSequencesLogic()]
-        _logics[0].SetMRMLScene(scene)
-    return scene
-
 
 def frameArray(number: int, rows: int = 24, columns: int = 32) -> np.ndarray:
     """A frame that tells its number: uint8, a wedge of texture."""

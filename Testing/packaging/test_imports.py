@@ -331,8 +331,7 @@ def test_registering_in_the_scene_needs_nothing_that_slicer_lacks():
 import dataclasses, torch
 torch.set_num_threads(1)
 import headless
-from headless.register_fixtures import newTrackedScene
-newTrackedScene()
+headless.newScene()
 import slicer
 from diffus.register.registration import RigidRegistration, Settings
 from DiffUSLib.register import sample

@@ -66,10 +66,52 @@ def test_the_package_holds_what_the_tree_has(package):
     assert packed == tree
 
 
-def test_slicer_runs_every_scene_test(build):
-    listed = (build / "slicer_tests.txt").read_text().split()
-    scene = ROOT / "Testing" / "scene"
-    assert sorted(listed) == sorted(f"scene/{file.name}" for file in scene.glob("*Test.py"))
+# slicer.testing.runUnitTest, which Slicer starts for every test of the list; `run` says whether to run or to import it.
+RUN_UNIT_TESTS = """
+import sys, unittest
+before = list(sys.path)
+for *folders, name in tests:
+    sys.path[:] = before + folders
+    suite = unittest.TestLoader().loadTestsFromName(name)
+    broken = [test for test in suite if isinstance(test, unittest.loader._FailedTest)]
+    assert not broken, (name, broken[0]._exception)
+    assert suite.countTestCases(), name
+    if run:
+        result = unittest.TextTestRunner().run(suite)
+        assert result.wasSuccessful(), name
+        for test, reason in result.skipped:
+            print(name, test.id(), reason)
+"""
+
+
+@pytest.fixture(scope="module")
+def slicer_tests(build):
+    """(build folder, folder of the test, its name) of every test that Slicer runs."""
+    return [line.split("|") for line in (build / "slicer_tests.txt").read_text().splitlines()]
+
+
+def test_slicer_finds_and_imports_every_scene_test(build, slicer_tests):
+    names = [name for *_folders, name in slicer_tests]
+    assert sorted(names) == sorted(file.stem for file in (ROOT / "Testing" / "scene").glob("*Test.py"))
+    code = f"tests, run = {slicer_tests!r}, False\n{RUN_UNIT_TESTS}"
+    run(sys.executable, "-c", code, cwd=build, env=without_paths())
+
+
+def test_scene_tests_are_skipped_in_words_without_torch(build, slicer_tests):
+    """In a Slicer without the extension PyTorch."""
+    code = f"""
+import sys
+sys.modules["torch"] = None
+tests, run = {slicer_tests!r}, True
+{RUN_UNIT_TESTS}"""
+    said = run(sys.executable, "-c", code, cwd=build, env=without_paths())
+    reason = "torch is not installed (Slicer's extension PyTorch)"
+    skipped = [line for line in said.splitlines() if line.endswith(reason)]
+    assert len(skipped) > 100
+
+
+def without_paths():
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
 
 
 def test_names_are_unique_where_all_modules_share_one_folder():
@@ -109,6 +151,45 @@ for name in {names!r}:
     assert importlib.import_module(name).__file__.startswith({str(package)!r}), name
 """
     run(sys.executable, "-S", "-c", PATH_LINE + code, cwd=tmp_path, env=package_env(package))
+
+
+SELF_TEST = """
+import sys
+sys.path.append({testing!r})
+before = list(sys.path)
+import headless, importlib
+from headless.scripted_module import ScriptedLoadableModuleTest
+if not {torch}:
+    sys.modules["torch"] = None
+sys.path[:] = before  # not the checkout: the package
+headless.newScene(needsTorch={torch})
+ScriptedLoadableModuleTest.delayDisplay = lambda self, message: print(message)
+module = importlib.import_module({module!r})
+test = getattr(module, {module!r} + "Test")()
+test.setUp()
+test.runTest()
+for n in range(headless.slicer.mrmlScene.GetNumberOfNodes()):
+    print(headless.slicer.mrmlScene.GetNthNode(n).GetClassName())
+"""
+
+
+@pytest.mark.parametrize("torch", [True, False])
+@pytest.mark.parametrize(
+    ("module", "work", "made"),
+    [
+        ("DiffUSRender", "Rendering a slice", "vtkMRMLModelNode"),
+        ("DiffUSRegister", "Registering a sweep", "vtkMRMLTableNode"),
+    ],
+)
+def test_the_self_test_of_an_installed_module_does_its_work(package, tmp_path, module, work, made, torch):
+    """In an installed Slicer there is no folder Testing: it holds the stand-ins for the application only."""
+    code = SELF_TEST.format(testing=str(ROOT / "Testing"), module=module, torch=torch)
+    said = run(sys.executable, "-S", "-c", PATH_LINE + code, cwd=tmp_path, env=package_env(package)).splitlines()
+    if torch:
+        assert [line for line in said if not line.startswith("vtk")] == [work, "Test passed"]
+        assert made in said
+    else:
+        assert said[0] == "Skipped: torch is not installed (extension PyTorch)"
 
 
 # The editable install of this checkout must not answer instead: -S skips its hook, then site-packages come by path.

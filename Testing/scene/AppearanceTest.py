@@ -23,12 +23,11 @@ from DiffUSLib.scene.sequences import sequenceOf
 from DiffUSLib.scene.transforms import ijkToRas, toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, rotation, sliceArray
 from headless.match_fixtures import PROBE, SCANNER, addRecording, poseOf
-from headless.register_fixtures import newTrackedScene
 
 
 class AppearanceTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
         quick = mock.patch.multiple(appearance, STEPS=6, FITTED_FRAMES=3)
         quick.start()
         self.addCleanup(quick.stop)

@@ -19,7 +19,7 @@ from DiffUSLib.render.parameters import ProbeType, readParameters
 from DiffUSLib.scene.tracked import readShownFrames
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addParameterNode, addTransform, addVolume, rotation
-from headless.register_fixtures import addBrowser, addView, imageSequence, newTrackedScene
+from headless.register_fixtures import addBrowser, addView, imageSequence
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -27,7 +27,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 @unittest.skipUnless(SHARED.is_dir(), "skipped: the shared test data is not present")
 class CompareRealTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
         self.loop, self.lines = headless.EventLoop(), []
         self.logic = RenderLogic(self.loop.schedule, clock=self.loop.clock)
         self.logic.onCompared = self.lines.append

@@ -22,7 +22,7 @@ from DiffUSLib.render.parameters import CompareMode, ProbePreset, ProbeType, rea
 from DiffUSLib.scene.tracked import readShownFrame, readShownFrames
 from DiffUSLib.scene.transforms import fromVtk, ijkToRas, toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, observerCount, rotation, sliceArray
-from headless.register_fixtures import addBrowser, addView, hang, imageSequence, newTrackedScene, poseSequence
+from headless.register_fixtures import addBrowser, addView, hang, imageSequence, poseSequence
 from vtk.util.numpy_support import vtk_to_numpy
 
 POSE = rotation(180, 0, 0, (0, 58, 0))
@@ -31,7 +31,7 @@ PROBE = {"probeType": ProbeType.CONVEX, "radiusMm": 30.0, "fovDeg": 60.0, "depth
 
 class CompareTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
         self.loop, self.lines, self.said = headless.EventLoop(), [], []
         self.logic = RenderLogic(self.loop.schedule, self.said.append, self.loop.clock)
         self.logic.onCompared = self.lines.append
@@ -80,7 +80,7 @@ class CompareTest(unittest.TestCase):
     def assertSimulatedIsReal(self):
         found = self.compare()
         self.assertGreater(found.ncc, 0.85)
-        self.assertGreater(found.share, 0.95)
+        self.assertGreater(found.coverage, 0.95)
         return found
 
     def testTheFanIsSeenAndTheSimulatedFrameLiesOnItsPixels(self):

@@ -23,14 +23,14 @@ from DiffUSLib.scene.slice_node import mayBeOverwritten
 from DiffUSLib.scene.tracked import readShownFrame
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, rotation, sliceArray
-from headless.register_fixtures import addBrowser, newTrackedScene, pixelInWorld, poseSequence
+from headless.register_fixtures import addBrowser, pixelInWorld, poseSequence
 
 ON_TOP = rotation(180, 0, 0, (0, 58, 0))  # on the front of the head, looking to the back
 
 
 class ExportTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
         self.loop = headless.EventLoop()

@@ -15,7 +15,7 @@ import slicer
 from DiffUSLib import engine
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameters import ProbeSettings
-from DiffUSLib.render.quality import LEAST_RAYS, LEAST_SAMPLES, AdaptiveQuality, reduced
+from DiffUSLib.render.quality import MIN_RAYS, MIN_SAMPLES, AdaptiveQuality, reduced
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, observerCount, rotation, sliceArray
 
@@ -30,46 +30,46 @@ class QualityTest(unittest.TestCase):
     def testLessWorkLeavesTheFanAndGoesToTheLeast(self):
         full = ProbeSettings(rays=256, samples=800, elevationLayers=5, raysPerLine=4)
         before = None
-        for share in (1.0, 0.5, 0.25, 0.05, 0.01, 1e-4):
-            probe = reduced(full, share)
+        for fraction in (1.0, 0.5, 0.25, 0.05, 0.01, 1e-4):
+            probe = reduced(full, fraction)
             size = probe.rays * probe.samples * probe.elevationLayers * probe.raysPerLine
             self.assertEqual((probe.depthMm, probe.fovDeg, probe.radiusMm), (full.depthMm, full.fovDeg, full.radiusMm))
             self.assertTrue(before is None or size < before)
-            self.assertTrue(size <= 1.01 * share * 256 * 800 * 20 or (probe.rays, probe.samples) == (48, 100))
+            self.assertTrue(size <= 1.01 * fraction * 256 * 800 * 20 or (probe.rays, probe.samples) == (48, 100))
             before = size
-        self.assertEqual((probe.rays, probe.samples), (LEAST_RAYS, LEAST_SAMPLES))
+        self.assertEqual((probe.rays, probe.samples), (MIN_RAYS, MIN_SAMPLES))
         self.assertEqual(reduced(full, 1.0), full)
         few = ProbeSettings(rays=32, samples=64)
         self.assertEqual(reduced(few, 0.1), few)  # never more than was asked for
 
     def testTheShareFindsItsRateAndStaysThere(self):
-        quality, shares = AdaptiveQuality(budget=0.035), []
+        quality, fractions = AdaptiveQuality(budget=0.035), []
         for _ in range(60):
-            shares.append(quality.share)
-            quality.measured(quality.share, 0.005 + 0.2 * quality.share)
-        self.assertLessEqual(0.005 + 0.2 * shares[-1], 0.035)
-        self.assertGreater(0.005 + 0.4 * shares[-1], 0.035)
-        self.assertEqual(len(set(shares[10:])), 1)
+            fractions.append(quality.fraction)
+            quality.measured(quality.fraction, 0.005 + 0.2 * quality.fraction)
+        self.assertLessEqual(0.005 + 0.2 * fractions[-1], 0.035)
+        self.assertGreater(0.005 + 0.4 * fractions[-1], 0.035)
+        self.assertEqual(len(set(fractions[10:])), 1)
 
     def testOneSlowFrameIsForgiven(self):
         quality = AdaptiveQuality(budget=0.035)
         for n in range(20):
-            quality.measured(quality.share, 1.0 if n == 10 else 0.02)
-        self.assertEqual(quality.share, 1.0)
+            quality.measured(quality.fraction, 1.0 if n == 10 else 0.02)
+        self.assertEqual(quality.fraction, 1.0)
 
     def testAQuickFullFrameAtRestEndsTheReduction(self):
         quality = AdaptiveQuality(budget=0.035)
         for _ in range(4):
-            quality.measured(quality.share, 0.3 * quality.share)
-        self.assertLess(quality.share, 1.0)
+            quality.measured(quality.fraction, 0.3 * quality.fraction)
+        self.assertLess(quality.fraction, 1.0)
         quality.measured(1.0, 0.2)
-        self.assertLess(quality.share, 1.0)
+        self.assertLess(quality.fraction, 1.0)
         quality.measured(1.0, 0.03)
-        self.assertEqual(quality.share, 1.0)
+        self.assertEqual(quality.fraction, 1.0)
 
 
 class LiveQualityTest(unittest.TestCase):
-    """A full frame takes `self.seconds` on the fake clock, a smaller one its share of that."""
+    """A full frame takes `self.seconds` on the fake clock, a smaller one its fraction of that."""
 
     seconds = 0.12
 
@@ -78,7 +78,7 @@ class LiveQualityTest(unittest.TestCase):
         self.loop = headless.EventLoop()
         self.logic = RenderLogic(self.loop.schedule, clock=self.loop.clock)
         self.probe = addTransform(name="Probe")
-        self.frames: list[tuple[float, float]] = []  # where the probe was, and the share of the work
+        self.frames: list[tuple[float, float]] = []  # where the probe was, and the fraction of the work
         patched = mock.patch.object(engine, "renderPixels", self.renderPixels)
         patched.start()
         self.addCleanup(patched.stop)
@@ -91,9 +91,9 @@ class LiveQualityTest(unittest.TestCase):
         self.logic.forgetScene()
 
     def renderPixels(self, renderer, medium, probeToVolume):
-        share = work(renderer.probe) / (RAYS * SAMPLES)
-        self.frames.append((float(probeToVolume[0, 3]), share))
-        self.loop.now += self.seconds * share
+        fraction = work(renderer.probe) / (RAYS * SAMPLES)
+        self.frames.append((float(probeToVolume[0, 3]), fraction))
+        self.loop.now += self.seconds * fraction
         return np.full((8, 8), len(self.frames) % 256, np.uint8)
 
     def move(self, x: float) -> None:
@@ -111,7 +111,7 @@ class LiveQualityTest(unittest.TestCase):
     def testItIsFluentInMotionAndWholeAtRest(self):
         self.stream(0.8 * np.arange(120))
         moving = self.frames[-20:]
-        self.assertTrue(all(share < 0.35 for _, share in moving))
+        self.assertTrue(all(fraction < 0.35 for _, fraction in moving))
         self.assertGreater(self.logic.live.framesPerSecond, 20)
         self.assertTrue(self.logic.live.reduced)
         count = len(self.frames)
@@ -127,7 +127,7 @@ class LiveQualityTest(unittest.TestCase):
         self.parameters.automaticQuality = False
         del self.frames[:]
         self.stream(0.8 * np.arange(60))
-        self.assertEqual({share for _, share in self.frames}, {1.0})
+        self.assertEqual({fraction for _, fraction in self.frames}, {1.0})
 
     def testATrackersNoiseIsRestAndTheSamePoseIsNothing(self):
         self.stream(0.8 * np.arange(60))
@@ -138,7 +138,7 @@ class LiveQualityTest(unittest.TestCase):
         noisy = 0.8 * 59 + 0.1 * np.random.default_rng(0).uniform(-1, 1, 600)  # ten seconds
         self.stream(noisy)
         self.loop.wait(2)
-        self.assertEqual({share for _, share in self.frames}, {1.0})
+        self.assertEqual({fraction for _, fraction in self.frames}, {1.0})
         self.assertLess(len(self.frames), 35)  # with pauses, so that the application lives
         self.assertAlmostEqual(self.frames[-1][0], noisy[-1])
 
@@ -147,7 +147,7 @@ class LiveQualityTest(unittest.TestCase):
         self.loop.wait(1)
         del self.frames[:]
         self.stream(0.8 * 59 + 0.1 * np.arange(60))
-        self.assertTrue(any(share < 1 for _, share in self.frames))
+        self.assertTrue(any(fraction < 1 for _, fraction in self.frames))
         self.loop.wait(1)
         self.assertEqual(self.frames[-1][1], 1.0)
         self.assertAlmostEqual(self.frames[-1][0], 0.8 * 59 + 5.9)
@@ -158,14 +158,14 @@ class LiveQualityTest(unittest.TestCase):
         del self.frames[:]
         self.stream(0.8 * np.arange(60))
         self.loop.wait(5)
-        self.assertEqual({share for _, share in self.frames}, {1.0})
+        self.assertEqual({fraction for _, fraction in self.frames}, {1.0})
         self.assertEqual(len(self.frames), 60)
 
     def testReducedFramesKeepTheSlicesGeometry(self):
         mock.patch.stopall()
         matrices, shapes = set(), set()
-        for share in (1.0, 0.25, 0.05):
-            node = self.logic.render(self.parameters, share)
+        for fraction in (1.0, 0.25, 0.05):
+            node = self.logic.render(self.parameters, fraction)
             shapes.add(sliceArray(node).shape)
             matrix = toVtk(np.eye(4))
             node.GetIJKToRASMatrix(matrix)

@@ -199,7 +199,7 @@ class LiveTest(unittest.TestCase):
     def testTheRateIsThatOfTheMovement(self):
         loop = headless.EventLoop()
         live = LiveRendering(
-            lambda share: None, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None, loop.clock
+            lambda fraction: None, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None, loop.clock
         )
         rates = []
         live.start(slicer.mrmlScene)
@@ -217,7 +217,7 @@ class LiveTest(unittest.TestCase):
         sentences = []
         loop = headless.EventLoop()
 
-        def broken(share):
+        def broken(fraction):
             raise ZeroDivisionError("divided by zero")
 
         live = LiveRendering(broken, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None)

@@ -225,6 +225,76 @@ class PlacementTest(unittest.TestCase):
         self.parameters.probeTransform.SetMatrixTransformToParent(toVtk(np.eye(4)))
         self.assertTrue(np.array_equal(fromVtk(self.view.GetSliceToRAS()), still))
 
+    def testUntickingGivesTheViewBackAsItWas(self):
+        other, labels = (addVolume(np.zeros((4, 5, 6), np.uint8), name=name) for name in ("PET", "Labels"))
+        self.composite.SetBackgroundVolumeID(self.head.GetID())
+        self.composite.SetForegroundVolumeID(other.GetID())
+        self.composite.SetForegroundOpacity(0.35)
+        self.composite.SetLabelVolumeID(labels.GetID())
+        self.composite.SetLabelOpacity(0.6)
+        self.composite.SetLinkedControl(1)
+        self.view.SetOrientationToCoronal()
+        self.view.SetFieldOfView(150, 200, 1)
+        self.view.SetXYZOrigin(3, 4, 0)
+        self.logic.createProbe(self.parameters, self.view)
+        before = self.found()
+        self.logic.render(self.parameters)
+        self.assertEqual(self.composite.GetForegroundVolumeID(), self.head.GetID())
+        self.assertEqual(self.composite.GetLinkedControl(), 0)  # the other views stay where they are
+        self.parameters.depthMm = 50.0  # another fan is another zoom, of the same view
+        self.logic.render(self.parameters)
+        self.parameters.driveSliceView = False
+        self.logic.updateDriving(self.parameters)
+        self.assertEqual(self.found(), before)
+
+    def testALayerThatTheUserHasChosenMeanwhileStays(self):
+        other = addVolume(np.zeros((4, 5, 6), np.uint8), name="PET")
+        self.composite.SetBackgroundVolumeID(self.head.GetID())
+        self.logic.createProbe(self.parameters, self.view)
+        self.logic.render(self.parameters)
+        self.composite.SetForegroundVolumeID(other.GetID())
+        self.composite.SetForegroundOpacity(0.5)
+        self.logic.stopDriving()
+        self.assertEqual(self.composite.GetBackgroundVolumeID(), self.head.GetID())
+        self.assertEqual(self.composite.GetForegroundVolumeID(), other.GetID())
+        self.assertEqual(self.composite.GetForegroundOpacity(), 0.5)
+
+    def testAViewOfADeletedSliceIsGivenBack(self):
+        self.composite.SetBackgroundVolumeID(self.head.GetID())
+        self.logic.createProbe(self.parameters, self.view)
+        before = self.found()
+        slicer.mrmlScene.RemoveNode(self.logic.render(self.parameters))
+        self.logic.updateDriving(self.parameters)
+        self.assertEqual(self.found(), before)
+
+    def testNoViewShowsASliceWithoutPixels(self):
+        """VTK logs errors for an image node without image data in a slice view."""
+        shown = []
+
+        def look(caller, event):
+            node = slicer.mrmlScene.GetNodeByID(self.composite.GetBackgroundVolumeID() or "")
+            shown.append(node is None or node.GetImageData() is not None)
+
+        self.composite.AddObserver(vtk.vtkCommand.ModifiedEvent, look)
+        self.logic.createProbe(self.parameters, self.view)
+        self.parameters.outputSlice = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Mine")
+        self.logic.updateDriving(self.parameters)
+        self.parameters.outputSlice = None
+        node = self.parameters.parameterNode  # the panel updates the view whenever a parameter changes
+        node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_event: self.logic.updateDriving(self.parameters))
+        self.logic.render(self.parameters)
+        self.assertShowsTheProbePlane()
+        self.assertTrue(shown)
+        self.assertTrue(all(shown))
+
+    def found(self):
+        """Everything of the view and its layers that is the user's."""
+        layers = self.composite
+        volumes = layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID(), layers.GetLabelVolumeID()
+        shown = layers.GetForegroundOpacity(), layers.GetLabelOpacity(), layers.GetLinkedControl()
+        zoom = self.view.GetFieldOfView(), self.view.GetXYZOrigin()
+        return volumes, shown, zoom, fromVtk(self.view.GetSliceToRAS()).tolist()
+
     def assertShowsTheProbePlane(self):
         screen, pose = fromVtk(self.view.GetSliceToRAS()), self.pose()
         self.assertTrue(np.allclose(screen[:3, 0], pose[:3, 0], atol=1e-6))  # marked side to the right

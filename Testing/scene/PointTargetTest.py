@@ -14,7 +14,8 @@ import slicer
 import vtk
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameters import ProbeType
-from headless.fixtures import addParameterNode, addTransform, addVolume, rotation, sliceArray, worldOfPixel
+from headless.fixtures import addParameterNode, addTransform, addVolume, rotation, sliceArray
+from headless.register_fixtures import pixelInWorld
 
 SHAPE = (104, 110, 118)  # k, j, i: the whole fan lies inside
 TARGET_IJK = (63, 50, 54)
@@ -145,7 +146,7 @@ class PointTargetTest(unittest.TestCase):
 
     def assertSeenAt(self, target, volume, probe, **settings):
         _pixel, brightness = self.brightest(volume, probe, **settings)
-        found = worldOfPixel(*self.spot)
+        found = pixelInWorld(*self.spot)
         self.assertGreater(brightness, 60)
         self.assertLess(np.linalg.norm(found - target), TOLERANCE_MM, f"found at {found}, is at {target}")
 

@@ -34,7 +34,7 @@ LOAD_WITHOUT_TORCH = textwrap.dedent(
     import headless
     import slicer
     import DiffUSRender
-    scene = headless.newScene()
+    scene = headless.newScene(needsTorch=False)
     logic = DiffUSRender.DiffUSRenderLogic()
     from DiffUSLib.errors import RenderError
     from headless.fixtures import addHead, addParameterNode, addTransform
@@ -64,6 +64,7 @@ def withoutTorch(installer: ModuleType | None):
 
 class TorchTest(unittest.TestCase):
     def testATorchThatImportsIsUsedWithoutAsking(self):
+        headless.skipWithoutTorch()
         with mock.patch.object(builtins, "input", side_effect=AssertionError):
             torch_support.requireTorch()
 

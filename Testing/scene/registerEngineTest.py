@@ -8,11 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import headless
-
-headless.prepare()
 import json
 
+import headless
 import numpy as np
 import slicer
 import slicer.util
@@ -26,7 +24,6 @@ from headless.register_fixtures import (
     addBrowser,
     hang,
     imageSequence,
-    newTrackedScene,
     poseSequence,
     registerParameters,
     toWorld,
@@ -60,7 +57,7 @@ def cut(voxels, ijkToRas, imageToMri, shape=(64, 72)) -> np.ndarray:
 
 class RegisterEngineTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
 
     def scene(self):
         """A tracked sweep through the blobs, and the blobs a few mm away from where they belong."""

@@ -8,11 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import headless
-
-headless.prepare()
 import tempfile
 
+import headless
 import numpy as np
 import SimpleITK as sitk
 import slicer
@@ -23,14 +21,16 @@ from DiffUSLib.errors import RenderError
 from DiffUSLib.register.load_sweep import loadSweep
 from DiffUSLib.scene.tracked import readUltrasound
 from headless.fixtures import addTransform, rotation
-from headless.register_fixtures import frameArray, newTrackedScene, pixelInWorld, registerParameters, snapshot
+from headless.register_fixtures import frameArray, pixelInWorld, registerParameters, snapshot
 
 POSES = np.stack([rotation(5 * k, 30, -10 * k, (10 * k, 5, -3 * k)) @ np.diag([0.2, 0.25, 0.2, 1]) for k in range(4)])
 
 
 class RegisterLoadTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
+        from diffus.sweep.sweep import TrackedSweep, write_sweep
+
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.path = Path(folder.name) / "sweep.igs.mha"
@@ -108,7 +108,7 @@ class RegisterLoadTest(unittest.TestCase):
         scene.SetURL(str(folder / "scene.mrml"))
         scene.SetRootDirectory(str(folder))
         scene.Commit()
-        newTrackedScene()
+        headless.newScene()
         slicer.mrmlScene.SetURL(str(folder / "scene.mrml"))
         slicer.mrmlScene.Connect()
         browser = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")

@@ -9,15 +9,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import headless
-
-headless.prepare()
 import numpy as np
 import slicer
 import slicer.util
 from DiffUSLib.errors import RenderError
 from DiffUSLib.register.logic import RegisterLogic
-from DiffUSLib.register.overlay import OverlaySource, alignToFrame, greyRange
+from DiffUSLib.register.overlay import OverlaySource, greyRange
 from DiffUSLib.register.parameters import OverlayMode, ShownPose
+from DiffUSLib.scene.slice_views import BorrowedView
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (
     addBrowser,
@@ -26,7 +25,6 @@ from headless.register_fixtures import (
     frameArray,
     hang,
     imageSequence,
-    newTrackedScene,
     poseSequence,
     registerParameters,
 )
@@ -39,7 +37,7 @@ SPOT = (9, 4, 6)  # i, j, k of the one bright voxel
 
 class RegisterOverlayTest(unittest.TestCase):
     def setUp(self):
-        self.scene = newTrackedScene()
+        self.scene = headless.newScene()
         self.view, self.composite = addView()
         voxels = np.zeros((12, 14, 16), np.float32)
         voxels[SPOT[::-1]] = 100.0
@@ -196,7 +194,9 @@ class RegisterOverlayTest(unittest.TestCase):
         self.assertEqual(greyRange(self.volume, slicer.util.arrayFromVolume(self.volume)), (40.0, 80.0))
 
     def testAnOffScreenFrameIsAlignedToo(self):
-        alignToFrame(self.view, np.diag([0.1, 0.1, 1.0, 1.0]), (100, 300))
+        borrowed = BorrowedView()
+        borrowed.take(self.view)
+        borrowed.showImage(np.diag([0.1, 0.1, 1.0, 1.0]), (100, 300))
         width, height, _depth = self.view.GetFieldOfView()
         self.assertGreater(width, 30)
         self.assertAlmostEqual(width / height, self.view.GetDimensions()[0] / self.view.GetDimensions()[1])

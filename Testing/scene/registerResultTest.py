@@ -8,12 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import headless
-
-headless.prepare()
 import json
 import tempfile
 
+import headless
 import numpy as np
 import slicer
 import slicer.util
@@ -29,7 +27,6 @@ from headless.register_fixtures import (
     frameArray,
     hang,
     imageSequence,
-    newTrackedScene,
     poseSequence,
     registerParameters,
     snapshot,
@@ -44,7 +41,7 @@ TARGET = rotation(0, 0, 0, (10, 20, 30))  # mri_to_reference
 
 class RegisterResultTest(unittest.TestCase):
     def setUp(self):
-        self.scene = newTrackedScene()
+        self.scene = headless.newScene()
         self.parent = addTransform(rotation(7, 0, 0, (1, 2, 3)), name="Planning")
         self.volume = addVolume(np.random.default_rng(0).random((20, 20, 20), np.float32), name="MRI")
         hang(self.volume, self.parent)
@@ -361,7 +358,7 @@ class RegisterResultTest(unittest.TestCase):
             self.scene.SetURL(f"{folder}/scene.mrml")
             self.scene.SetRootDirectory(folder)
             self.scene.Commit()
-            scene = newTrackedScene()
+            scene = headless.newScene()
             scene.SetURL(f"{folder}/scene.mrml")
             scene.Connect()
         return scene, RegisterParameterNode(scene.GetFirstNodeByName("DiffUSRegister"))

@@ -8,13 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import headless
-
-headless.prepare()
 import gc
 import logging
 import weakref
 
+import headless
 import numpy as np
 import slicer
 from DiffUSLib.errors import RenderError
@@ -29,7 +27,6 @@ from headless.register_fixtures import (
     frameArray,
     hang,
     imageSequence,
-    newTrackedScene,
     poseSequence,
     registerParameters,
     snapshot,
@@ -40,7 +37,7 @@ POSES = [rotation(0, 5 * k, 0, (2 * k + 1, 0, 0)) for k in range(3)]
 
 class RegisterRunTest(unittest.TestCase):
     def setUp(self):
-        self.scene = newTrackedScene()
+        self.scene = headless.newScene()
         self.loop = headless.EventLoop()
         self.view, self.composite = addView()
         self.start = addTransform(rotation(3, 0, 0, (1, 2, 3)), name="Start")

@@ -9,17 +9,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import headless
-
-headless.prepare()
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from unittest import mock
 
+import headless
 import numpy as np
 import slicer
 import slicer.util
-from diffus.register.registration import RigidRegistration, Settings
 from DiffUSLib.errors import RenderError
 from DiffUSLib.register import sample as sample_case
 from DiffUSLib.register.parameter_node import RegisterParameterNode
@@ -29,7 +26,7 @@ from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameter_node import RenderParameterNode
 from DiffUSLib.scene.transforms import ijkToRas, nodeToWorld, toVtk
 from headless.fixtures import addVolume
-from headless.register_fixtures import addView, newTrackedScene, snapshot
+from headless.register_fixtures import addView, snapshot
 
 NILEARN = Path(spec.origin).parent / "datasets" / "data" if (spec := find_spec("nilearn")) else None
 MNI152 = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
@@ -59,7 +56,7 @@ def moduleParameters():
 @unittest.skipIf(NILEARN is None, "skipped: nilearn, which brings the head, is not installed")
 class RegisterSampleCaseTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
 
     def testTheCaseIsReadyInBothModules(self):
         said = []
@@ -94,6 +91,8 @@ class RegisterSampleCaseTest(unittest.TestCase):
 
     def _registers(self, problem, nodes):
         """A short search from the first guess, without the judging, comes to the truth."""
+        from diffus.register.registration import RigidRegistration, Settings
+
         search = dataclasses.replace(Settings().search, samples=2048, around=64, copies=6, starts=12)
         settings = dataclasses.replace(Settings(), translation_mm=10.0, rotation_deg=8.0, search=search)
         initial = nodeToWorld(nodes.firstGuess)
@@ -149,7 +148,7 @@ class SampleDataTest(unittest.TestCase):
     """The side of Sample Data: a stand-in with the calls of Slicer 5.8."""
 
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
         self.registered, self.downloaded = [], []
         module = ModuleType("SampleData")
         outer = self

@@ -9,8 +9,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import headless
-
-headless.prepare()
 import numpy as np
 import slicer
 from DiffUSLib.errors import RenderError
@@ -18,7 +16,7 @@ from DiffUSLib.register.parameters import StartFrom, missingInput
 from DiffUSLib.register.start import readLandmarks, startPosition
 from DiffUSLib.scene.transforms import isRigid
 from headless.fixtures import addTransform, addVolume, rotation
-from headless.register_fixtures import hang, newTrackedScene, registerParameters, toWorld
+from headless.register_fixtures import hang, registerParameters, toWorld
 
 PARENT = rotation(20, 10, -30, (15, -8, 4))
 TRUTH = rotation(-10, 35, 12, (40, 3, -20))
@@ -36,7 +34,7 @@ def addPoints(points, labels=None, parent=None):
 
 class RegisterStartTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
         self.parent = addTransform(PARENT, name="Parent")
         self.volume = addVolume(np.ones((8, 8, 8), np.float32), name="MRI")
         hang(self.volume, self.parent)

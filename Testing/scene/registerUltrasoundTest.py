@@ -9,9 +9,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import headless
-
-headless.prepare()
-
 import numpy as np
 import slicer
 import slicer.util
@@ -26,7 +23,6 @@ from headless.register_fixtures import (
     frameArray,
     hang,
     imageSequence,
-    newTrackedScene,
     pixelInWorld,
     poseSequence,
     registerParameters,
@@ -47,7 +43,7 @@ def apply(matrix, point):
 
 class RegisterUltrasoundTest(unittest.TestCase):
     def setUp(self):
-        newTrackedScene()
+        headless.newScene()
 
     def images(self, count: int = 5, ijkToRas=LPS_SPACING):
         return imageSequence([frameArray(k) for k in range(count)], ijkToRas)

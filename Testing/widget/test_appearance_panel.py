@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unittest import mock
 
+import headless
 import pytest
 import slicer
 
@@ -16,13 +17,12 @@ from headless.fixtures import addHead
 from headless.match_fixtures import addRecording
 from headless.panels import renderPanel
 from headless.qt_widgets import processEvents
-from headless.register_fixtures import newTrackedScene
 
 
 @pytest.fixture
 def panel():
     """The module's widget as Slicer shows it, with a head and a recording of it; the match is short."""
-    newTrackedScene()
+    headless.newScene()
     head = addHead()
     image = addRecording(head, 4)
     with renderPanel("appearanceSection") as shown, mock.patch.multiple(appearance, STEPS=2, FITTED_FRAMES=1):

@@ -16,7 +16,7 @@ from DiffUSLib.run import RunState
 from headless.fixtures import addHead, addTransform, rotation, sliceArray
 from headless.panels import renderPanel
 from headless.qt_widgets import processEvents, savePicture
-from headless.register_fixtures import addBrowser, newTrackedScene, poseSequence
+from headless.register_fixtures import addBrowser, poseSequence
 from PIL import Image
 from PySide6 import QtWidgets
 
@@ -27,7 +27,7 @@ FORMATS = list(ExportFormat)
 @pytest.fixture
 def panel(tmp_path):
     """The module's widget as Slicer shows it, with a head, a probe and a small image."""
-    newTrackedScene()
+    headless.newScene()
     addHead()
     with renderPanel("exportSection") as shown:
         yield shown

@@ -5,24 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import slicer
-import slicer.util
 
 from ..i18n import _
-from ..scene.frame_view import alignToFrame, restoreView, viewState
-from ..scene.slice_views import compositeNode
-from ..scene.transforms import toVtk
+from ..scene.slice_node import createOverlayNode, putPixels
+from ..scene.slice_views import BorrowedView
 from .parameters import OverlayMode
-
-OVERLAY_ATTRIBUTE = "DiffUSRegister.Overlay"
 
 
 @dataclass(frozen=True)
 class OverlaySource:
     """What the overlay is made from.
 
-    frames (K, rows, columns) uint8, masks (1 or K, rows, columns) true in the fan; imageToWorld (K, 4, 4) from
-    (column, row, 0, 1); voxels (K, J, I) with ijkToRas, shown black at `low` and white at `high`.
+    Args:
+        frames: (K, rows, columns) uint8.
+        masks: (1 or K, rows, columns), true in the fan.
+        imageToWorld: (K, 4, 4), (column, row, 0, 1) to world mm.
+        voxels: (K, J, I) of the volume.
+        ijkToRas: (4, 4) of the voxels.
+        low: grey value that is shown black.
+        high: grey value that is shown white.
     """
 
     frames: np.ndarray
@@ -38,7 +39,14 @@ class OverlaySource:
         return np.asarray(self.frames[number])
 
     def volume(self, number: int, volumeToWorld: np.ndarray) -> np.ndarray:
-        """The volume, lying at `volumeToWorld` (4, 4), in the plane and on the pixels of a frame, uint8."""
+        """The volume in the plane and on the pixels of a frame.
+
+        Args:
+            volumeToWorld: (4, 4), the volume's own RAS to world, mm.
+
+        Returns:
+            uint8 (rows, columns).
+        """
         from scipy import ndimage
 
         pixelToIjk = np.linalg.inv(volumeToWorld @ self.ijkToRas) @ self.imageToWorld[number]
@@ -52,9 +60,10 @@ class OverlaySource:
         return (np.clip(grey, 0, 1) * 255).round().astype(np.uint8)
 
     def checkerboard(self, number: int, volumeToWorld: np.ndarray, sizeMm: float) -> np.ndarray:
-        """Fields of `sizeMm`, by turns from the frame (the first, top left) and from the volume, uint8.
+        """Fields of `sizeMm`, alternately from the frame (the first, top left) and from the volume.
 
-        Outside of the fan it is the volume everywhere.
+        Returns:
+            uint8 (rows, columns); outside of the fan it is the volume everywhere.
         """
         rows, columns = self.frames[number].shape
         spacing = np.linalg.norm(self.imageToWorld[number][:3, :2], axis=0)
@@ -80,16 +89,11 @@ def commonRange(voxels: np.ndarray) -> tuple[float, float]:
 
 
 class FrameOverlay:
-    """Two small volumes of one slice each, the frame and what lies over it, shown in a slice view in their plane.
-
-    The view is given back as it was found.
-    """
+    """Two small volumes of one slice each, the frame and what lies over it, shown in a slice view in their plane."""
 
     def __init__(self) -> None:
         self._nodes: list = []
-        self._view = None
-        self._found: tuple | None = None
-        self._aligned: tuple | None = None
+        self._borrowed = BorrowedView()
 
     @property
     def active(self) -> bool:
@@ -103,33 +107,32 @@ class FrameOverlay:
     def show(
         self, view, source: OverlaySource, number: int, volumeToWorld: np.ndarray, mode: OverlayMode, settings
     ) -> None:
-        """Shows frame `number` with the volume at `volumeToWorld`. settings: `fade` (0..1) and `checkerMm`."""
-        if self._view is not view or any(node.GetScene() is None for node in self._nodes):
+        """Shows a frame with the volume over it.
+
+        Args:
+            number: index of the frame.
+            volumeToWorld: (4, 4), the volume's own RAS to world, mm.
+            settings: has `fade` (0 to 1) and `checkerMm`.
+        """
+        if self._borrowed.view is not view or any(node.GetScene() is None for node in self._nodes):
             self.hide()
-            self._keep(view)
-        if not self._nodes:
-            names = (_("Ultrasound frame (overlay)"), _("MRI/CT on the frame (overlay)"))
-            self._nodes = [_addSlice(view.GetScene(), name) for name in names]
-        frame, over = self._nodes
         if mode is OverlayMode.CHECKERBOARD:
             pixels, opacity = source.checkerboard(number, volumeToWorld, settings.checkerMm), 1.0
         else:
             pixels, opacity = source.volume(number, volumeToWorld), settings.fade
+        if not self._nodes:
+            names = (_("Ultrasound frame (overlay)"), _("MRI/CT on the frame (overlay)"))
+            self._nodes = [createOverlayNode(view.GetScene(), name) for name in names]
         imageToWorld = source.imageToWorld[number]
-        for node, array in ((frame, source.ultrasound(number)), (over, pixels)):
-            if node.GetAttribute(OVERLAY_ATTRIBUTE) != str(number):
-                node.SetIJKToRASMatrix(toVtk(imageToWorld))
-                node.SetAttribute(OVERLAY_ATTRIBUTE, str(number))
-            slicer.util.updateVolumeFromArray(node, array[np.newaxis])
-        self._layers(opacity)
-        if self._aligned != (imageToWorld.tobytes(), source.frames[number].shape):
-            alignToFrame(view, imageToWorld, source.frames[number].shape)
-            self._aligned = (imageToWorld.tobytes(), source.frames[number].shape)
+        for node, array in zip(self._nodes, (source.ultrasound(number), pixels)):
+            putPixels(node, array, imageToWorld, None)
+        self._borrowed.take(view)
+        self._borrowed.showLayers(*self._nodes, opacity)
+        self._borrowed.showImage(imageToWorld, pixels.shape)
 
     def hide(self) -> None:
         """Gives the view back as it was, and removes the two volumes."""
-        if self._found is not None and self._view.GetScene() is not None:
-            restoreView(self._view, self._found)
+        self._borrowed.giveBack()
         for node in (*(volume.GetDisplayNode() for volume in self._nodes), *self._nodes):
             if node is not None and node.GetScene() is not None:
                 node.GetScene().RemoveNode(node)
@@ -137,30 +140,5 @@ class FrameOverlay:
 
     def forget(self) -> None:
         """Drops every node without touching it, for a scene that closes."""
-        self._nodes, self._view, self._found, self._aligned = [], None, None, None
-
-    def _keep(self, view) -> None:
-        self._view, self._found = view, viewState(view)
-
-    def _layers(self, opacity: float) -> None:
-        composite = compositeNode(self._view)
-        if composite is None:
-            return
-        frame, over = self._nodes
-        composite.SetBackgroundVolumeID(frame.GetID())
-        composite.SetForegroundVolumeID(over.GetID())
-        composite.SetForegroundOpacity(opacity)
-
-
-def _addSlice(scene, name: str):
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
-    node.SetSaveWithScene(False)
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    display.SetSaveWithScene(False)
-    if scene.GetNodeByID("vtkMRMLColorTableNodeGrey"):
-        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
-    display.AutoWindowLevelOff()
-    display.SetWindowLevel(255.0, 127.5)
-    display.SetInterpolate(1)
-    return node
+        self._nodes = []
+        self._borrowed.forget()

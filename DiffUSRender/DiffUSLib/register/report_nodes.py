@@ -69,7 +69,14 @@ def createResultTable(scene, name: str, report: dict):
 
 
 def reportRows(report: dict) -> list[tuple[str, str, str]]:
-    """(quantity, value, unit) of everything worth knowing about a result, the verdict first."""
+    """The rows of the report's table, the verdict first.
+
+    Args:
+        report: what `RegistrationResult.report` gives, with landmark distances where there are any.
+
+    Returns:
+        (quantity, value, unit) of each row.
+    """
     rows = [(_("Verdict"), verdictText(report["verdict"]), "")]
     rows += [(_("Reason"), reason, "") for reason in report["reasons"]]
     rows += [

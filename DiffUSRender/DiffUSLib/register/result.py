@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import slicer.util
 
 from ..engine import Outcome
 from ..errors import RenderError
@@ -23,7 +24,7 @@ GEOMETRY_ATTRIBUTE = "DiffUSRegister.IJKToRAS"
 CHECKSUM_ATTRIBUTE = "DiffUSRegister.Checksum"
 REFERENCE_ATTRIBUTE = "DiffUSRegister.ReferenceToWorld"
 LANDMARK_LIMIT_MM = 3.0  # a result that leaves landmarks further apart on average is never trusted
-WORST_LANDMARK_LIMIT_MM = 5.0  # nor one that leaves any pair so far apart: more than a place is clicked wrong by
+WORST_LANDMARK_LIMIT_MM = 5.0  # nor one that leaves any pair so far apart: more than the error of a click
 NAMES_SHOWN = 3  # of nodes in a sentence
 MOVED_MM = 1e-3
 
@@ -33,7 +34,12 @@ class ConfirmationNeeded(RenderError):
 
 
 def weighLandmarks(outcome: Outcome, pairs: LandmarkPairs | None, volumeToWorld: np.ndarray) -> Outcome:
-    """The outcome, lowered from `trusted` to `check` where landmarks contradict it; they raise the errors of both."""
+    """The outcome, lowered from `trusted` to `check` where landmarks contradict it; they raise its expected errors.
+
+    Args:
+        pairs: landmarks of the volume and of the ultrasound, or None.
+        volumeToWorld: (4, 4), the volume's own RAS to world, mm, by the outcome.
+    """
     if pairs is None or outcome.verdict == "rejected":
         return outcome
     apart = pairs.distancesMm(volumeToWorld)
@@ -61,7 +67,11 @@ def createResultTransform(
 ):
     """A new linear transform node from the volume's own RAS to world. It is not yet applied to anything.
 
-    known: the volume as it was registered; one that was hardened, edited or replaced since cannot be accepted.
+    Args:
+        volumeToWorld: (4, 4), mm.
+        referenceNode: the transform node of the ultrasound's reference, or None for world.
+        referenceToWorld: (4, 4), mm, of that node.
+        known: the volume as it was registered; one that was hardened, edited or replaced since cannot be accepted.
     """
     name = _("{volume} to ultrasound").format(volume=volume.GetName())
     node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", scene.GenerateUniqueName(name))
@@ -123,8 +133,9 @@ def _requireUnchanged(resultNode) -> None:
 def acceptResult(parameterNode, confirmed: bool = False) -> None:
     """Puts the registered volume under the result; what it hung under before stays as it is, for `undoResult`.
 
-    Raises ConfirmationNeeded, with the reasons, for the verdict `check` unless `confirmed`; RenderError where there is
-    nothing that may be accepted.
+    Raises:
+        ConfirmationNeeded: the verdict is `check`, and it is not `confirmed`; the sentence holds the reasons.
+        RenderError: there is nothing that may be accepted.
     """
     if sentence := whyNotAcceptable(parameterNode):
         raise RenderError(sentence)
@@ -150,7 +161,11 @@ def canUndo(parameterNode) -> bool:
 
 
 def undoResult(parameterNode) -> None:
-    """Puts the volume back under what it hung under before the result was accepted."""
+    """Puts the volume back under what it hung under before the result was accepted.
+
+    Raises:
+        RenderError: nothing is accepted, or the transform before was deleted.
+    """
     if not canUndo(parameterNode):
         raise RenderError(_("There is no accepted result to undo."))
     previous = parameterNode.previousTransform
@@ -194,19 +209,16 @@ def stillMoved(parameterNode) -> str:
 
 def _companions(parameterNode, volume, parent) -> list:
     """The other nodes under a transform (None is world), without the ultrasound and what moves it."""
-    scene = volume.GetScene()
-    played = [browser.GetProxyNode(s) for browser in browsers(scene) for s in synchronizedSequences(browser)]
+    played = [
+        browser.GetProxyNode(s) for browser in browsers(volume.GetScene()) for s in synchronizedSequences(browser)
+    ]
     tracked = [node for node in (parameterNode.ultrasound, *played) if node is not None]
     tracked = [node for node in tracked if node.IsA("vtkMRMLTransformableNode")]
     moving = [transform for node in tracked for transform in transformsAbove(node)]
     others = (volume, *tracked, *moving, parameterNode.ultrasoundLandmarks)
-    nodes = (
-        scene.GetNthNodeByClass(n, "vtkMRMLTransformableNode")
-        for n in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode"))
-    )
     return [
         node
-        for node in nodes
+        for node in slicer.util.getNodesByClass("vtkMRMLTransformableNode")
         if node.GetParentTransformNode() is parent and node not in others and not node.GetHideFromEditors()
     ]
 

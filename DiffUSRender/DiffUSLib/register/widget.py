@@ -9,18 +9,14 @@ from vtk import vtkCommand
 from ..engine import stageText
 from ..errors import RenderError
 from ..i18n import _
-from ..kinds import MediumKind
-from ..panel import ModulePanel
-from ..scene.voxels import guessKind
+from ..panel import ModulePanel, RunSection, chooseFile, guessedKind
 from .load_sweep import loadSweep
 from .parameter_node import RegisterParameterNode
 from .parameters import OverlayMode, StartFrom, missingInput
 from .report_nodes import verdictText
 from .result import ConfirmationNeeded, canUndo, leftBehind, readReport, stillMoved, whyNotAcceptable
-from .run import RunState
 
 VERDICT_COLORS = {"trusted": "#2e7d32", "check": "#b26a00", "rejected": "#b71c1c"}
-PROGRESS_STEPS = 1000
 
 
 class RegisterWidget(ModulePanel):
@@ -33,9 +29,8 @@ class RegisterWidget(ModulePanel):
         self._browser = None
 
     def connectButtons(self) -> None:
-        self.logic.onState, self.logic.onEnded = self.onState, self.onEnded
+        self.runSection = RegistrationSection(self)
         for button, action in (
-            (self.ui.applyButton, self.onApply),
             (self.ui.loadSweepButton, self.onLoadSweep),
             (self.ui.showCurveButton, self.onShowCurve),
             (self.ui.showTableButton, self.onShowTable),
@@ -44,7 +39,6 @@ class RegisterWidget(ModulePanel):
             (self.ui.undoButton, self.onUndo),
         ):
             button.clicked.connect(action)
-        self.ui.progressBar.setRange(0, PROGRESS_STEPS)
 
     def newParameterNode(self) -> RegisterParameterNode:
         """The scene's parameter node; offers the first browser and the red slice view where none is chosen."""
@@ -74,22 +68,14 @@ class RegisterWidget(ModulePanel):
 
     # --- buttons
 
-    def onApply(self, checked: bool = False) -> None:
-        if self.logic.state is RunState.IDLE:
-            if self.attempt(lambda: self.logic.start(self._parameterNode)):
-                self.showStatus("")
-        else:
-            self.logic.cancel()
-            self._updatePanel()
-
     def onLoadSweep(self, checked: bool = False) -> None:
-        if path := chooseFile(self.uiWidget):
+        def load() -> None:
+            browser = loadSweep(path, self._parameterNode.imageToProbe)
+            self._parameterNode.ultrasound = browser
+            self.showStatus(browser.GetDescription())
 
-            def load() -> None:
-                browser = loadSweep(path, self._parameterNode.imageToProbe)
-                self._parameterNode.ultrasound = browser
-                self.showStatus(browser.GetDescription())
-
+        kinds = _("Tracked sequences") + " (*.mha *.mhd *.nrrd)"
+        if path := chooseFile(self.uiWidget, _("Load a tracked ultrasound sequence"), kinds):
             self.attempt(load)
 
     def onShowCurve(self, checked: bool = False) -> None:
@@ -125,19 +111,6 @@ class RegisterWidget(ModulePanel):
         if self.attempt(lambda: self.logic.undo(self._parameterNode)):
             self.showStatus(" ".join(filter(None, (_("Undone: the volume lies where it was."), others))))
 
-    # --- what the logic says
-
-    def onState(self, state) -> None:
-        self.ui.progressBar.setValue(round(PROGRESS_STEPS * state.progress))
-        self.ui.stageLabel.setText(stageText(state.stage))
-        self.ui.similarityLabel.setText(_("similarity {value:.3f}").format(value=state.similarity))
-
-    def onEnded(self, sentence: str) -> None:
-        self.ui.progressBar.setValue(0)
-        self.ui.stageLabel.setText("")
-        self.ui.similarityLabel.setText("")
-        self.showStatus(sentence)
-
     # --- what follows from the parameters
 
     def onBrowsed(self, caller, event) -> None:
@@ -154,33 +127,21 @@ class RegisterWidget(ModulePanel):
         if self._parameterNode is None:
             return
         self._updateInputs()
-        self._updateRun()
+        self.runSection.update()
         self._updateResult()
 
     def _updateInputs(self) -> None:
         node, ui = self._parameterNode, self.ui
-        guessed = node.kind is MediumKind.AUTO and node.inputVolume is not None
-        ui.guessLabel.setText(_("taken as {kind}").format(kind=guessKind(node.inputVolume).label()) if guessed else "")
+        text, reason = guessedKind(node)
+        ui.guessLabel.setText(text)
+        ui.guessLabel.setToolTip(reason)
         for widget in (ui.initialTransformLabel, ui.initialTransformSelector):
             widget.setVisible(node.startFrom is StartFrom.TRANSFORM)
-
-    def _updateRun(self) -> None:
-        node, ui, state = self._parameterNode, self.ui, self.logic.state
-        running = state is not RunState.IDLE
-        missing = missingInput(node)
-        for section in (ui.inputsButton, ui.startButton):
-            section.setEnabled(not running)
-        text = {RunState.IDLE: _("Apply"), RunState.RUNNING: _("Cancel"), RunState.CANCELLING: _("Cancelling...")}
-        ui.applyButton.setText(text[state])
-        ui.applyButton.setEnabled(state is RunState.RUNNING or (not running and not missing))
-        tip = _("Stop; the scene stays as it was.") if running else missing or _("Register the volume.")
-        ui.applyButton.setToolTip(tip)
-        ui.showCurveButton.setEnabled(running or node.curveChart is not None)
 
     def _updateResult(self) -> None:
         node, ui = self._parameterNode, self.ui
         report = readReport(node)
-        running = self.logic.state is not RunState.IDLE
+        running = self.runSection.running
         frames = self.logic.frameCount
         ui.frameSpinBox.setMaximum(max(0, frames - 1) if frames else 100000)
         ui.reopenButton.setVisible(bool(report) and not frames and not running)
@@ -231,13 +192,34 @@ class RegisterWidget(ModulePanel):
         self._updatePanel()
 
 
-def chooseFile(parent) -> str:
-    """The sequence file that the user picks, or an empty string."""
-    import qt
+class RegistrationSection(RunSection):
+    """The run of the registration: Apply, progress, stage and similarity. What it ends with stands below everything."""
 
-    kinds = _("Tracked sequences") + " (*.mha *.mhd *.nrrd)"
-    chosen = qt.QFileDialog.getOpenFileName(parent, _("Load a tracked ultrasound sequence"), "", kinds)
-    return chosen[0] if isinstance(chosen, tuple) else chosen
+    def __init__(self, panel) -> None:
+        ui = panel.ui
+        RunSection.__init__(self, panel, panel.logic, ui.applyButton, ui.progressBar, ui.stageLabel)
+
+    def update(self) -> None:
+        if self.node is None:
+            return
+        for section in (self.ui.inputsButton, self.ui.startButton):
+            section.setEnabled(not self.running)
+        self.updateButton(
+            _("Apply"),
+            missingInput(self.node),
+            _("Register the volume to the ultrasound."),
+            _("Stop; the scene stays as it was."),
+        )
+        self.ui.showCurveButton.setEnabled(self.running or self.node.curveChart is not None)
+
+    def stateText(self, state) -> str:
+        self.ui.similarityLabel.setText(_("similarity {value:.3f}").format(value=state.similarity))
+        return stageText(state.stage)
+
+    def onEnded(self, sentence: str) -> None:
+        RunSection.onEnded(self, "")
+        self.ui.similarityLabel.setText("")
+        self.panel.showStatus(sentence)
 
 
 def showTable(tableNode) -> None:

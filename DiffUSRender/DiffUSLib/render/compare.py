@@ -13,10 +13,17 @@ import vtk
 from .. import engine
 from ..errors import RenderError
 from ..i18n import _
-from ..scene.frame_view import FrameView
 from ..scene.slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
+from ..scene.slice_views import BorrowedView
 from ..scene.tracked import readShownFrame, readShownFrames
-from ..scene.transforms import ijkToRas, imageToRas, isLinearToWorld, nodeToWorld, poseInVolume, worldToVolume
+from ..scene.transforms import (
+    ijkToRas,
+    imageToRas,
+    isLinearToWorld,
+    nodeToWorld,
+    poseInVolume,
+    worldToVolume,
+)
 from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import requireTorch
 from .image_fan import MAX_FRAMES, ImageFan, estimateFan, wholeImage
@@ -28,34 +35,37 @@ from .side_by_side import sideBySide
 if TYPE_CHECKING:
     from diffus.sweep.sweep import TrackedSweep
 
-LEAST_SHARE = 0.05  # of the real fan that the volume must cover
+MIN_COVERAGE = 0.05  # fraction of the real fan
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """NCC (-1 to 1) and SSIM (up to 1) of the two frames, over `share` (0 to 1) of the real fan.
+class FrameSimilarity:
+    """NCC (-1 to 1) and SSIM (up to 1) of the two frames, over the covered fraction (0 to 1) of the real fan.
 
     SSIM takes as long as a frame: it is None for those of reduced quality.
     """
 
     ncc: float
     ssim: float | None
-    share: float
+    coverage: float
 
     def text(self) -> str:
         """One line for the panel."""
         if self.ssim is None:
-            return _("NCC {ncc:.2f}, over {share:.0%} of the fan").format(ncc=self.ncc, share=self.share)
-        return _("NCC {ncc:.2f}, SSIM {ssim:.2f}, over {share:.0%} of the fan").format(
-            ncc=self.ncc, ssim=self.ssim, share=self.share
+            return _("NCC {ncc:.2f}, over {coverage:.0%} of the fan").format(ncc=self.ncc, coverage=self.coverage)
+        return _("NCC {ncc:.2f}, SSIM {ssim:.2f}, over {coverage:.0%} of the fan").format(
+            ncc=self.ncc, ssim=self.ssim, coverage=self.coverage
         )
 
 
 class FrameComparison:
-    """Renders at the pose of a real frame, on its pixels, whenever it, the volume or a setting changes.
+    """Renders at the pose of a real frame, on its pixels, whenever it, the volume or a setting changes, until `stop`.
 
-    media: whose medium is used. onResult: gets the line for the panel after every frame, or the sentence that says
-    why there is none. onStopped: gets the sentence when it must stop by itself. It goes on until `stop`.
+    Args:
+        media: whose medium is used.
+        schedule: see `LiveRendering`.
+        onResult: gets the line for the panel after every frame, or the sentence that says why there is none.
+        onStopped: gets the sentence when it must stop by itself.
     """
 
     def __init__(
@@ -77,7 +87,7 @@ class FrameComparison:
             lambda: self._parameterNode.automaticQuality,
             _("The comparison"),
         )
-        self._frameView = FrameView()
+        self._borrowed = BorrowedView()
         self._parameterNode = None
         self._fan: ImageFan | None = None
         self._grid: engine.FanGrid | None = None
@@ -90,7 +100,7 @@ class FrameComparison:
     @property
     def view(self):
         """The slice view that shows the comparison, or None."""
-        return self._frameView.view
+        return self._borrowed.view
 
     def start(self, parameterNode) -> None:
         """Compares from now on; raises RenderError, and starts nothing, where that cannot be."""
@@ -104,21 +114,25 @@ class FrameComparison:
     def stop(self) -> None:
         """Ends it, and gives the slice view back as it was found."""
         self.live.stop()
-        self._frameView.giveBack()
+        self._borrowed.giveBack()
         self.forget()
 
     def forget(self) -> None:
         """Drops every node and what was made from them, for a scene that closes."""
         self.live.stop()
-        self._frameView.forget()
+        self._borrowed.forget()
         self._parameterNode = self._fan = self._grid = self._fanOf = None
         self._read.forget()
         self._renderers = engine.RendererCache()
 
-    def compare(self, parameterNode, share: float = 1.0) -> Likeness:
-        """Renders the simulated frame, with `share` of the work, into its node, shows both and says how alike they are.
+    def compare(self, parameterNode, fraction: float = 1.0) -> FrameSimilarity:
+        """Renders the simulated frame into its node, shows both, and measures how similar they are.
 
-        Raises RenderError where they are not comparable.
+        Args:
+            fraction: how much of a frame's work is done, 0 to 1.
+
+        Raises:
+            RenderError: they are not comparable.
         """
         if sentence := missingForComparison(parameterNode):
             raise RenderError(sentence)
@@ -127,7 +141,7 @@ class FrameComparison:
         real = _readReal(image)
         pixels, fan = real.frames[0].numpy(), self._seenFan(image, real, parameterNode)
         try:
-            renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, share))
+            renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, fraction))
             medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
             pose = poseInVolume(engine.probePose(real, fan.imageToProbe), volume)
             simulated, covered = engine.renderAt(renderer, medium, pose, self._grid)
@@ -135,13 +149,13 @@ class FrameComparison:
             self._show(parameterNode, real, np.zeros_like(pixels))  # never an old picture over a new frame
             raise
         self._show(parameterNode, real, simulated)
-        return _likeness(pixels, simulated, covered, self._grid.inside, structural=share == 1.0)
+        return _similarity(pixels, simulated, covered, self._grid.inside, structural=fraction == 1.0)
 
     # --- live
 
-    def _render(self, share: float) -> None:
+    def _render(self, fraction: float) -> None:
         try:
-            self._line = self.compare(self._parameterNode, share).text()
+            self._line = self.compare(self._parameterNode, fraction).text()
         finally:
             self.live.observe()
 
@@ -194,17 +208,18 @@ class FrameComparison:
         image = parameterNode.realImage
         pixels = (simulated * 255).round().astype(np.uint8)
         pixelToParent, imageToWorld = imageToRas(image), real.image_to_reference[0].numpy()
-        parent = image.GetParentTransformNode()
-        slices = _outputNode(parameterNode, "comparedSlice", _("Simulated at the real frame"))
-        updateSliceNode(slices, pixels, pixelToParent, parent)
+        slices = _putIntoOutput(parameterNode, "comparedSlice", _("Simulated at the real frame"), pixels, pixelToParent)
         if parameterNode.compareMode is CompareMode.BLENDED:
-            shown = (image, slices, parameterNode.compareFade, imageToWorld, pixels.shape)
+            layers, plane = (image, slices, parameterNode.compareFade), (imageToWorld, pixels.shape)
         else:
             pair, shift = sideBySide((real.frames[0].numpy() * 255).round().astype(np.uint8), pixels)
-            node = _outputNode(parameterNode, "comparedPair", _("Real and simulated side by side"))
-            updateSliceNode(node, pair, pixelToParent @ shift, parent)
-            shown = (node, None, 0.0, imageToWorld @ shift, pair.shape)
-        self._frameView.show(parameterNode.compareView, *shown)
+            node = _putIntoOutput(
+                parameterNode, "comparedPair", _("Real and simulated side by side"), pair, pixelToParent @ shift
+            )
+            layers, plane = (node,), (imageToWorld @ shift, pair.shape)
+        self._borrowed.take(parameterNode.compareView)
+        self._borrowed.showLayers(*layers)
+        self._borrowed.showImage(*plane)
 
 
 def _readReal(image) -> TrackedSweep:
@@ -213,17 +228,22 @@ def _readReal(image) -> TrackedSweep:
     return engine.trackedSweep(frame, wholeImage(frame))
 
 
-def _outputNode(parameterNode, parameter: str, name: str):
-    """The node that a parameter names, made if there is none that may be written over."""
-    node = getattr(parameterNode, parameter)
+def _putIntoOutput(parameterNode, parameter: str, name: str, pixels: np.ndarray, pixelToParent: np.ndarray):
+    """Puts pixels into the node that a parameter names, beside the real image; it is made if none may be written over.
+
+    A new node is named in the parameter only when it has pixels.
+    """
+    image, node = parameterNode.realImage, getattr(parameterNode, parameter)
     if node is None or not mayBeOverwritten(node):
-        node = createSliceNode(parameterNode.realImage.GetScene(), name)
+        node = createSliceNode(image.GetScene(), name)
+    updateSliceNode(node, pixels, pixelToParent, image.GetParentTransformNode())
+    if getattr(parameterNode, parameter) is not node:
         setattr(parameterNode, parameter, node)
     return node
 
 
-def _withFan(parameters: RenderParameters, fan: ImageFan, share: float) -> RenderParameters:
-    """The settings with the fan of the real image, for `share` of the work."""
+def _withFan(parameters: RenderParameters, fan: ImageFan, fraction: float) -> RenderParameters:
+    """The settings with the fan of the real image, for this fraction of the work."""
     seen = fan.probe
     probe = replace(
         parameters.probe,
@@ -234,15 +254,17 @@ def _withFan(parameters: RenderParameters, fan: ImageFan, share: float) -> Rende
         widthMm=seen.widthMm,
         focusMm=min(parameters.probe.focusMm, seen.depthMm),
     )
-    return replace(parameters, probe=reduced(probe, share))
+    return replace(parameters, probe=reduced(probe, fraction))
 
 
-def _likeness(
+def _similarity(
     real: np.ndarray, simulated: np.ndarray, covered: np.ndarray, fan: np.ndarray, structural: bool
-) -> Likeness:
-    share = covered.sum() / max(1, fan.sum())
-    if share < LEAST_SHARE:
-        raise RenderError(_("The volume covers {share:.0%} of the real fan; move one of them.").format(share=share))
+) -> FrameSimilarity:
+    coverage = covered.sum() / max(1, fan.sum())
+    if coverage < MIN_COVERAGE:
+        raise RenderError(
+            _("The volume covers {coverage:.0%} of the real fan; move one of them.").format(coverage=coverage)
+        )
     if real[covered].max() <= 0:
         raise RenderError(_("The real image is black where the volume lies."))
-    return Likeness(*engine.likeness(real, simulated, covered, structural), float(share))
+    return FrameSimilarity(*engine.likeness(real, simulated, covered, structural), float(coverage))

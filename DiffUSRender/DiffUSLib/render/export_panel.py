@@ -5,52 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..i18n import _
-from ..run import RunState
+from ..panel import RunSection, chooseFile
 from .export import ENDINGS, exportPath
 from .parameters import ExportFormat, missingForExport
 
-PROGRESS_STEPS = 1000
 
-
-class ExportPanel:
+class ExportPanel(RunSection):
     """Binds the section's buttons to the logic's export; `panel` is the module's widget."""
 
     def __init__(self, panel) -> None:
-        self._panel, self._ui, self._export = panel, panel.ui, panel.logic.export
-        self._export.onState, self._export.onEnded = self._onState, self._onEnded
-        self._ui.exportButton.clicked.connect(self._onExport)
-        self._ui.exportBrowseButton.clicked.connect(self._onBrowse)
-        self._ui.exportMapsButton.clicked.connect(self._onMaps)
-        self._ui.exportProgressBar.setRange(0, PROGRESS_STEPS)
-        self._ui.exportProgressBar.setVisible(False)
-
-    @property
-    def _node(self):
-        return self._panel._parameterNode
-
-    def disconnect(self) -> None:
-        """Lets go of the logic."""
-        self._export.onState = self._export.onEnded = lambda value: None
+        ui = panel.ui
+        RunSection.__init__(
+            self, panel, panel.logic.export, ui.exportButton, ui.exportProgressBar, ui.exportStatusLabel
+        )
+        ui.exportBrowseButton.clicked.connect(self._onBrowse)
+        ui.exportMapsButton.clicked.connect(self._onMaps)
 
     def update(self) -> None:
-        """Shows what the parameters and the state of the export say."""
-        node, ui, state = self._node, self._ui, self._export.state
+        node, ui, idle = self.node, self.ui, not self.running
         if node is None:
             return
-        running = state is not RunState.IDLE
-        missing = missingForExport(node)
-        text = {RunState.IDLE: _("Export"), RunState.RUNNING: _("Cancel"), RunState.CANCELLING: _("Cancelling...")}
-        ui.exportButton.setText(text[state])
-        ui.exportButton.setEnabled(state is RunState.RUNNING or (not running and not missing))
-        tip = _("Stop; nothing is left of the file.") if running else missing or _("Simulate and write the file.")
-        ui.exportButton.setToolTip(tip)
+        self.updateButton(
+            _("Export"),
+            missingForExport(node),
+            _("Simulate and write the file."),
+            _("Stop; nothing is left of the file."),
+        )
         toFile, toDicom = node.exportFormat is not ExportFormat.SCENE, node.exportFormat is ExportFormat.DICOM
         for widget in (ui.exportPathLabel, ui.exportPathLineEdit, ui.exportBrowseButton):
             widget.setVisible(toFile)
         for widget in (ui.exportBrowserSelector, ui.exportFormatComboBox, ui.exportPathLineEdit, ui.exportBrowseButton):
-            widget.setEnabled(not running)
+            widget.setEnabled(idle)
         ui.exportPatientCheckBox.setVisible(toDicom)
-        ui.exportPatientCheckBox.setEnabled(not running)
+        ui.exportPatientCheckBox.setEnabled(idle)
         ui.exportHintLabel.setText(hint(node))
         ui.exportMapsButton.setEnabled(node.inputVolume is not None)
         ui.exportMapsButton.setToolTip(
@@ -58,44 +45,26 @@ class ExportPanel:
             if node.inputVolume is not None
             else _("Choose a volume (MRI, CT) or a segmentation.")
         )
-        ui.exportProgressBar.setVisible(running)
+        ui.exportProgressBar.setVisible(self.running)
 
-    def _onExport(self, checked: bool = False) -> None:
-        if self._export.state is RunState.IDLE:
-            self._say("")
-            self._attempt(lambda: self._export.start(self._node))
-        else:
-            self._export.cancel()
-        self.update()
+    def stateText(self, state) -> str:
+        return _("Writing...") if state.writing else _("Simulating...")
 
     def _onBrowse(self, checked: bool = False) -> None:
-        if path := chooseTarget(self._panel.uiWidget, self._node):
-            self._node.exportPath = path
-            self._node.exportPath = str(exportPath(self._node))
+        node = self.node
+        ending = ENDINGS[node.exportFormat][node.exportBrowser is not None]
+        start = str(exportPath(node)) if node.exportPath.strip() else str(Path.home() / f"simulated{ending}")
+        kinds = f"{node.exportFormat.label()} (*{ending})"
+        if path := chooseFile(self.panel.uiWidget, _("Export the simulation"), kinds, start, save=True):
+            node.exportPath = path
+            node.exportPath = str(exportPath(node))
 
     def _onMaps(self, checked: bool = False) -> None:
         def show() -> None:
-            nodes = self._export.showMaps(self._node)
-            self._say(_("{n} acoustic maps were added to the scene.").format(n=len(nodes)))
+            nodes = self.run.showMaps(self.node)
+            self.say(_("{n} acoustic maps were added to the scene.").format(n=len(nodes)))
 
-        self._attempt(show)
-
-    def _attempt(self, action) -> None:
-        if self._panel.attempt(action):
-            self._panel.showStatus("")
-
-    def _onState(self, state) -> None:
-        self._ui.exportProgressBar.setValue(round(PROGRESS_STEPS * state.progress))
-        self._say(_("Writing...") if state.writing else _("Simulating..."))
-        self.update()
-
-    def _onEnded(self, sentence: str) -> None:
-        self._ui.exportProgressBar.setValue(0)
-        self._say(sentence)
-        self.update()
-
-    def _say(self, sentence: str) -> None:
-        self._ui.exportStatusLabel.setText(sentence)
+        self.attempt(show)
 
 
 def hint(node) -> str:
@@ -115,14 +84,3 @@ def hint(node) -> str:
     if node.exportFormat is ExportFormat.PNG and sweep:
         return " ".join([marked, _("The pictures go into a new folder of this name.")])
     return marked
-
-
-def chooseTarget(parent, node) -> str:
-    """The file that the user names, or an empty string."""
-    import qt
-
-    ending = ENDINGS[node.exportFormat][node.exportBrowser is not None]
-    start = str(exportPath(node)) if node.exportPath.strip() else str(Path.home() / f"simulated{ending}")
-    kinds = f"{node.exportFormat.label()} (*{ending})"
-    chosen = qt.QFileDialog.getSaveFileName(parent, _("Export the simulation"), start, kinds)
-    return chosen[0] if isinstance(chosen, tuple) else chosen

@@ -29,21 +29,23 @@ class LiveRendering:
 
     An event only marks the picture as out of date and asks `schedule` once for a call; that call renders whatever is
     newest then. So a hundred events between two calls cost one frame, and nothing can queue up: at most one call for
-    a frame and one for the frame at rest are on their way.
+    a frame and one for the frame at rest are pending.
 
     While the probe moves, frames are made with as much of the work as keeps the rate; when it has come to rest, one
     more is made in full quality. A tracker sends poses at rest too: the same pose again is no news, and noise
     below `STILL_MM` makes no motion of it, but full frames with pauses between them.
 
-    render: makes one frame, with the share of the work that it is told; raises RenderError for input that cannot be
-        rendered at the moment.
-    watched: gives the objects to observe, each with its events; asked again before every frame. Live stops when one
-        that is a node is deleted.
-    pose: the matrix, (4, 4), that the picture depends on; None where it cannot be said, which counts as motion.
-    automatic: whether the quality may be lowered.
-    schedule: takes a function, and seconds (0 if left out), and calls it once, then, from the event loop.
-    onStatus: takes one sentence for the user, or "" after a frame that went well.
-    title: what the sentences call it.
+    Args:
+        render: makes one frame with this fraction of the work, 0 to 1; raises RenderError for input that cannot be
+            rendered at the moment.
+        watched: gives the objects to observe, each with its events; asked again before every frame. Live stops when
+            one that is a node is deleted.
+        schedule: takes a function, and seconds (0 if left out), and calls it once, then, from the event loop.
+        onStatus: takes one sentence for the user, or "" after a frame that went well.
+        clock: gives seconds.
+        pose: the matrix, (4, 4), that the picture depends on; None where it is not known, which counts as motion.
+        automatic: whether the quality may be lowered.
+        title: what the sentences call it.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class LiveRendering:
     @property
     def reduced(self) -> bool:
         """Whether the picture is one of lower quality, with a full one to come."""
-        return self._shownShare < 1.0
+        return self._shownFraction < 1.0
 
     @property
     def observerCount(self) -> int:
@@ -129,7 +131,7 @@ class LiveRendering:
         self._required = [(node.GetID(), node.GetName() or "") for node in nodes]
 
     def requestFrame(self) -> None:
-        """The picture is out of date: asks for one call unless one is on its way."""
+        """The picture is out of date: asks for one call unless one is pending."""
         self._changed = True
         self._requestCall()
 
@@ -153,7 +155,7 @@ class LiveRendering:
         self._frameTimes.clear()
         self._changed = True
         self._shownPose = self._anchor = None
-        self._shownShare = 1.0
+        self._shownFraction = 1.0
         self._lastChange = self._lastFull = self._clock()
         self._fullSeconds = 0.0
 
@@ -161,12 +163,12 @@ class LiveRendering:
         self._scheduled = False
         if not self._running:
             return
-        pose, share = self._presentPose(), self._quality.share if self._automatic() else 1.0
+        pose, fraction = self._presentPose(), self._quality.fraction if self._automatic() else 1.0
         moved = self._changed or _distance(pose, self._anchor) > STILL_MM
         if moved:
             self._lastChange, self._anchor = self._clock(), pose
-        if moved or (self._differs(pose) and (share == 1.0 or self.reduced)):
-            self._frame(share, pose)
+        if moved or (self._differs(pose) and (fraction == 1.0 or self.reduced)):
+            self._frame(fraction, pose)
         if self._running and (self.reduced or self._differs(pose)):
             self._requestRest()
 
@@ -200,29 +202,29 @@ class LiveRendering:
         except RenderError:  # rendering will say it
             return None
 
-    def _frame(self, share: float, pose: np.ndarray | None, atRest: bool = False) -> None:
+    def _frame(self, fraction: float, pose: np.ndarray | None, atRest: bool = False) -> None:
         began = self._clock()
         self._rendering, self._changed = True, False
-        self._shownPose, self._shownShare = pose, share
+        self._shownPose, self._shownFraction = pose, fraction
         try:
-            self._render(share)
+            self._render(fraction)
         except RenderError as error:
             self._frameTimes.clear()
-            self._shownShare = 1.0  # nothing better is to come
+            self._shownFraction = 1.0  # nothing better is to come
             self._onStatus(str(error))
         except Exception as error:
             logging.exception("DiffUS live rendering")
             self._stopWith(_("{title} has stopped after an error: {error}").format(title=self._title, error=error))
         else:
-            self._countFrame(share, self._clock() - began, atRest)
+            self._countFrame(fraction, self._clock() - began, atRest)
             self._onStatus("")
         finally:
             self._rendering = False
 
-    def _countFrame(self, share: float, seconds: float, atRest: bool) -> None:
+    def _countFrame(self, fraction: float, seconds: float, atRest: bool) -> None:
         now = self._clock()
-        self._quality.measured(share, seconds)
-        if share == 1.0:
+        self._quality.measured(fraction, seconds)
+        if fraction == 1.0:
             self._lastFull, self._fullSeconds = now, seconds
         if atRest:
             return

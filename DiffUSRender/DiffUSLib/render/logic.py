@@ -13,10 +13,8 @@ import vtk
 from .. import engine
 from ..errors import RenderError
 from ..i18n import _
-from ..scene.fan_model import createFanModel, updateFanModel
 from ..scene.probe import SkinPointPicker, createProbe, createSkinPoint, placeAtSliceView, placeOnSkin
 from ..scene.slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
-from ..scene.slice_views import SliceViewDriver
 from ..scene.surface import BodySurface
 from ..scene.tracked import readShownFrames
 from ..scene.transforms import probeToVolume
@@ -27,19 +25,24 @@ from .export import SliceExport
 from .image_fan import MAX_FRAMES, estimateFan
 from .live import LiveRendering, Schedule
 from .match import AppearanceMatch
-from .parameters import ParameterReader, ProbePreset, ProbeSettings, ProbeType, missingInput, readParameters, writeProbe
+from .parameters import ParameterReader, ProbePreset, ProbeType, missingInput, readParameters, writeProbe
+from .probe_display import ProbeDisplay
 from .quality import reduced
 
 
 class RenderLogic:
     """The scene layer. Inputs and settings come from a parameter node (`RenderParameterNode`, or alike by attribute).
 
-    schedule: calls a function once, soon or after the seconds given, from the application's event loop; Live and the
-        comparison need it.
-    onStatus: gets one sentence for the user, or "" after a frame that went well.
-    clock: gives the seconds that Live measures its frames by.
-    onCompared: gets the line that says how alike the real and the simulated frame are, or why that cannot be said.
     Every method raises RenderError, with one sentence and nothing changed, for input that cannot be used.
+
+    Args:
+        schedule: calls a function once, soon or after the seconds given, from the application's event loop; Live and
+            the comparison need it.
+        onStatus: gets one sentence for the user, or "" after a frame that went well.
+        clock: gives the seconds that Live measures its frames by.
+
+    Attributes:
+        onCompared: gets the line on how similar the real and the simulated frame are, or why that is not known.
     """
 
     def __init__(
@@ -71,30 +74,32 @@ class RenderLogic:
         self.appearance = AppearanceMatch(self._media, lambda *call: self.schedule(*call))
         self._read = ParameterReader()
         self._renderers = engine.RendererCache()
-        self._fanShape: tuple | None = None
+        self._display = ProbeDisplay(self._read)
         self._parameterNode = None
         self._picker: SkinPointPicker | None = None
-        self._driver = SliceViewDriver()
-        self._driven: tuple | None = None
 
     # --- one slice
 
-    def render(self, parameterNode, share: float = 1.0):
-        """Renders the slice at the probe's present pose into the output node, made if there is none; returns it.
+    def render(self, parameterNode, fraction: float = 1.0):
+        """Renders the slice at the probe's present pose into the output node.
 
-        share: how much of a frame's work is to be done, 0 to 1, at the expense of quality.
+        Args:
+            fraction: how much of a frame's work is done, 0 to 1, at the expense of quality.
+
+        Returns:
+            The output node, made if there is none.
         """
         volume, probe, output = self._inputs(parameterNode)
-        way = probeToVolume(probe, volume)
+        probeToRas = probeToVolume(probe, volume)
         requireTorch()
         parameters = self._read(parameterNode)
-        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, share)))
+        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, fraction)))
         medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
-        pixels = engine.renderPixels(renderer, medium, way)
-        if output is None:
-            output = createSliceNode(probe.GetScene())
-            parameterNode.outputSlice = output
+        pixels = engine.renderPixels(renderer, medium, probeToRas)
+        output = output or createSliceNode(probe.GetScene())
         updateSliceNode(output, pixels, engine.pixelToProbe(renderer.probe), probe)
+        if parameterNode.outputSlice is None:  # only now that it has pixels may a view show it
+            parameterNode.outputSlice = output
         self.updateFan(parameterNode)
         self.updateDriving(parameterNode)
         return output
@@ -130,16 +135,16 @@ class RenderLogic:
         self.live.stop()
         self._parameterNode = None
 
-    def _renderLive(self, share: float) -> None:
+    def _renderLive(self, fraction: float) -> None:
         try:
-            self.render(self._parameterNode, share)
+            self.render(self._parameterNode, fraction)
         finally:
             self.live.observe()  # the user may have chosen another volume or probe, and the output may be new
 
     def _livePose(self) -> np.ndarray | None:
         volume, probe = self._parameterNode.inputVolume, self._parameterNode.probeTransform
-        way = None if None in (volume, probe) else probeToVolume(probe, volume)
-        return way if isinstance(way, np.ndarray) else None
+        probeToRas = None if None in (volume, probe) else probeToVolume(probe, volume)
+        return probeToRas if isinstance(probeToRas, np.ndarray) else None
 
     def _watched(self) -> dict[object, tuple]:
         parameterNode = self._parameterNode
@@ -194,7 +199,7 @@ class RenderLogic:
     def createProbe(self, parameterNode, sliceViewNode=None):
         """A new probe, chosen in the parameter node, placed at a slice view if there are one and a volume."""
         if isTorchInstalled():
-            requireTorch()  # one that is there but broken is told of before anything is made
+            requireTorch()  # where it is installed but broken, nothing is made
         probe = createProbe(slicer.mrmlScene)
         parameterNode.probeTransform = probe
         if sliceViewNode is not None:
@@ -264,42 +269,16 @@ class RenderLogic:
 
     def updateFan(self, parameterNode) -> None:
         """Draws, reshapes or hides the fan as the parameter node says; without PyTorch there is none yet."""
-        probe, model = parameterNode.probeTransform, parameterNode.fanModel
-        if model is not None:
-            model.SetDisplayVisibility(bool(parameterNode.showFan and probe))
-        if probe is None or not parameterNode.showFan or not isTorchInstalled():
-            return
-        shape: ProbeSettings = self._read(parameterNode).probe
-        if model is not None and self._fanShape == (model.GetID(), probe.GetID(), shape):
-            return
-        requireTorch()
-        outline = engine.fanOutline(engine.buildProbe(shape))
-        if model is None:
-            model = createFanModel(probe.GetScene(), probe)
-            parameterNode.fanModel = model
-        updateFanModel(model, outline, probe)
-        self._fanShape = (model.GetID(), probe.GetID(), shape)
+        self._display.updateFan(parameterNode)
 
     def updateDriving(self, parameterNode) -> None:
-        """Lets the chosen slice view follow the probe once there is a slice, or lets it go, as the node says."""
-        view, probe, output = parameterNode.sliceView, parameterNode.probeTransform, parameterNode.outputSlice
-        compared = view is not None and self.comparison.live.running and view is parameterNode.compareView
-        if not parameterNode.driveSliceView or None in (view, probe, output) or compared or not isTorchInstalled():
-            self.stopDriving()
-            return
-        shape = self._read(parameterNode).probe
-        driven = (view.GetID(), probe.GetID(), output.GetID(), shape)
-        if driven != self._driven:
-            requireTorch()
-            corners = engine.fanOutline(engine.buildProbe(shape))
-            low, high = corners.min(0), corners.max(0)
-            self._driver.start(view, probe, output, high - low, np.append((low + high) / 2, 0.0))
-            self._driven = driven
+        """Lets the chosen slice view follow the probe, or gives it back, as the parameter node says."""
+        compared = parameterNode.compareView if self.comparison.live.running else None
+        self._display.updateDriving(parameterNode, compared)
 
     def stopDriving(self) -> None:
-        """Lets the slice view stay where it is."""
-        self._driver.stop()
-        self._driven = None
+        """Gives the slice view back as it was before it followed the probe."""
+        self._display.stopDriving()
 
     def forgetScene(self) -> None:
         """Drops every observer and every node, for a scene that closes or a module that goes."""
@@ -307,8 +286,7 @@ class RenderLogic:
         self.appearance.forget(_("The match has stopped: the scene was closed."))
         self.stopLive()
         self.comparison.stop()
-        self.stopDriving()
+        self._display.forgetScene()
         self.cancelPicking()
         self._media.clear()
         self._read.forget()
-        self._fanShape = None

@@ -9,34 +9,34 @@ from dataclasses import replace
 from .parameters import ProbeSettings
 
 TARGET_FRAMES_PER_SECOND = 20.0
-RENDER_SHARE = 0.7  # of a frame's time; the rest is for the application to draw it
-SHARES = tuple(0.5**n for n in range(8))
+RENDER_FRACTION = 0.7  # of a frame's time; the rest is for the application to draw it
+FRACTIONS = tuple(0.5**n for n in range(8))
 MEASURED_FRAMES = 3
-LEAST_RAYS, LEAST_SAMPLES = 48, 100  # fewer do not show anatomy
+MIN_RAYS, MIN_SAMPLES = 48, 100  # fewer do not show anatomy
 
 
 class AdaptiveQuality:
-    """Chooses the share of a full frame's work, 1 at best, that keeps the rate; from the time that frames took."""
+    """Chooses the fraction of a full frame's work, 1 at best, that keeps the rate, from the time that frames took."""
 
-    def __init__(self, budget: float = RENDER_SHARE / TARGET_FRAMES_PER_SECOND) -> None:
+    def __init__(self, budget: float = RENDER_FRACTION / TARGET_FRAMES_PER_SECOND) -> None:
         self._budget = budget
         self._setLevel(0)
 
     @property
-    def share(self) -> float:
-        """The share of the work to be done for the next frame of a moving probe."""
-        return SHARES[self._level]
+    def fraction(self) -> float:
+        """The fraction of the work to be done for the next frame of a moving probe."""
+        return FRACTIONS[self._level]
 
-    def measured(self, share: float, seconds: float) -> None:
-        """Tells how long a frame of this share took.
+    def measured(self, fraction: float, seconds: float) -> None:
+        """Takes note of how long a frame of this fraction took.
 
-        Time is taken as proportional to work, which is pessimistic for the way up: the share does not swing.
+        Time is taken as proportional to work. That is pessimistic for an increase, so the fraction does not oscillate.
         """
-        if share == 1.0 and seconds <= self._budget:
+        if fraction == 1.0 and seconds <= self._budget:
             if self._level:
                 self._setLevel(0)  # a frame at rest that was quick enough for a moving probe
             return
-        if share != self.share:
+        if fraction != self.fraction:
             return
         if self._first:  # it also made what the later ones use again
             self._first = False
@@ -49,7 +49,7 @@ class AdaptiveQuality:
 
     def _levelWithin(self, seconds: float) -> int:
         level = self._level
-        while level + 1 < len(SHARES) and seconds * SHARES[level] / self.share > self._budget:
+        while level + 1 < len(FRACTIONS) and seconds * FRACTIONS[level] / self.fraction > self._budget:
             level += 1
         return level
 
@@ -58,12 +58,12 @@ class AdaptiveQuality:
         self._seconds: deque[float] = deque(maxlen=MEASURED_FRAMES)
 
 
-def reduced(probe: ProbeSettings, share: float) -> ProbeSettings:
-    """The same probe with about `share` of the work of a frame: fewer sub-rays first, then fewer lines and samples.
+def reduced(probe: ProbeSettings, fraction: float) -> ProbeSettings:
+    """The same probe with about this fraction of the work of a frame: fewer sub-rays first, then lines and samples.
 
-    Its fan, and so the slice's pixels and their places, stay as they are.
+    Its fan, and so the slice's pixels and where they lie, stay as they are.
     """
-    rest = share
+    rest = fraction
     perLine = max(1, math.floor(probe.raysPerLine * rest))
     rest = min(1.0, rest * probe.raysPerLine / perLine)
     layers = max(1, math.floor(probe.elevationLayers * rest))
@@ -72,6 +72,6 @@ def reduced(probe: ProbeSettings, share: float) -> ProbeSettings:
         probe,
         raysPerLine=perLine,
         elevationLayers=layers,
-        rays=min(probe.rays, max(LEAST_RAYS, round(probe.rays * math.sqrt(rest)))),
-        samples=min(probe.samples, max(LEAST_SAMPLES, round(probe.samples * math.sqrt(rest)))),
+        rays=min(probe.rays, max(MIN_RAYS, round(probe.rays * math.sqrt(rest)))),
+        samples=min(probe.samples, max(MIN_SAMPLES, round(probe.samples * math.sqrt(rest)))),
     )

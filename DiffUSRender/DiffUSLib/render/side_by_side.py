@@ -7,13 +7,21 @@ import numpy as np
 from ..i18n import _
 
 GAP = 8  # pixels between the two
-HEADING_SHARE = 0.06  # of the height
+HEADING_FRACTION = 0.06  # of the height
 
 
 def sideBySide(real: np.ndarray, simulated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both, uint8 (rows, columns), in one picture, and its (column, row, 0, 1) to that of the real one, (4, 4)."""
+    """Both images beside each other in one picture.
+
+    Args:
+        real: uint8 (rows, columns).
+        simulated: uint8, of the same shape.
+
+    Returns:
+        The picture, uint8, and (4, 4), its (column, row, 0, 1) to those of the real image.
+    """
     rows, columns = real.shape
-    heading = max(14, round(HEADING_SHARE * rows))
+    heading = max(14, round(HEADING_FRACTION * rows))
     picture = np.zeros((rows + heading, 2 * columns + GAP), np.uint8)
     picture[heading:, :columns], picture[heading:, columns + GAP :] = real, simulated
     for left, text in ((0, _("REAL")), (columns + GAP, _("SIMULATED"))):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import slicer
+import slicer.util
 
 from ..errors import RenderError
 from ..i18n import _
 from ..kinds import MediumKind
-from ..panel import ModulePanel
+from ..panel import ModulePanel, guessedKind
 from ..scene.slice_node import SLICE_ATTRIBUTE
-from ..scene.voxels import explainKind, guessKind
+from ..scene.voxels import guessKind
 from .export_panel import ExportPanel
 from .match_panel import AppearancePanel
 from .parameter_node import RenderParameterNode
@@ -48,9 +49,9 @@ class RenderWidget(ModulePanel):
         """The scene's parameter node; offers volume, real image and slice views of the scene where none is chosen."""
         node = RenderParameterNode(self.logic.getParameterNode())
         if node.inputVolume is None:
-            node.inputVolume = next((v for v in _volumes(slicer.mrmlScene) if not _isFrame(v)), None)
+            node.inputVolume = next((v for v in _volumes() if not _isFrame(v)), None)
         if node.realImage is None:  # only one that has a place: a photograph is none
-            frames = (v for v in _volumes(slicer.mrmlScene) if _isFrame(v) and v.GetParentTransformNode())
+            frames = (v for v in _volumes() if _isFrame(v) and v.GetParentTransformNode())
             node.realImage = next(frames, None)
         if node.sliceView is None:
             node.sliceView = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceNode")
@@ -159,7 +160,7 @@ class RenderWidget(ModulePanel):
 
     def _updateInputs(self) -> None:
         node, ui = self._parameterNode, self.ui
-        text, reason = _guess(node)
+        text, reason = guessedKind(node)
         ui.guessLabel.setText(text)
         ui.guessLabel.setToolTip(reason)
         labels = node.inputVolume is not None and MediumKind.LABELS in (node.kind, guessKind(node.inputVolume))
@@ -203,19 +204,9 @@ class RenderWidget(ModulePanel):
         self.ui.compareLabel.setText(line)
 
 
-def _guess(node: RenderParameterNode) -> tuple[str, str]:
-    """What the volume is taken as, and why."""
-    if node.kind is not MediumKind.AUTO or node.inputVolume is None:
-        return "", ""
-    kind, reason = explainKind(node.inputVolume)
-    text = _("taken as {kind}").format(kind=kind.label())
-    return text, _("{guess}: {reason}.").format(guess=text, reason=reason)
-
-
-def _volumes(scene) -> list:
+def _volumes() -> list:
     """The grey volumes of the scene that are not themselves simulated."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
-    nodes = (scene.GetNthNodeByClass(n, "vtkMRMLScalarVolumeNode") for n in range(count))
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     return [n for n in nodes if n.GetAttribute(SLICE_ATTRIBUTE) is None and not n.IsA("vtkMRMLVectorVolumeNode")]
 
 

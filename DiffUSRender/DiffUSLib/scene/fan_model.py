@@ -31,7 +31,11 @@ def createFanModel(scene, probeNode):
 
 
 def updateFanModel(modelNode, outline: np.ndarray, probeNode) -> None:
-    """Shapes the model after `outline`, (n, 2) mm in the probe plane, and hangs it under the probe."""
+    """Gives the model the shape of the fan, and puts it under the probe.
+
+    Args:
+        outline: (n, 2), mm in the probe's plane.
+    """
     modelNode.SetAndObservePolyData(fanPolyData(outline))
     if modelNode.GetTransformNodeID() != probeNode.GetID():
         modelNode.SetAndObserveTransformNodeID(probeNode.GetID())
@@ -48,7 +52,7 @@ def fanPolyData(outline: np.ndarray) -> vtk.vtkPolyData:
 
 def _marker(outline: np.ndarray) -> np.ndarray:
     """A triangle that points at the face's end on the marked side."""
-    face = outline[np.argmax(outline[:, 0] - outline[:, 1])]  # the corner that is most to the right and up
+    face = outline[np.argmax(outline[:, 0] - outline[:, 1])]  # the upper right corner
     size = MARKER_MM
     return face + np.array([[0.5, -0.5], [0.5 + size, -0.5 - size / 2], [0.5 + size / 2, -0.5 - size]])
 

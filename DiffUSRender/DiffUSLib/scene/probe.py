@@ -29,7 +29,12 @@ def createProbe(scene, name: str | None = None):
 def placeAtSliceView(probeNode, sliceNode, surface: BodySurface | None) -> None:
     """Puts the probe into the plane of a slice view, looking down the screen, x to the right of the screen.
 
-    With a body, the face lies on the skin above the view's centre; else on the view's centre.
+    Args:
+        surface: the body, on whose skin above the view's centre the face comes to lie; without one (None), the face
+            lies on the view's centre.
+
+    Raises:
+        RenderError: see `requirePlaceable`.
     """
     requirePlaceable(probeNode)
     sliceToWorld = fromVtk(sliceNode.GetSliceToRAS())
@@ -40,7 +45,14 @@ def placeAtSliceView(probeNode, sliceNode, surface: BodySurface | None) -> None:
 
 
 def placeOnSkin(probeNode, point: np.ndarray, surface: BodySurface) -> None:
-    """Puts the probe's face onto the skin nearest to a world point, looking into the body along the inward normal."""
+    """Puts the probe's face onto the skin nearest to a point, looking into the body along the inward normal.
+
+    Args:
+        point: (3,), world mm.
+
+    Raises:
+        RenderError: no skin is near; or see `requirePlaceable`.
+    """
     requirePlaceable(probeNode)
     depth = surface.inwardDirection(np.asarray(point, dtype=float))
     contact = surface.snap(np.asarray(point, dtype=float), depth)
@@ -51,7 +63,16 @@ def placeOnSkin(probeNode, point: np.ndarray, surface: BodySurface) -> None:
 
 
 def poseFromAxes(origin: np.ndarray, depth: np.ndarray, lateral: np.ndarray) -> np.ndarray:
-    """The right-handed pose (4, 4) with y along `depth` and x as near to `lateral` as that allows."""
+    """The right-handed pose with y along `depth` and x as near to `lateral` as that allows.
+
+    Args:
+        origin: (3,), world mm.
+        depth: (3,), of any length.
+        lateral: (3,), of any length; where it is nearly along `depth`, another axis of the patient is taken.
+
+    Returns:
+        (4, 4), probe to world.
+    """
     y = depth / np.linalg.norm(depth)
     if abs(y @ lateral) > 0.7 * np.linalg.norm(lateral):  # from the side: an axial image, not a slanted one
         lateral = ANTERIOR if abs(y @ ANTERIOR) < 0.7 else RIGHT
@@ -69,7 +90,11 @@ def setProbePose(probeNode, probeToWorld: np.ndarray) -> None:
 
 
 def requirePlaceable(probeNode) -> None:
-    """Raises RenderError if the probe is not a transform that may be set by hand."""
+    """Checks that the probe is a transform that may be set by hand.
+
+    Raises:
+        RenderError: it or a transform above it is nonlinear, or the one above is singular.
+    """
     parent = probeNode.GetParentTransformNode()
     if not probeNode.IsLinear() or not isLinearToWorld(parent):
         raise RenderError(

@@ -16,10 +16,16 @@ OWN_SLICE, RECORDED_SLICE = "1", "recorded"
 
 def createSliceNode(scene, name: str | None = None):
     """A new, empty slice node in `scene`, shown in grey with a window that maps 0-255 to black-white."""
-    node = scene.AddNewNodeByClass(
-        "vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name or _("Simulated ultrasound"))
-    )
-    _markAndDisplay(node)
+    node = _addGrey(scene, name or _("Simulated ultrasound"))
+    node.SetAttribute(SLICE_ATTRIBUTE, OWN_SLICE)
+    return node
+
+
+def createOverlayNode(scene, name: str):
+    """A new, empty volume node for an overlay, in grey: it is not saved with the scene, but made again."""
+    node = _addGrey(scene, name)
+    for saved in (node, node.GetDisplayNode()):
+        saved.SetSaveWithScene(False)
     return node
 
 
@@ -28,28 +34,41 @@ def mayBeOverwritten(node) -> bool:
     return node.GetAttribute(SLICE_ATTRIBUTE) == OWN_SLICE or node.GetImageData() is None
 
 
-def _markAndDisplay(node) -> None:
-    scene = node.GetScene()
-    node.SetAttribute(SLICE_ATTRIBUTE, OWN_SLICE)
+def updateSliceNode(sliceNode, pixels: np.ndarray, pixelToParent: np.ndarray, parentNode) -> None:
+    """Puts simulated pixels into the node; see `putPixels`."""
+    if sliceNode.GetAttribute(SLICE_ATTRIBUTE) is None:  # an empty volume that the user has made for it
+        sliceNode.SetAttribute(SLICE_ATTRIBUTE, OWN_SLICE)
+        _displayInGrey(sliceNode)
+    putPixels(sliceNode, pixels, pixelToParent, parentNode)
+
+
+def putPixels(volumeNode, pixels: np.ndarray, pixelToParent: np.ndarray, parentNode) -> None:
+    """Gives a volume node one slice of pixels, with its geometry.
+
+    Args:
+        pixels: uint8 (rows, columns).
+        pixelToParent: (4, 4), (column, row, 0, 1) to mm under `parentNode`: it becomes the node's IJKToRAS.
+        parentNode: the transform above, the probe's; None is world.
+    """
+    if not np.array_equal(ijkToRas(volumeNode), pixelToParent):
+        volumeNode.SetIJKToRASMatrix(toVtk(pixelToParent))
+    parentId = None if parentNode is None else parentNode.GetID()
+    if volumeNode.GetTransformNodeID() != parentId:
+        volumeNode.SetAndObserveTransformNodeID(parentId)
+    slicer.util.updateVolumeFromArray(volumeNode, pixels[np.newaxis])
+
+
+def _addGrey(scene, name: str):
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
+    _displayInGrey(node)
+    return node
+
+
+def _displayInGrey(node) -> None:
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
-    if scene.GetNodeByID("vtkMRMLColorTableNodeGrey"):
+    if node.GetScene().GetNodeByID("vtkMRMLColorTableNodeGrey"):
         display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
     display.AutoWindowLevelOff()
     display.SetWindowLevel(WINDOW, LEVEL)
     display.SetInterpolate(1)
-
-
-def updateSliceNode(sliceNode, pixels: np.ndarray, pixelToParent: np.ndarray, parentNode) -> None:
-    """Puts `pixels`, uint8 (rows, columns), into the node, with its geometry in mm, under a transform (None is world).
-
-    `pixelToParent` (4, 4) maps (column, row, 0) to the frame under it, the probe's: it becomes the node's IJKToRAS.
-    """
-    if sliceNode.GetAttribute(SLICE_ATTRIBUTE) is None:  # an empty volume that the user has made for it
-        _markAndDisplay(sliceNode)
-    if not np.array_equal(ijkToRas(sliceNode), pixelToParent):
-        sliceNode.SetIJKToRASMatrix(toVtk(pixelToParent))
-    parentId = None if parentNode is None else parentNode.GetID()
-    if sliceNode.GetTransformNodeID() != parentId:
-        sliceNode.SetAndObserveTransformNodeID(parentId)
-    slicer.util.updateVolumeFromArray(sliceNode, pixels[np.newaxis])

@@ -1,41 +1,175 @@
-"""A slice view that follows the probe: depth down the screen, the marked side to the right."""
+"""Slice views that are taken over for a while: to show an image in its plane, or to follow the probe."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import slicer
+import slicer.util
 
 from .transforms import fromVtk, isLinearToWorld, nodeToWorld, toVtk
 
-MARGIN = 1.08  # field of view over the fan's size
+MARGIN = 1.08  # field of view over the size of what is shown
+SAME_SIZE = 0.01  # relative; sizes that differ by less are those of one image under a tracker's noise
 TRANSVERSE_MODE = 6  # of SlicerIGT's volume reslice driver
+
+
+@dataclass(frozen=True)
+class ViewState:
+    """How a slice view was found: plane, zoom, the identifiers of its layers, their opacities, and the link."""
+
+    sliceToRas: np.ndarray
+    fieldOfView: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    background: str | None = None
+    foreground: str | None = None
+    label: str | None = None
+    foregroundOpacity: float = 0.0
+    labelOpacity: float = 1.0
+    linked: int = 0
+
+    @classmethod
+    def of(cls, view) -> ViewState:
+        """The present state of a slice view."""
+        geometry = fromVtk(view.GetSliceToRAS()), view.GetFieldOfView(), view.GetXYZOrigin()
+        composite = compositeNode(view)
+        if composite is None:
+            return cls(*geometry)
+        return cls(
+            *geometry,
+            composite.GetBackgroundVolumeID(),
+            composite.GetForegroundVolumeID(),
+            composite.GetLabelVolumeID(),
+            composite.GetForegroundOpacity(),
+            composite.GetLabelOpacity(),
+            composite.GetLinkedControl(),
+        )
+
+
+class BorrowedView:
+    """A slice view that is taken over, and given back as it was found.
+
+    While it is borrowed it is not linked: the other views stay where they are.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    @property
+    def view(self):
+        """The slice view in use, or None."""
+        return self._view
+
+    @property
+    def found(self) -> ViewState | None:
+        """How the view was before it was taken over; None while none is."""
+        return self._found
+
+    def take(self, view) -> None:
+        """Takes this view over, and gives another one back; nothing happens to the one that is taken already."""
+        if self._view is view:
+            return
+        self.giveBack()
+        self._view, self._found = view, ViewState.of(view)
+        if (composite := compositeNode(view)) is not None:
+            composite.SetLinkedControl(0)
+
+    def showLayers(self, background, foreground=None, opacity: float = 0.0) -> None:
+        """Shows these volume nodes, which have pixels: VTK logs errors for one without."""
+        composite = compositeNode(self._view)
+        if composite is None:
+            return
+        layers = background.GetID(), None if foreground is None else foreground.GetID()
+        if (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()) != layers:
+            composite.SetBackgroundVolumeID(layers[0])
+            composite.SetForegroundVolumeID(layers[1])
+        composite.SetForegroundOpacity(opacity)
+        self._shown = layers
+
+    def showImage(self, imageToWorld: np.ndarray, shape: tuple[int, int]) -> None:
+        """Puts the view into the plane of an image: columns to the right, rows down the screen.
+
+        Args:
+            imageToWorld: (4, 4), (column, row, 0, 1) to world mm.
+            shape: rows and columns.
+        """
+        size = np.array(shape[::-1])
+        if self._plane is None or not np.array_equal(self._plane, imageToWorld):
+            placeInPlane(self._view, imageToWorld, (size - 1) / 2)
+            self._plane = imageToWorld
+        self.zoom(size * np.linalg.norm(imageToWorld[:3, :2], axis=0))
+
+    def zoom(self, sizeMm) -> None:
+        """Zooms to this width and height where they are new: the user's own zoom stays from then on."""
+        if self._size is None or not np.allclose(self._size, sizeMm, rtol=SAME_SIZE):
+            zoomTo(self._view, sizeMm)
+            self._size = np.array(sizeMm)
+
+    def giveBack(self) -> None:
+        """Leaves the view as it was found, but for other layers that the user has chosen meanwhile."""
+        if self._view is not None and self._view.GetScene() is not None:
+            self._giveLayersBack()
+            self._view.GetSliceToRAS().DeepCopy(toVtk(self._found.sliceToRas))
+            self._view.SetXYZOrigin(*self._found.origin)
+            self._view.SetFieldOfView(*self._found.fieldOfView)
+            self._view.UpdateMatrices()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops the view without touching it, for a scene that closes."""
+        self._view = self._found = self._shown = self._plane = self._size = None
+
+    def _giveLayersBack(self) -> None:
+        composite, found, scene = compositeNode(self._view), self._found, self._view.GetScene()
+        if composite is None:
+            return
+        # A volume that has gone since must not come back as whatever volume gets its identifier next.
+        background, foreground, label = (
+            name if name and scene.GetNodeByID(name) else None
+            for name in (found.background, found.foreground, found.label)
+        )
+        shown = self._shown or (found.background, found.foreground)
+        if composite.GetBackgroundVolumeID() in (shown[0], None):
+            composite.SetBackgroundVolumeID(background)
+        if composite.GetForegroundVolumeID() in (shown[1], None):
+            composite.SetForegroundVolumeID(foreground)
+            composite.SetForegroundOpacity(found.foregroundOpacity)
+        if composite.GetLabelVolumeID() in (found.label, None):
+            composite.SetLabelVolumeID(label)
+            composite.SetLabelOpacity(found.labelOpacity)
+        composite.SetLinkedControl(found.linked)
 
 
 class SliceViewDriver:
     """Keeps a slice view in the probe's plane: by SlicerIGT's volume reslice driver if it is there, else by itself."""
 
     def __init__(self) -> None:
-        self._probe = self._slice = None
-        self._centre = np.zeros(3)
+        self._borrowed = BorrowedView()
+        self._probe = None
+        self._centre = np.zeros(2)
         self._tag: int | None = None
         self._resliceLogic = None
-        self._shown: str | None = None
-        self._formerBackground: str | None = None
 
     @property
     def active(self) -> bool:
-        return self._slice is not None
+        """Whether a view follows the probe."""
+        return self._borrowed.view is not None
 
     def start(self, sliceViewNode, probeNode, simulatedSlice, sizeMm: np.ndarray, centre: np.ndarray) -> None:
-        """Drives `sliceViewNode` from now on; the view is centred on `centre`, probe mm, and shows `sizeMm`.
+        """Makes `sliceViewNode` show `simulatedSlice` in the probe's plane from now on.
 
-        `simulatedSlice` becomes the view's background; what was there before becomes its foreground, hidden, so
-        that the view's fade slider brings it up.
+        The volume that was the view's background becomes its foreground, hidden: the view's fade slider brings it up.
+
+        Args:
+            sizeMm: (2,), width and height that the view shows.
+            centre: (2,), lateral and depth of the view's middle, mm in the probe's plane.
         """
-        self.stop()
-        self._probe, self._slice, self._centre = probeNode, sliceViewNode, np.append(centre, 1.0)
+        self._release()
+        self._borrowed.take(sliceViewNode)
+        self._probe, self._centre = probeNode, centre
         self._show(simulatedSlice)
-        _setFieldOfView(sliceViewNode, sizeMm * MARGIN)
+        self._borrowed.zoom(sizeMm)
         self._follow()
         self._resliceLogic = _startResliceDriver(sliceViewNode, simulatedSlice)
         if self._resliceLogic is None:
@@ -43,55 +177,51 @@ class SliceViewDriver:
             self._tag = probeNode.AddObserver(event, lambda caller, event: self._follow())
 
     def stop(self) -> None:
-        """Lets the view stay where it is, and brings back the image that it showed before."""
+        """Gives the view back as it was found."""
+        self._release()
+        self._borrowed.giveBack()
+
+    def _release(self) -> None:
         if self._tag is not None:
             self._probe.RemoveObserver(self._tag)
         if self._resliceLogic is not None:
-            self._resliceLogic.SetDriverForSlice("", self._slice)
-        composite = compositeNode(self._slice) if self._slice is not None else None
-        if composite is not None and self._shown and composite.GetBackgroundVolumeID() == self._shown:
-            composite.SetBackgroundVolumeID(self._formerBackground)
-            composite.SetForegroundVolumeID(None)
-        self._shown = self._formerBackground = None
-        self._tag = self._resliceLogic = self._probe = self._slice = None
+            self._resliceLogic.SetDriverForSlice("", self._borrowed.view)
+        self._tag = self._resliceLogic = self._probe = None
 
     def _show(self, volumeNode) -> None:
-        composite = compositeNode(self._slice)
+        composite = compositeNode(self._borrowed.view)
         if composite is None or composite.GetBackgroundVolumeID() == volumeNode.GetID():
             return
-        self._shown, self._formerBackground = volumeNode.GetID(), composite.GetBackgroundVolumeID()
-        composite.SetBackgroundVolumeID(self._shown)
-        if self._formerBackground:
-            composite.SetForegroundVolumeID(self._formerBackground)
-            composite.SetForegroundOpacity(0.0)
+        former = self._borrowed.found.background
+        self._borrowed.showLayers(volumeNode, self._borrowed.view.GetScene().GetNodeByID(former) if former else None)
 
     def _follow(self) -> None:
         if not isLinearToWorld(self._probe):
             return
         probeToWorld = nodeToWorld(self._probe)
-        lengths = np.linalg.norm(probeToWorld[:3, :3], axis=0)
-        if (lengths < 1e-6).any():
-            return
-        lateral, _depth, elevation = (probeToWorld[:3, :3] / lengths).T
-        position = probeToWorld @ self._centre
-        # Screen up is normal x transverse = -elevation x lateral = -depth.
-        self._slice.SetSliceToRASByNTP(*-elevation, *lateral, *position[:3], 0)
+        if np.linalg.norm(probeToWorld[:3, :3], axis=0).min() > 1e-6:
+            placeInPlane(self._borrowed.view, probeToWorld, self._centre)
 
 
 def compositeNode(sliceViewNode):
     """The slice composite node (the layers) of a slice view, or None."""
-    scene = sliceViewNode.GetScene()
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode") if scene else 0):
-        node = scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode")
-        if node.GetLayoutName() == sliceViewNode.GetLayoutName():
-            return node
-    return None
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return next((node for node in nodes if node.GetLayoutName() == sliceViewNode.GetLayoutName()), None)
 
 
-def _setFieldOfView(sliceViewNode, sizeMm: np.ndarray) -> None:
-    columns, rows, _layers = sliceViewNode.GetDimensions()
-    mmPerPixel = max(sizeMm[0] / max(1, columns), sizeMm[1] / max(1, rows))
-    sliceViewNode.SetFieldOfView(columns * mmPerPixel, rows * mmPerPixel, sliceViewNode.GetFieldOfView()[2])
+def placeInPlane(view, planeToWorld: np.ndarray, centre) -> None:
+    """Puts a slice view into a plane, x to the right and y down the screen, around `centre` (2,) of the plane."""
+    right, down = (planeToWorld[:3, :2] / np.linalg.norm(planeToWorld[:3, :2], axis=0)).T
+    position = planeToWorld @ [*centre, 0.0, 1.0]
+    view.SetSliceToRASByNTP(*np.cross(down, right), *right, *position[:3], 0)
+
+
+def zoomTo(view, sizeMm) -> None:
+    """Makes `sizeMm`, width and height, visible around the middle of a slice view."""
+    columns, rows, _layers = view.GetDimensions()
+    mmPerPixel = MARGIN * max(sizeMm[0] / max(1, columns), sizeMm[1] / max(1, rows))
+    view.SetXYZOrigin(0.0, 0.0, 0.0)
+    view.SetFieldOfView(columns * mmPerPixel, rows * mmPerPixel, view.GetFieldOfView()[2])
 
 
 def _startResliceDriver(sliceViewNode, simulatedSlice):

@@ -1,4 +1,4 @@
-"""The patient's surface near a point: where the body begins, and which way is in. World RAS, mm."""
+"""The patient's surface near a point: where the body begins, and in which direction it lies. World RAS, mm."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from .transforms import mapPoints, transformBetween
 from .voxels import Voxels, guessKind, readVoxels
 
 CT_SKIN_HU = -300.0
-MRI_SKIN_SHARE = 0.12  # of the 99th percentile: above the noise in air, below the scalp
+MRI_SKIN_FRACTION = 0.12  # of the 99th percentile: above the noise in air, below the scalp
 NEIGHBOURHOOD_MM = 15.0
 STEP_MM = 0.5
 SNAP_MM = 20.0
 
 
 class BodySurface:
-    """Inside and outside of the patient in a volume or segmentation node, transforms above it included."""
+    """Inside and outside of the patient in a volume or segmentation node, transforms above it included.
+
+    Raises:
+        RenderError: the node has no voxels that can be used.
+    """
 
     def __init__(self, node, kind: MediumKind = MediumKind.AUTO) -> None:
         if kind is MediumKind.AUTO:
@@ -41,7 +45,7 @@ class BodySurface:
         return valid & (self._array[k, j, i] > self._threshold)
 
     def inwardDirection(self, point: np.ndarray) -> np.ndarray:
-        """Unit vector into the body at a point on its surface; towards the volume's centre where none can be told."""
+        """Unit vector into the body at a point on its surface; towards the volume's centre where no surface is near."""
         offsets = _ball(NEIGHBOURHOOD_MM, 2.0)
         inside = self.inside(point + offsets)
         if inside.any() and not inside.all():
@@ -53,7 +57,7 @@ class BodySurface:
         return direction / length if length > 1e-6 else np.array([0.0, 0.0, -1.0])
 
     def snap(self, point: np.ndarray, inward: np.ndarray) -> np.ndarray | None:
-        """The nearest point on the line through `point` where the body begins, within `SNAP_MM`, or None."""
+        """The nearest point on the line along `inward` where the body begins, within `SNAP_MM` of `point`, or None."""
         steps = np.arange(-SNAP_MM, SNAP_MM + STEP_MM / 2, STEP_MM)
         inside = self.inside(point + steps[:, None] * inward)
         entries = np.flatnonzero(inside[1:] & ~inside[:-1])
@@ -63,7 +67,7 @@ class BodySurface:
         return point + boundary[np.argmin(np.abs(boundary))] * inward
 
     def outermost(self, point: np.ndarray, outward: np.ndarray) -> np.ndarray | None:
-        """The last point of the body on the way from `point` in the unit direction `outward`, or None."""
+        """The last point of the body on the line from `point` in the unit direction `outward`, or None."""
         steps = np.arange(-self.diagonalMm, self.diagonalMm, STEP_MM)
         inside = np.flatnonzero(self.inside(point + steps[:, None] * outward))
         return point + steps[inside[-1]] * outward if len(inside) else None
@@ -76,7 +80,7 @@ def _threshold(array: np.ndarray, kind: MediumKind) -> float:
         return CT_SKIN_HU
     coarse = array[tuple(slice(None, None, max(1, size // 64)) for size in array.shape)]
     low, high = np.percentile(coarse, [1.0, 99.0])
-    return float(low + MRI_SKIN_SHARE * (high - low))
+    return float(low + MRI_SKIN_FRACTION * (high - low))
 
 
 def _ball(radius: float, spacing: float) -> np.ndarray:

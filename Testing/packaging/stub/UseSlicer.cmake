@@ -18,10 +18,14 @@ function(slicerMacroBuildScriptedModule)
   endforeach()
 endfunction()
 
+# As in Slicer: runUnitTest([build folder, folder of SCRIPT], 'name of SCRIPT'), where the folder is what SCRIPT says,
+# relative to the build folder that the test runs in, and this folder only where SCRIPT says none.
 function(slicer_add_python_unittest)
-  cmake_parse_arguments(TEST "" "SCRIPT" "" ${ARGN})
-  if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${TEST_SCRIPT})
-    message(FATAL_ERROR "The test ${TEST_SCRIPT} does not exist")
+  cmake_parse_arguments(TEST "" "TESTNAME_PREFIX;SCRIPT" "SLICER_ARGS" ${ARGN})
+  get_filename_component(name ${TEST_SCRIPT} NAME_WE)
+  get_filename_component(folder ${TEST_SCRIPT} PATH)
+  if("${folder}" STREQUAL "")
+    set(folder ${CMAKE_CURRENT_SOURCE_DIR})
   endif()
-  file(APPEND ${CMAKE_BINARY_DIR}/slicer_tests.txt "${TEST_SCRIPT}\n")
+  file(APPEND ${CMAKE_BINARY_DIR}/slicer_tests.txt "${CMAKE_CURRENT_BINARY_DIR}|${folder}|${name}\n")
 endfunction()
