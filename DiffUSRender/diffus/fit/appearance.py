@@ -2,7 +2,7 @@
 
 What can be known (identifiability). Brightness tells the level of a tissue's scattering only up to the gain, and its
 attenuation only up to the time gain: where gain (time gain) and scattering (attenuation) are fitted together, one
-tissue, that of the largest share, keeps its scattering (attenuation) and the others are found relative to it.
+tissue, that of the largest fraction, keeps its scattering (attenuation) and the others are found relative to it.
 Boundaries tell ratios of impedances: the same tissue keeps its impedance. Frequency shows in the size of speckle, and
 in attenuation where that is held; focus only in the width of speckle by depth, and little where the transmit aperture
 is much smaller than the receive aperture. Noise shows where nothing scatters. The dynamic range also takes up what the
@@ -21,17 +21,19 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..geometry.filters import gaussian_blur
 from ..geometry.pose import require_rigid, transform_points
-from ..medium.mri import ImpedanceMLP
+from ..medium.impedance import ImpedanceMLP
+from ..medium.memberships import network_levels
 from ..medium.tissue import Tissue, tissue_properties
 from ..metrics.images import ncc
 from ..render.expected import expected_polar, require_expectable
 from ..render.renderer import plan_frame, render_polar
 from ..render.settings import RenderSettings
-from ..sweep.probe_sweep import PolarSweep, beam_of, polar_sweep, probe_of_sweep, shows_slices_of, smooth
+from ..sweep.probe_sweep import PolarSweep, beam_of, polar_sweep, probe_of_sweep, shows_slices_of
 from ..sweep.sweep import TrackedSweep, choose_frames
-from .media import FittableMedium, Shares, network_levels
-from .objective import SAMPLES_PER_CELL, lit, mean_misfit, texture_features, texture_misfit
+from .media import FittableMedium, Fractions
+from .objective import SAMPLES_PER_CELL, mean_misfit, texture_features, texture_misfit, unclipped
 from .parameters import (
     NETWORK,
     OF_PROBE,
@@ -63,12 +65,12 @@ TEXTURE_TELLS = ("dynamic_range_db", "focus_mm", "frequency_mhz")
 
 @dataclass(frozen=True)
 class _View:
-    """Some frames on one polar grid: points in the medium's world, shares there, brightness and weight."""
+    """Some frames on one polar grid: points in the medium's world, fractions there, brightness and weight."""
 
     frames: Tensor
     polar: PolarSweep
     points: Tensor
-    shares: Shares
+    fractions: Fractions
     weight: Tensor
 
 
@@ -148,15 +150,15 @@ class AppearanceFit:
         inside = [self.medium.contains(points[:, 0]) & polar.inside for _, polar, points in views]
         if not inside[0].any():
             raise InputError("The sweep lies outside of the volume; check the initial transform.")
-        shares = self.medium.sample([points for _, _, points in views])
+        fractions = self.medium.sample([points for _, _, points in views])
         made = [
-            _View(frames, polar, points.float(), share, weight.float())
-            for (frames, polar, points), share, weight in zip(views, shares, inside)
+            _View(frames, polar, points.float(), made_of, weight.float())
+            for (frames, polar, points), made_of, weight in zip(views, fractions, inside)
         ]
         self.coarse, self.scored = made[0], made[1]
         self.evidence = float(self.coarse.weight.sum()) / SAMPLES_PER_CELL
         if self.texture:
-            self.fine = replace(made[2], weight=lit(made[2].polar.brightness, made[2].weight))
+            self.fine = replace(made[2], weight=unclipped(made[2].polar.brightness, made[2].weight))
             self.wanted, self.cells = texture_features(self.fine.polar.brightness, self.fine.weight)
 
     def _unknowns(self) -> Unknowns:
@@ -177,7 +179,7 @@ class AppearanceFit:
         """The tissue that fills most of what is seen, of those that scatter."""
         if not self.medium.tissues:
             return None
-        total = (self.coarse.shares.tissues * self.coarse.weight[:, None]).flatten(1).sum(1)
+        total = (self.coarse.fractions.tissues * self.coarse.weight[:, None]).flatten(1).sum(1)
         scatters = total.new_tensor([t.scattering_db > -30 for t in self.medium.tissues])
         return int((total * scatters).argmax())
 
@@ -196,7 +198,7 @@ class AppearanceFit:
         table = self._table(unknowns)
         curve = self._curve(network)
         plan = self._plan(self.coarse, acquisition, speckle=False)
-        seen = expected_polar(plan, self.coarse.shares.mixed(table, curve), self.coarse.points)
+        seen = expected_polar(plan, self.coarse.fractions.mixed(table, curve), self.coarse.points)
         loss = 0.5 * self.evidence * mean_misfit(seen, self.coarse.polar.brightness, self.coarse.weight)
         if self.texture:
             loss = loss + self._texture_loss(acquisition, table, curve)
@@ -232,10 +234,10 @@ class AppearanceFit:
         again = polar_sweep(seen, self.probe, self.pixel_to_probe, rays=rays, samples=samples).brightness
         return texture_misfit(texture_features(again, view.weight)[0], self.wanted, self.cells)
 
-    def _rendered(self, view: _View, acquisition, table, curve) -> Float[Tensor, "f rows columns"]:
+    def _rendered(self, view: _View, acquisition: dict, table, curve) -> Float[Tensor, "f rows columns"]:
         """A view's frames with speckle, on the sweep's pixels."""
         plan = self._plan(view, acquisition, speckle=True, grain_mm=self.grain_mm)
-        polar = render_polar(plan, view.shares.mixed(table, curve), view.points)
+        polar = render_polar(plan, view.fractions.mixed(table, curve), view.points)
         return view.polar.in_frame(polar, *self.sweep.frames.shape[1:])
 
     def _plan(self, view: _View, acquisition: dict, *, speckle: bool, grain_mm: float | None = None) -> FramePlan:
@@ -275,15 +277,15 @@ class AppearanceFit:
     # --- the result
 
     @torch.no_grad()
-    def _score(self, acquisition: dict[str, Tensor], table: Tensor | None, curve: Tensor | None) -> Score:
+    def _score(self, acquisition: dict[str, Tensor | float], table: Tensor | None, curve: Tensor | None) -> Score:
         view, real = self.scored, self.sweep.subset(self.scored.frames)
         table = self._table(None) if table is None else table
         curve = self._curve(None) if curve is None else curve
         shown = self._rendered(view, acquisition, table, curve)
         inside = view.polar.in_frame(view.weight, *real.frames.shape[1:]) * real.mask
         sigma = SMOOTHING_MM / real.image_to_reference[0, :3, 0].norm().item()
-        weight = smooth(inside, sigma).clamp(min=1e-3)
-        smoothed = [smooth(frames * inside, sigma) / weight for frames in (shown, real.frames)]
+        weight = gaussian_blur(inside, sigma).clamp(min=1e-3)
+        smoothed = [gaussian_blur(frames * inside, sigma) / weight for frames in (shown, real.frames)]
         return Score(ncc(shown, real.frames, inside).mean().item(), ncc(*smoothed, inside).mean().item())
 
     def _finish(self, unknowns: Unknowns, network: ImpedanceMLP | None, before: Score) -> FitResult:

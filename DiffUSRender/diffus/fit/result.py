@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..medium.mri import ImpedanceMLP
+from ..medium.impedance import ImpedanceMLP
 from ..medium.tissue import Tissue
 from ..render.settings import RenderSettings
 

@@ -17,7 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from ..errors import InputError
 from ..medium import AcousticMedium, fit_intensity_scale, normalise, tissue_memberships
-from ..medium.mri import TISSUES, narrow_fluid
+from ..medium.impedance import TISSUES
+from ..medium.mri import narrow_fluid
 from ..probe import ConvexProbe
 from ..render.renderer import UltrasoundRenderer
 
