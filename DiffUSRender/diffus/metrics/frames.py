@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..sweep.probe_sweep import smooth
+from ..geometry.filters import gaussian_blur
 from .images import autocorrelation_width, envelope_snr, gcnr, histogram_distance, nakagami_m, patch_kl
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def frame_statistics(
     """
     size = max(8, round(PATCH_MM / float(pixel_to_probe[0, 0])))
     patches = _patches(frames, _places(mask, pixel_to_probe, size), size)
-    even = patches - smooth(patches, TREND_SIGMA * size) / smooth(torch.ones_like(patches[:1]), TREND_SIGMA * size)
+    sigma = TREND_SIGMA * size
+    even = patches - gaussian_blur(patches, sigma) / gaussian_blur(torch.ones_like(patches[:1]), sigma)
     envelope = 10 ** (even * dynamic_range_db / 20)
     level = patches.mean((1, 2))
     count = max(1, round(CONTRAST_SHARE * len(patches)))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import InputError
+from ..geometry.filters import gaussian_blur
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -67,7 +67,9 @@ def ssim(
     size = 2 * SSIM_RADIUS + 1
     if min(a.shape[-2:]) < size:
         raise InputError(f"SSIM needs images of at least {size} x {size} pixels, not {tuple(a.shape[-2:])}.")
-    mean_a, mean_b, mean_aa, mean_bb, mean_ab = _gaussian_means(torch.stack([a, b, a * a, b * b, a * b]))
+    products = torch.stack([a, b, a * a, b * b, a * b])
+    means = gaussian_blur(products, SSIM_SIGMA, ends="valid", half=SSIM_RADIUS)
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = means
     var_a, var_b, covariance = mean_aa - mean_a**2, mean_bb - mean_b**2, mean_ab - mean_a * mean_b
     c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
@@ -246,16 +248,6 @@ def _mean(values: Tensor, mask: Mask | None) -> Tensor:
     if not (total > 0).all():
         raise InputError("The mask selects no pixel; choose a larger region.")
     return (values * weights).sum((-2, -1)) / total
-
-
-def _gaussian_means(images: Tensor) -> Tensor:
-    """Gaussian-weighted means (..., h - 10, w - 10) over whole windows."""
-    offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
-    kernel = kernel / kernel.sum()
-    flat = images.reshape(-1, 1, *images.shape[-2:])
-    flat = functional.conv2d(functional.conv2d(flat, kernel[None, None, :, None]), kernel[None, None, None])
-    return flat.reshape(*images.shape[:-2], *flat.shape[-2:])
 
 
 def _overlap(shift: int, size: int) -> slice:

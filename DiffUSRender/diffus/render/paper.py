@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import InputError
+from ..geometry.filters import gaussian_kernel
+from ..probe.beam import blur_lateral
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -84,10 +85,8 @@ def lateral_blur(
     reach = min(math.ceil(KERNEL_SIGMAS * widest), max(rays // 4, 1))
 
     # A row of ones goes through the same kernel: dividing by it normalises at the sides.
-    padded = functional.pad(torch.cat([image, torch.ones_like(image[:1])]), (0, 0, reach, reach))
-    blurred = sum(
-        torch.exp(-0.5 * ((k - reach) * spacing / sigma) ** 2) * padded[:, k : k + rays] for k in range(2 * reach + 1)
-    )
+    taps = gaussian_kernel(sigma, reach, spacing)
+    blurred = blur_lateral(torch.cat([image, torch.ones_like(image[:1])]), taps, "constant")
     return blurred[:-1] / blurred[-1:]
 
 

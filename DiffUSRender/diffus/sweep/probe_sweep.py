@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..geometry.filters import gaussian_blur
 from ..geometry.pose import place_samples
 from ..probe.fan import estimate_fan
 from ..probe.probe import pixel_centres
@@ -97,8 +97,8 @@ def polar_sweep(
     frames = sweep.frames * mask
     if smoothing_mm > 0:
         sigma = smoothing_mm / sweep.image_to_reference[0, :3, 0].norm().item()
-        weight = smooth(mask, sigma).clamp(min=1e-3)
-        frames = torch.cat([smooth(frame[None], sigma) for frame in frames]) / weight
+        weight = gaussian_blur(mask, sigma).clamp(min=1e-3)
+        frames = torch.cat([gaussian_blur(frame[None], sigma) for frame in frames]) / weight
     points = probe.sample_points()[0][0, ..., :2]
     to_pixel = torch.linalg.inv(pixel_to_probe)
     pixel = points @ to_pixel[:2, :2].T + to_pixel[:2, 3]
@@ -129,21 +129,6 @@ def rigid_poses(sweep: TrackedSweep, pixel_to_probe: Float[Tensor, "4 4"]) -> Fl
 def in_fan(probe: Probe, pixel_to_probe: Float[Tensor, "4 4"], rows: int, columns: int) -> Bool[Tensor, "rows columns"]:
     """Which pixels of a frame, (rows, columns) bool, lie between the probe's first and last ray, face and depth."""
     return (frame_grid(probe, pixel_to_probe, rows, columns).abs() <= 1).all(-1)
-
-
-def smooth(images: Float[Tensor, "n h w"], sigma: float | tuple[float, float]) -> Float[Tensor, "n h w"]:
-    """Images (n, h, w) convolved with a Gaussian of `sigma` pixels (one number, or rows and columns), zeros outside."""
-    both = (sigma, sigma) if isinstance(sigma, (int, float)) else sigma
-    blurred = images[:, None]
-    for axis, width in enumerate(both):
-        if width <= 0:
-            continue
-        reach = max(1, math.ceil(3 * width))
-        offset = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-        kernel = torch.exp(-0.5 * (offset / width) ** 2)
-        kernel = (kernel / kernel.sum()).view(1, 1, *((-1, 1) if axis == 0 else (1, -1)))
-        blurred = F.conv2d(blurred, kernel, padding=(reach, 0) if axis == 0 else (0, reach))
-    return blurred[:, 0]
 
 
 def frame_grid(probe: Probe, pixel_to_probe: Tensor, rows: int, columns: int) -> Float[Tensor, "rows columns 2"]:
