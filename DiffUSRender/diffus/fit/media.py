@@ -18,7 +18,7 @@ from ..medium import GEL, AcousticMedium
 from ..medium.checks import as_ijk_to_ras
 from ..medium.impedance import ImpedanceMLP
 from ..medium.labels import LabelTable, label_memberships
-from ..medium.medium import spacing_kji
+from ..medium.medium import SampledMedium, spacing_kji
 from ..medium.memberships import Memberships, mix
 from ..medium.mri import mri_memberships
 from ..medium.tissue import CHANNELS, Tissue
@@ -54,16 +54,6 @@ class Fractions:
             z = torch.tensordot(impedance.to(values) - GEL[0], self.levels, 1) + GEL[0]
             values = torch.cat([z[None], values[1:]])
         return SampledMedium(values)
-
-
-@dataclass(frozen=True)
-class SampledMedium:
-    """The values of a medium at one set of points, in the renderer's place of an `AcousticMedium`: (4, *points)."""
-
-    values: Float[Tensor, "4 *points"]
-
-    def sample(self, points: Float[Tensor, "*points 3"]) -> Float[Tensor, "4 *points"]:
-        return self.values
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,6 +32,16 @@ class Samplable(Protocol):
     """What rays need of a medium: its four channels at points, (..., 3) in mm to (4, ...)."""
 
     def sample(self, points: Float[Tensor, "*shape 3"], /) -> Float[Tensor, "4 *shape"]: ...
+
+
+@dataclass(frozen=True)
+class SampledMedium:
+    """The values of a medium at one set of points, in the renderer's place of an `AcousticMedium`: (4, *points)."""
+
+    values: Float[Tensor, "4 *points"]
+
+    def sample(self, points: Float[Tensor, "*points 3"]) -> Float[Tensor, "4 *points"]:
+        return self.values
 
 
 class AcousticMedium:
