@@ -28,7 +28,13 @@ def in_slabs(function: Callable[..., Tensor], *volumes: Shaped[Tensor, "n *shape
 def piecewise_linear(
     x: Float[Tensor, "*shape"], knots: Sequence[float], values: Sequence[float]
 ) -> Float[Tensor, "*shape"]:
-    """The broken line through (knots, values), knots ascending, at x; continued at both ends; differentiable to x."""
+    """The broken line through (knots, values) at x, continued at both ends; differentiable to x.
+
+    Args:
+        x: of any shape.
+        knots: ascending.
+        values: one per knot.
+    """
     if len(set(values)) == 1:
         return torch.full_like(x, values[0])
     k, v = x.new_tensor(knots), x.new_tensor(values)
@@ -39,7 +45,13 @@ def piecewise_linear(
 
 
 def lookup(x: Float[Tensor, "*shape"], low: float, high: float, values: Float[Tensor, "n"]) -> Float[Tensor, "*shape"]:
-    """The curve tabulated at n even steps from low to high, at x; level beyond; differentiable to x and to values."""
+    """A curve from a table, linear between its entries and level beyond; differentiable to x and to values.
+
+    Args:
+        x: of any shape.
+        low, high: x of the first and last entry.
+        values: (n,), at even steps from low to high.
+    """
     position = (x.clamp(low, high) - low) * ((len(values) - 1) / (high - low))
     index = position.detach().floor().clamp(max=len(values) - 2)
     fraction = position - index

@@ -35,6 +35,12 @@ def lateral_sigma_mm(
 
     Transmit: a Gaussian beam with waist 1.2 lambda F# (FWHM) at the focus; receive: focused at every depth with a
     constant F#. The two amplitudes multiply, so 1/sigma^2 adds.
+
+    Args:
+        depth_mm: (samples,), or one depth.
+        wavelength_mm: at the centre frequency.
+        focus_mm: depth of the transmit focus.
+        transmit_f_number, receive_f_number: of the two apertures.
     """
     waist = 1.2 * wavelength_mm * transmit_f_number / FWHM_PER_SIGMA
     rayleigh_mm = 2 * math.pi * waist**2 / wavelength_mm
@@ -50,9 +56,11 @@ def gaussian_taps(sigma_mm: Float[Tensor, " n"], spacing_mm: Float[Tensor, " n"]
 
 
 def noise_power(taps: Float[Tensor, "n taps"], correlation: Float[Tensor, "n taps"]) -> Float[Tensor, " n"]:
-    """Power that unit-power noise keeps after each kernel (n, 2h+1).
+    """Power that unit-power noise keeps after each kernel: sum of w_i w_j rho(|i-j|).
 
-    `correlation` (n, 2h+1): of the noise at lags 0..2h. Sum of w_i w_j rho(|i-j|).
+    Args:
+        taps: (n, 2h+1), the kernels.
+        correlation: (n, 2h+1), of the noise at lags 0 to 2h.
     """
     n = taps.shape[-1]
     lags = torch.stack([(taps[:, : n - lag] * taps[:, lag:]).sum(-1) for lag in range(n)], -1)

@@ -31,11 +31,21 @@ def lc2_map(
     patch: int = 9,
     ridge: float = 1e-3,
 ) -> tuple[Float[Tensor, "*b h w"], Float[Tensor, "*b h w"]]:
-    """LC2 of the patch around every pixel, and its weight (the local standard deviation; 0 where half is not valid).
+    """LC2 of the patch around every pixel, and its weight.
 
     u ~ sum_c a_c p_c + const by (ridge) least squares in each patch, S = 1 - Var(residual) / Var(u), from masked box
     means: S_xy = m(xy) - m(x) m(y), a = (S_pp + ridge I)^-1 S_pu, S = (2 a.S_pu - a.S_pp a) / S_uu
-    (Wein 2013, MICCAI; Fuerst 2014, Med. Image Anal. 18). Scale the channels to a variance of order one first.
+    (Wein 2013, MICCAI; Fuerst 2014, Med. Image Anal. 18).
+
+    Args:
+        ultrasound: (..., H, W).
+        channels: (..., C, H, W), of a variance of order one.
+        mask: (..., H, W).
+        patch: pixels of a patch's edge, odd.
+        ridge: added to the channels' variances.
+
+    Returns:
+        LC2, 0 to 1, and the local standard deviation (0 where less than half of the patch is valid), (..., H, W) each.
     """
     mask = mask.to(ultrasound.dtype)
     count = channels.shape[-3]
@@ -64,8 +74,12 @@ def lc2(
 ) -> Float[Tensor, "*b"]:
     """LC2 of whole images: the mean of `lc2_map` weighted by the local standard deviation of the ultrasound.
 
-    channels (..., C, H, W): the volume's intensity and its gradient's length, or what a renderer says (echo along the
-    beam, impedance, scattering): the algebra is the same.
+    Args:
+        ultrasound: (..., H, W).
+        channels: (..., C, H, W), the volume's intensity and its gradient's length, or what a renderer says (echo along
+            the beam, impedance, scattering): the algebra is the same.
+        mask: (..., H, W).
+        patch, ridge: as in `lc2_map`.
     """
     similarity, weight = lc2_map(ultrasound, channels, mask, patch, ridge)
     return (similarity * weight).sum((-2, -1)) / weight.sum((-2, -1)).clamp_min(1e-12)
