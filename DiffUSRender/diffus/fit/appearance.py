@@ -57,10 +57,10 @@ TEXTURE_FRAMES = 6
 HELD_FRAMES = 6
 ITERATIONS = 4  # of L-BFGS in a step
 NETWORK_SD_MRAYL = 0.02  # what is believed of the network's curve
-NETWORK_FREEDOM = 4.0  # independent places along it
+NETWORK_FREEDOM = 4.0  # independent points along it
 SMOOTHING_MM = 2.0  # of both images, for the second NCC
 FOCI = 12  # that are tried half-way: a far focus pulls too weakly to be found by descent
-TEXTURE_TELLS = ("dynamic_range_db", "focus_mm", "frequency_mhz")
+TEXTURE_PARAMETERS = ("dynamic_range_db", "focus_mm", "frequency_mhz")
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,25 @@ class _View:
 class AppearanceFit:
     """Iterate over it (stop asking to cancel), then read `result`.
 
-    medium: from `media`. sweep: at least four frames. mri_to_reference (4, 4): the alignment. probe: None finds the fan
-    in the frames, at 5 MHz; pixel_to_probe (4, 4): where it lies in the frames, found in them if None (frequency, focus
-    and apertures are then the given probe's, the shape is the found fan's). parameters: names of `GROUPS`,
-    `ACQUISITION` or `TISSUE_CHANNELS`. frames: how many are fitted to. The third quarter of the sweep is held out;
-    without `held_out` (for fewer than four frames) all are fitted, and scored.
     The same seed gives the same result on one machine with one number of threads.
+
+    Args:
+        medium: from `media`.
+        sweep: at least four frames.
+        mri_to_reference: (4, 4), the alignment.
+        probe: None finds the fan in the frames, at 5 MHz.
+        pixel_to_probe: (4, 4), where the fan lies in the frames; None finds it in them (frequency, focus and apertures
+            are then the given probe's, the shape is the found fan's).
+        settings: where the acquisition starts.
+        parameters: names of `GROUPS`, `ACQUISITION` or `TISSUE_CHANNELS`.
+        frames: how many are fitted to.
+        steps: each of `ITERATIONS` of L-BFGS.
+        seed: of the speckle that is rendered.
+        held_out: keep the third quarter of the sweep for the score; without it (for fewer than four frames) all are
+            fitted, and scored.
+
+    Raises:
+        InputError: for parameters that this medium or these settings cannot tell, and for too few frames or steps.
     """
 
     def __init__(
@@ -138,7 +151,7 @@ class AppearanceFit:
         coarse = tuple(min(n, m) for n, m in zip((self.probe.rays, self.probe.samples), GRID))
         fine = tuple(min(n, m) for n, m in zip((self.probe.rays, self.probe.samples), FINE_GRID))
         jobs = [(self.kept, coarse), (self.held, fine)]
-        self.texture = bool(set(TEXTURE_TELLS) & set(self.names))
+        self.texture = bool(set(TEXTURE_PARAMETERS) & set(self.names))
         if self.texture:
             step = max(1, math.ceil(len(self.kept) / TEXTURE_FRAMES))
             jobs.append((self.kept[::step], fine))
@@ -262,9 +275,9 @@ class AppearanceFit:
     @torch.no_grad()
     def _search_focus(self, unknowns: Unknowns, network: ImpedanceMLP | None) -> None:
         """Moves the focus to the depth whose texture fits best, if one is better than where descent has come."""
-        place = next(n for n, number in enumerate(unknowns.numbers) if number.name == "focus_mm")
+        index = next(n for n, number in enumerate(unknowns.numbers) if number.name == "focus_mm")
         acquisition, table, curve = unknowns.acquisition(), self._table(unknowns), self._curve(network)
-        start, here = unknowns.t[place].clone(), unknowns.numbers[place]
+        start, here = unknowns.t[index].clone(), unknowns.numbers[index]
         depths = [acquisition["focus_mm"]]
         tries = [start, *torch.linspace(-4, 4, 401, dtype=torch.float64)]
         values = torch.stack([here.value(t) for t in tries])
@@ -272,7 +285,7 @@ class AppearanceFit:
             depths.append(values[(values - fraction * self.probe.depth_mm).abs().argmin()])
         losses = [self._texture_loss({**acquisition, "focus_mm": depth}, table, curve) for depth in depths]
         best = depths[int(torch.stack(losses).argmin())]
-        unknowns.t[place] = tries[int((values - best).abs().argmin())]
+        unknowns.t[index] = tries[int((values - best).abs().argmin())]
 
     # --- the result
 
@@ -297,12 +310,12 @@ class AppearanceFit:
             numbers = tuple(
                 Fitted(
                     number.name,
-                    "" if place is None else self.medium.tissues[place].name,
+                    "" if tissue is None else self.medium.tissues[tissue].name,
                     number.start,
                     number.value(t).item(),
                     known,
                 )
-                for number, place, t, known in zip(unknowns.numbers, unknowns.places, unknowns.t, learned)
+                for number, tissue, t, known in zip(unknowns.numbers, unknowns.tissues, unknowns.t, learned)
             )
         of_probe = {name: value for name, value in acquisition.items() if name in OF_PROBE}
         rest = {name: value for name, value in acquisition.items() if name not in OF_PROBE}
@@ -344,7 +357,11 @@ class AppearanceFit:
 
 
 def split_frames(count: int) -> tuple[Tensor, Tensor]:
-    """Indices of the frames to fit to and of those held out, the third quarter; InputError for fewer than four."""
+    """Indices of the frames to fit to, and of those held out: the third quarter.
+
+    Raises:
+        InputError: for fewer than four frames.
+    """
     if count < 4:
         raise InputError(f"A fit with held-out frames needs at least 4 frames, not {count}; give a longer sweep.")
     index = torch.arange(count)
@@ -359,8 +376,8 @@ def _probe_in_frames(
         return probe, pixel_to_probe
     if probe is not None and shows_slices_of(sweep, probe):
         return probe, probe.slice_geometry().pixel_to_probe
-    found, place = probe_of_sweep(sweep)
-    return (found if probe is None else replace(found, **beam_of(probe))), place
+    found, pixel_to_probe = probe_of_sweep(sweep)
+    return (found if probe is None else replace(found, **beam_of(probe))), pixel_to_probe
 
 
 def _require_fittable(names: Sequence[str], medium: FittableMedium, settings: RenderSettings) -> None:

@@ -35,9 +35,11 @@ def mean_misfit(
     target: Float[Tensor, "f rays samples"],
     weight: Float[Tensor, "f rays samples"],
 ) -> Tensor:
-    """Mean squared difference in units of speckle's own spread, averaged over a pyramid: 1 at the truth's finest level.
+    """Mean squared difference in units of speckle's own spread, over a pyramid: 1 at the truth's finest level.
 
-    weight: 0 to 1; coarser levels are weighted means, so that nothing of outside leaks in.
+    Args:
+        expected, target: (F, rays, samples), brightness in [0, 1].
+        weight: 0 to 1; coarser levels are weighted means, so that nothing of outside leaks in.
     """
     difference, total, misfit, count = (expected - target) * weight, weight, 0.0, 0
     for level in range(LEVELS):
@@ -53,9 +55,15 @@ def mean_misfit(
 def texture_features(
     image: Float[Tensor, "f rays samples"], weight: Float[Tensor, "f rays samples"]
 ) -> tuple[Float[Tensor, "bands n"], Float[Tensor, " bands"]]:
-    """Of every depth band: log of the spread about the local mean, autocorrelations at `LAGS` along and across.
+    """Texture of every band of depth; differentiable to the image.
 
-    And the number of speckle cells that each band has. Differentiable to the image.
+    Args:
+        image: (F, rays, samples), brightness in [0, 1].
+        weight: (F, rays, samples), 0 to 1.
+
+    Returns:
+        Log of the spread about the local mean and the autocorrelations at `LAGS` along and across, (bands, 7), and the
+        number of speckle cells of each band.
     """
     kernel = tuple(min(size, n - 1 + n % 2) for size, n in zip(WINDOW, image.shape[-2:]))
     rest = (image - box_mean(image, weight, kernel)) * weight

@@ -43,7 +43,11 @@ def mae(
 def ncc(
     a: Float[Tensor, "*batch h w"], b: Float[Tensor, "*batch h w"], mask: Mask | None = None
 ) -> Float[Tensor, "*batch"]:
-    """Normalised cross-correlation (Pearson's r, -1 to 1) of images (..., h, w) in the mask; 0 if one is constant."""
+    """Normalised cross-correlation (Pearson's r, -1 to 1) of images (..., h, w) in the mask; 0 if one is constant.
+
+    Raises:
+        InputError: for images of two shapes, and a mask of another shape or without a pixel.
+    """
     _require_alike(a, b)
     (a, std_a), (b, std_b) = _standardise(a, mask), _standardise(b, mask)
     covariance = _mean(a * b, mask)
@@ -58,10 +62,18 @@ def ssim(
     *,
     data_range: float = 1.0,
 ) -> Float[Tensor, "*batch"]:
-    """Structural similarity of images (..., h, w), each at least 11 pixels wide and high, averaged within the mask.
+    """Structural similarity, averaged within the mask (Wang et al. 2004, IEEE TIP 13(4), eq. 13).
 
     Gaussian window of sigma 1.5 cut at 5 pixels, K1 0.01, K2 0.03, population covariance; the mean leaves out the
-    5 pixels at the border, which have no whole window. Source: Wang et al. 2004, IEEE TIP 13(4), eq. 13.
+    5 pixels at the border, which have no whole window.
+
+    Args:
+        a, b: (..., h, w), each at least 11 pixels wide and high.
+        mask: bool or weights.
+        data_range: of the grey levels.
+
+    Raises:
+        InputError: for smaller images or shapes that do not fit.
     """
     _require_alike(a, b)
     size = 2 * SSIM_RADIUS + 1
@@ -161,11 +173,11 @@ def histogram_distance(a: Float[Tensor, "*n"], b: Float[Tensor, "*m"], *, levels
     """
     if min(a.numel(), b.numel()) == 0:
         raise InputError("A histogram distance needs at least one pixel of each image.")
-    share = (torch.arange(levels, dtype=a.dtype, device=a.device) + 0.5) / levels
+    probability = (torch.arange(levels, dtype=a.dtype, device=a.device) + 0.5) / levels
 
     def quantiles(values: Tensor) -> Tensor:
         ordered = values.flatten().sort().values
-        return ordered[(share * ordered.numel()).long().clamp(max=ordered.numel() - 1)]
+        return ordered[(probability * ordered.numel()).long().clamp(max=ordered.numel() - 1)]
 
     return (quantiles(a) - quantiles(b.to(a))).abs().mean()
 
@@ -175,9 +187,18 @@ def patch_kl(
 ) -> Float[Tensor, ""]:
     """Kullback-Leibler divergence of b's grey levels from a's, nats, block by block (pKL), averaged over the blocks.
 
-    Images (n, h, w) and (m, h, w) in [0, 1]; every block of `block` x `block` pixels that lies in the mask (h, w) has
-    one histogram of `bins` over all images of a set; half a count in every bin keeps it finite (Jeffreys' prior). Not
-    differentiable. Source: the measure of Zhang et al. 2020 (learned ultrasound rendering), 50 bins in 32 x 32 blocks.
+    Every block that lies in the mask has one histogram over all images of a set; half a count in every bin keeps it
+    finite (Jeffreys' prior). Not differentiable. Source: the measure of Zhang et al. 2020 (learned ultrasound
+    rendering), 50 bins in 32 x 32 blocks.
+
+    Args:
+        a, b: (n, h, w) and (m, h, w) in [0, 1].
+        mask: (h, w).
+        block: pixels of its edge.
+        bins: of a histogram.
+
+    Raises:
+        InputError: for images of two sizes, and where no block lies in the mask.
     """
     if a.shape[1:] != b.shape[1:] or a.ndim != 3 or b.ndim != 3:
         raise InputError(f"The images must be (n, h, w) of one size, not {tuple(a.shape)} and {tuple(b.shape)}.")
@@ -205,10 +226,17 @@ def patch_kl(
 def autocorrelation_width(
     image: Float[Tensor, "*batch h w"], dim: int = -1, *, spacing: float = 1.0
 ) -> Float[Tensor, "*batch"]:
-    """Full width at half maximum of the autocovariance along `dim` (-1 or -2), mean over the other, in `spacing` units.
+    """Full width at half maximum of the autocovariance along one axis, mean over the other.
 
-    The image (..., h, w) should be one uniform region. Lags are unbiased; the half-way crossing is interpolated.
-    Raises InputError where the autocovariance does not fall to one half within the image.
+    Lags are unbiased; the half-way crossing is interpolated.
+
+    Args:
+        image: (..., h, w), one uniform region.
+        dim: -1 or -2.
+        spacing: of the pixels along it, the unit of the result.
+
+    Raises:
+        InputError: where the autocovariance does not fall to one half within the image.
     """
     if dim not in (-1, -2):
         raise InputError(f"dim is {dim}; choose -1 (along the columns' index) or -2 (along the rows' index).")
