@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from Benchmarks.measure import best_of, peak_mb, report
 from diffus.geometry.pose import twist_to_matrix
+from diffus.medium import AcousticMedium, fit_intensity_scale, foreground_mask, normalise
+from diffus.medium.mri import narrow_fluid
 from diffus.render.echo import layered, reverberation, transmission
 from diffus.render.renderer import UltrasoundRenderer
 from support.dense_system import dense_reflection
@@ -16,7 +18,7 @@ DENSE_RAYS = 8  # the dense solve is linear in the rays; all 256 would take minu
 
 
 def run(folder: Path) -> None:
-    """Writes render_echo.csv and render_frame.csv into `folder`."""
+    """Writes render_echo.csv, render_frame.csv and render_medium.csv into `folder`."""
     report(folder, "render_echo", "Echo models, 256 rays x 200 samples", ["model", "ms", "dense / model"], echo_rows())
     report(
         folder,
@@ -25,6 +27,7 @@ def run(folder: Path) -> None:
         ["what", "figure", "target"],
         frame_rows(),
     )
+    report(folder, "render_medium", "Medium of a head of 0.5 mm voxels, 364 x 436 x 364", ["step", "s"], medium_rows())
 
 
 def echo_rows() -> list[list[object]]:
@@ -43,6 +46,25 @@ def echo_rows() -> list[list[object]]:
         ["reverberation in trapped air, 80 000 arrivals: tail, |sum - d0|", f"{late[0, -1]:.1e}", f"{error:.1e}"]
     )
     return rows
+
+
+def medium_rows() -> list[list[object]]:
+    """A ball of white matter with folds of fluid and grey matter, 160 mm wide, in air."""
+    k, j, i = torch.meshgrid(*(torch.linspace(-91, 91, n) for n in (364, 436, 364)), indexing="ij")
+    fold = torch.sin(0.33 * k) + torch.sin(0.29 * j + 0.1 * k) + torch.sin(0.31 * i + 1)
+    t1 = (60 + 60 * fold).clamp(20, 100) * (k * k + j * j + i * i < 80**2)
+    del k, j, i, fold
+    matrix = torch.diag(torch.tensor([0.5, 0.5, 0.5, 1.0], dtype=torch.float64))
+    mask = foreground_mask(t1)
+    scale = fit_intensity_scale(t1, mask, spacing_mm=(0.5, 0.5, 0.5))
+    level = normalise(t1, scale)
+    steps = {
+        "find the head": lambda: foreground_mask(t1),
+        "intensity scale": lambda: fit_intensity_scale(t1, mask, spacing_mm=(0.5, 0.5, 0.5)),
+        "narrow fluid": lambda: narrow_fluid(level, mask, (0.5, 0.5, 0.5)),
+        "the whole medium (under 5)": lambda: AcousticMedium.from_mri(t1, matrix),
+    }
+    return [[name, f"{s:.1f}"] for name, s in zip(steps, best_of(*steps.values(), repeats=1))]
 
 
 def frame_rows() -> list[list[object]]:

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from click.testing import CliRunner
 from diffus.cli.main import main
 from diffus.io.transforms import write_transform
-from diffus.medium.mri import load_impedance
+from diffus.medium import load_impedance
 from diffus.probe import preset_names, probe_from_dict, probe_preset, read_probe_json
 from PIL import Image
 from support.plate import PLATE_MM, POSE, SHAPE, SPACING, write_plate_ct

@@ -8,9 +8,9 @@ import torch
 from diffus.errors import InputError
 from diffus.fit import AppearanceFit, fixed_medium, label_medium, mri_medium
 from diffus.fit.appearance import split_frames
-from diffus.fit.media import network_levels
 from diffus.fit.parameters import ACQUISITION, Bounded, chosen_parameters
 from diffus.medium import AcousticMedium, ImpedanceMLP, load_impedance, tissue_table
+from diffus.medium.memberships import network_levels
 from diffus.medium.tissue import tissue_properties
 from diffus.render.expected import expected_polar
 from diffus.render.renderer import plan_frame, render_polar

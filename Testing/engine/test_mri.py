@@ -23,7 +23,8 @@ from diffus.medium import (
     tissue_table,
     train_impedance,
 )
-from diffus.medium.mri import impedance_from_level
+from diffus.medium.impedance import impedance_from_level
+from diffus.medium.mri import narrow_fluid
 from scipy import ndimage
 
 EYE = np.eye(4)
@@ -214,9 +215,27 @@ def test_narrow_fluid_is_bright_and_wide_fluid_is_black():
     assert scattering[30, 30, 45].item() == pytest.approx(1, rel=1e-3)
 
 
-def test_soften_keeps_even_tissue_and_spreads_a_step():
-    step = torch.tensor([1.0, 1, 1, 2, 2, 2]).reshape(1, 1, 6).repeat(3, 3, 1)
-    assert soften(step)[1, 1].tolist() == [1, 1, 1.25, 1.75, 2, 2]
+def test_narrow_fluid_is_what_a_ball_does_not_fit_into():
+    """As scipy's grey opening of the fluid, whatever box the head lies in."""
+    level, inside = torch.full((30, 26, 28), 1.0), torch.zeros(30, 26, 28, dtype=torch.bool)
+    inside[3:27, 4:22, 5:25] = True
+    generator = torch.Generator().manual_seed(0)
+    level[inside] = 1.2 * torch.rand(int(inside.sum()), generator=generator) - 0.2
+    fluid = (((0.6 - level) / 0.6).clamp(0, 1) * inside).numpy()
+    grid = np.ogrid[-4:5, -2:3, -2:3]
+    ball = (grid[0] / 4.2) ** 2 + (grid[1] / 2.2) ** 2 + (grid[2] / 2.2) ** 2 <= 1
+    wanted = fluid - ndimage.grey_opening(fluid, footprint=ball)
+    assert np.abs(narrow_fluid(level, inside, (0.5, 1.0, 1.0)).numpy() - wanted).max() < 1e-4
+
+
+def test_the_box_around_the_head_changes_nothing():
+    """A head in a large and in a tight volume has the same maps."""
+    t1, where = head(24)
+    scale = IntensityScale((40.0, 80.0, 110.0))
+    tight = AcousticMedium.from_mri(t1, EYE, mask=where < 3, scale=scale).maps
+    wide = AcousticMedium.from_mri(np.pad(t1, 9), EYE, mask=np.pad(where < 3, 9), scale=scale).maps
+    torch.testing.assert_close(wide[:, 9:-9, 9:-9, 9:-9], tight, rtol=0, atol=1e-6)
+    assert wide[:, 0, 0, 0].tolist() == pytest.approx(GEL)
 
 
 def test_shipped_weights_know_the_tissues_and_rise():

@@ -1,9 +1,17 @@
 """The similarities against their definitions, with masks, in batches, by gradcheck."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from diffus.medium import AcousticMedium
+from diffus.metrics.images import ncc
 from diffus.register import similarity as sim
+from diffus.register.methods import expected_frames, fan_frames
+from diffus.render.renderer import plan_frame
+from diffus.render.settings import RenderSettings
+from support.fitting_cases import LABELS, PROBE, blobs, fan_sweep
 
 
 def images(*shape, seed=0):
@@ -89,3 +97,15 @@ def test_gradcheck(name):
         )
     else:
         assert torch.autograd.gradcheck(lambda x, y: getattr(sim, name)(x, y, mask), (a, b.requires_grad_()))
+
+
+def test_what_is_expected_is_the_mean_of_renderings():
+    """What the methods `ncc` and `rendered` compare is nearly the mean of 24 renderings with other scatterers."""
+    labels, matrix = blobs()
+    medium = AcousticMedium.from_labels(labels, LABELS, matrix)
+    sweeps = [fan_sweep(medium, PROBE, count=4, span_mm=8.0, seed=seed) for seed in range(24)]
+    mean = replace(sweeps[0], frames=torch.stack([sweep.frames for sweep in sweeps]).mean(0))
+    seen = fan_frames(mean, torch.arange(4), 0.5)
+    plan = plan_frame(seen.probe, RenderSettings())
+    expected, *_ = expected_frames(plan, medium, seen.probe_to_reference, torch.eye(4, dtype=torch.float64)[None])
+    assert ncc(expected[0], seen.brightness, seen.inside).min() > 0.99

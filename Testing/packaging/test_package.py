@@ -131,7 +131,7 @@ for name in {names!r}:
     assert importlib.import_module(name).__file__.startswith({str(package)!r}), name
 from diffus.probe.presets import preset_names
 from diffus.medium.tissue import label_table, tissue_table
-from diffus.medium.mri import load_impedance
+from diffus.medium import load_impedance
 assert preset_names() and tissue_table() and label_table("freesurfer") and load_impedance()
 """
     run(sys.executable, "-S", "-c", PATH_LINE + code, cwd=tmp_path, env=package_env(package))

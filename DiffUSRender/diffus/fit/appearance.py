@@ -2,7 +2,7 @@
 
 What can be known (identifiability). Brightness tells the level of a tissue's scattering only up to the gain, and its
 attenuation only up to the time gain: where gain (time gain) and scattering (attenuation) are fitted together, one
-tissue, that of the largest share, keeps its scattering (attenuation) and the others are found relative to it.
+tissue, that of the largest fraction, keeps its scattering (attenuation) and the others are found relative to it.
 Boundaries tell ratios of impedances: the same tissue keeps its impedance. Frequency shows in the size of speckle, and
 in attenuation where that is held; focus only in the width of speckle by depth, and little where the transmit aperture
 is much smaller than the receive aperture. Noise shows where nothing scatters. The dynamic range also takes up what the
@@ -21,17 +21,19 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..geometry.filters import gaussian_blur
 from ..geometry.pose import require_rigid, transform_points
-from ..medium.mri import ImpedanceMLP
+from ..medium.impedance import ImpedanceMLP
+from ..medium.memberships import network_levels
 from ..medium.tissue import Tissue, tissue_properties
 from ..metrics.images import ncc
 from ..render.expected import expected_polar, require_expectable
 from ..render.renderer import plan_frame, render_polar
 from ..render.settings import RenderSettings
-from ..sweep.probe_sweep import PolarSweep, beam_of, polar_sweep, probe_of_sweep, shows_slices_of, smooth
+from ..sweep.probe_sweep import PolarSweep, beam_of, polar_sweep, probe_of_sweep, shows_slices_of
 from ..sweep.sweep import TrackedSweep, choose_frames
-from .media import FittableMedium, Shares, network_levels
-from .objective import SAMPLES_PER_CELL, lit, mean_misfit, texture_features, texture_misfit
+from .media import FittableMedium, Fractions
+from .objective import SAMPLES_PER_CELL, mean_misfit, texture_features, texture_misfit, unclipped
 from .parameters import (
     NETWORK,
     OF_PROBE,
@@ -59,32 +61,45 @@ TEXTURE_FRAMES = 6
 HELD_FRAMES = 6
 ITERATIONS = 4  # of L-BFGS in a step
 NETWORK_SD_MRAYL = 0.02  # what is believed of the network's curve
-NETWORK_FREEDOM = 4.0  # independent places along it
+NETWORK_FREEDOM = 4.0  # independent points along it
 SMOOTHING_MM = 2.0  # of both images, for the second NCC
 FOCI = 12  # that are tried half-way: a far focus pulls too weakly to be found by descent
-TEXTURE_TELLS = ("dynamic_range_db", "focus_mm", "frequency_mhz")
+TEXTURE_PARAMETERS = ("dynamic_range_db", "focus_mm", "frequency_mhz")
 
 
 @dataclass(frozen=True)
 class _View:
-    """Some frames on one polar grid: points in the medium's world, shares there, brightness and weight."""
+    """Some frames on one polar grid: points in the medium's world, fractions there, brightness and weight."""
 
     frames: Tensor
     polar: PolarSweep
     points: Tensor
-    shares: Shares
+    fractions: Fractions
     weight: Tensor
 
 
 class AppearanceFit:
     """Iterate over it (stop asking to cancel), then read `result`.
 
-    medium: from `media`. sweep: at least four frames. mri_to_reference (4, 4): the alignment. probe: None finds the fan
-    in the frames, at 5 MHz; pixel_to_probe (4, 4): where it lies in the frames, found in them if None (frequency, focus
-    and apertures are then the given probe's, the shape is the found fan's). parameters: names of `GROUPS`,
-    `ACQUISITION` or `TISSUE_CHANNELS`. frames: how many are fitted to. The third quarter of the sweep is held out;
-    without `held_out` (for fewer than four frames) all are fitted, and scored.
     The same seed gives the same result on one machine with one number of threads.
+
+    Args:
+        medium: from `media`.
+        sweep: at least four frames.
+        mri_to_reference: (4, 4), the alignment.
+        probe: None finds the fan in the frames, at 5 MHz.
+        pixel_to_probe: (4, 4), where the fan lies in the frames; None finds it in them (frequency, focus and apertures
+            are then the given probe's, the shape is the found fan's).
+        settings: where the acquisition starts.
+        parameters: names of `GROUPS`, `ACQUISITION` or `TISSUE_CHANNELS`.
+        frames: how many are fitted to.
+        steps: each of `ITERATIONS` of L-BFGS.
+        seed: of the speckle that is rendered.
+        held_out: keep the third quarter of the sweep for the score; without it (for fewer than four frames) all are
+            fitted, and scored.
+
+    Raises:
+        InputError: for parameters that this medium or these settings cannot tell, and for too few frames or steps.
     """
 
     def __init__(
@@ -140,7 +155,7 @@ class AppearanceFit:
         coarse = tuple(min(n, m) for n, m in zip((self.probe.rays, self.probe.samples), GRID))
         fine = tuple(min(n, m) for n, m in zip((self.probe.rays, self.probe.samples), FINE_GRID))
         jobs = [(self.kept, coarse), (self.held, fine)]
-        self.texture = bool(set(TEXTURE_TELLS) & set(self.names))
+        self.texture = bool(set(TEXTURE_PARAMETERS) & set(self.names))
         if self.texture:
             step = max(1, math.ceil(len(self.kept) / TEXTURE_FRAMES))
             jobs.append((self.kept[::step], fine))
@@ -152,15 +167,15 @@ class AppearanceFit:
         inside = [self.medium.contains(points[:, 0]) & polar.inside for _, polar, points in views]
         if not inside[0].any():
             raise InputError("The sweep lies outside of the volume; check the initial transform.")
-        shares = self.medium.sample([points for _, _, points in views])
+        fractions = self.medium.sample([points for _, _, points in views])
         made = [
-            _View(frames, polar, points.float(), share, weight.float())
-            for (frames, polar, points), share, weight in zip(views, shares, inside)
+            _View(frames, polar, points.float(), made_of, weight.float())
+            for (frames, polar, points), made_of, weight in zip(views, fractions, inside)
         ]
         self.coarse, self.scored = made[0], made[1]
         self.evidence = float(self.coarse.weight.sum()) / SAMPLES_PER_CELL
         if self.texture:
-            self.fine = replace(made[2], weight=lit(made[2].polar.brightness, made[2].weight))
+            self.fine = replace(made[2], weight=unclipped(made[2].polar.brightness, made[2].weight))
             self.wanted, self.cells = texture_features(self.fine.polar.brightness, self.fine.weight)
 
     def _unknowns(self) -> Unknowns:
@@ -181,7 +196,7 @@ class AppearanceFit:
         """The tissue that fills most of what is seen, of those that scatter."""
         if not self.medium.tissues:
             return None
-        total = (self.coarse.shares.tissues * self.coarse.weight[:, None]).flatten(1).sum(1)
+        total = (self.coarse.fractions.tissues * self.coarse.weight[:, None]).flatten(1).sum(1)
         scatters = total.new_tensor([t.scattering_db > -30 for t in self.medium.tissues])
         return int((total * scatters).argmax())
 
@@ -200,7 +215,7 @@ class AppearanceFit:
         table = self._table(unknowns)
         curve = self._curve(network)
         plan = self._plan(self.coarse, acquisition, speckle=False)
-        seen = expected_polar(plan, self.coarse.shares.mixed(table, curve), self.coarse.points)
+        seen = expected_polar(plan, self.coarse.fractions.mixed(table, curve), self.coarse.points)
         loss = 0.5 * self.evidence * mean_misfit(seen, self.coarse.polar.brightness, self.coarse.weight)
         if self.texture:
             loss = loss + self._texture_loss(acquisition, table, curve)
@@ -241,7 +256,7 @@ class AppearanceFit:
     ) -> Float[Tensor, "f rows columns"]:
         """A view's frames with speckle, on the sweep's pixels."""
         plan = self._plan(view, acquisition, speckle=True, grain_mm=self.grain_mm)
-        polar = render_polar(plan, view.shares.mixed(table, curve), view.points)
+        polar = render_polar(plan, view.fractions.mixed(table, curve), view.points)
         return view.polar.in_frame(polar, *self.sweep.frames.shape[1:])
 
     def _plan(
@@ -268,9 +283,9 @@ class AppearanceFit:
     @torch.no_grad()
     def _search_focus(self, unknowns: Unknowns, network: ImpedanceMLP | None) -> None:
         """Moves the focus to the depth whose texture fits best, if one is better than where descent has come."""
-        place = next(n for n, number in enumerate(unknowns.numbers) if number.name == "focus_mm")
+        index = next(n for n, number in enumerate(unknowns.numbers) if number.name == "focus_mm")
         acquisition, table, curve = unknowns.acquisition(), self._table(unknowns), self._curve(network)
-        start, here = unknowns.t[place].clone(), unknowns.numbers[place]
+        start, here = unknowns.t[index].clone(), unknowns.numbers[index]
         depths = [acquisition["focus_mm"]]
         tries = [start, *torch.linspace(-4, 4, 401, dtype=torch.float64)]
         values = torch.stack([here.value(t) for t in tries])
@@ -278,7 +293,7 @@ class AppearanceFit:
             depths.append(values[(values - fraction * self.probe.depth_mm).abs().argmin()])
         losses = [self._texture_loss({**acquisition, "focus_mm": depth}, table, curve) for depth in depths]
         best = depths[int(torch.stack(losses).argmin())]
-        unknowns.t[place] = tries[int((values - best).abs().argmin())]
+        unknowns.t[index] = tries[int((values - best).abs().argmin())]
 
     # --- the result
 
@@ -290,8 +305,8 @@ class AppearanceFit:
         shown = self._rendered(view, acquisition, table, curve)
         inside = view.polar.in_frame(view.weight, *real.frames.shape[1:]) * real.mask
         sigma = SMOOTHING_MM / real.image_to_reference[0, :3, 0].norm().item()
-        weight = smooth(inside, sigma).clamp(min=1e-3)
-        smoothed = [smooth(frames * inside, sigma) / weight for frames in (shown, real.frames)]
+        weight = gaussian_blur(inside, sigma).clamp(min=1e-3)
+        smoothed = [gaussian_blur(frames * inside, sigma) / weight for frames in (shown, real.frames)]
         return Score(ncc(shown, real.frames, inside).mean().item(), ncc(*smoothed, inside).mean().item())
 
     def _finish(self, unknowns: Unknowns, network: ImpedanceMLP | None, before: Score) -> FitResult:
@@ -303,12 +318,12 @@ class AppearanceFit:
             numbers = tuple(
                 Fitted(
                     number.name,
-                    "" if place is None else self.medium.tissues[place].name,
+                    "" if tissue is None else self.medium.tissues[tissue].name,
                     number.start,
                     number.value(t).item(),
                     known,
                 )
-                for number, place, t, known in zip(unknowns.numbers, unknowns.places, unknowns.t, learned)
+                for number, tissue, t, known in zip(unknowns.numbers, unknowns.tissues, unknowns.t, learned)
             )
         of_probe = {name: value for name, value in acquisition.items() if name in OF_PROBE}
         rest = {name: value for name, value in acquisition.items() if name not in OF_PROBE}
@@ -350,7 +365,11 @@ class AppearanceFit:
 
 
 def split_frames(count: int) -> tuple[Tensor, Tensor]:
-    """Indices of the frames to fit to and of those held out, the third quarter; InputError for fewer than four."""
+    """Indices of the frames to fit to, and of those held out: the third quarter.
+
+    Raises:
+        InputError: for fewer than four frames.
+    """
     if count < 4:
         raise InputError(f"A fit with held-out frames needs at least 4 frames, not {count}; give a longer sweep.")
     index = torch.arange(count)
@@ -365,8 +384,8 @@ def _probe_in_frames(
         return probe, pixel_to_probe
     if probe is not None and shows_slices_of(sweep, probe):
         return probe, probe.slice_geometry().pixel_to_probe
-    found, place = probe_of_sweep(sweep)
-    return (found if probe is None else replace(found, **beam_of(probe))), place
+    found, pixel_to_probe = probe_of_sweep(sweep)
+    return (found if probe is None else replace(found, **beam_of(probe))), pixel_to_probe
 
 
 def _require_fittable(names: Sequence[str], medium: FittableMedium, settings: RenderSettings) -> None:

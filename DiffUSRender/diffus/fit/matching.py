@@ -58,8 +58,15 @@ class MatchState:
 class AppearanceMatch:
     """Iterate to try every combination (`MatchState`); `best` is the one of least cost so far.
 
-    real: (K, h, w) frames in the fan mask (h, w). views: their geometry, `PolarSweep`, whose brightness is that of the
-    real frames. poses: (n, 4, 4), probe_to_ras of the simulated frames in the medium's world.
+    Args:
+        real: (K, h, w), real frames in [0, 1].
+        mask: (h, w), their fan.
+        views: their geometry, whose brightness is that of the real frames.
+        medium: of another patient.
+        poses: (n, 4, 4), probe_to_ras of the simulated frames in the medium's world.
+        settings: what is not searched for.
+        frequencies_mhz, cycles, apertures: that are tried; apertures are factors of the f-numbers.
+        dynamic_range_db: of the statistics of both.
     """
 
     def __init__(
@@ -124,7 +131,7 @@ class AppearanceMatch:
             bands = few[:, 0, 0].tensor_split(BANDS, 1)
             return 0.1 * off + sum(float(histogram_distance(a, b)) for a, b in zip(self._target, bands)) / BANDS
 
-        # In shares of the range shown, which change the picture independently of the range itself.
+        # In fractions of the range shown, which change the picture independently of the range itself.
         rate = float(time_gain_db_per_cm(probe, RenderSettings()))
         start = np.array([0.0, rate / 60.0, math.log(60.0)])
         options = {"maxfev": 120, "xatol": 1e-3, "fatol": 1e-4}

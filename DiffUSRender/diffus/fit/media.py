@@ -1,13 +1,11 @@
-"""Media whose maps are linear in what is fitted, so that a frame's samples are looked up once and then only weighed.
+"""Media as a fit sees them: fractions sampled once at the points of its frames, and then only mixed.
 
-A map is the sum of shares times values: sum_c m_c(x) p_c. Trilinear sampling is linear too, so m_c at the points of a
-frame can be sampled before the fit, and a step of the fit costs no volume and no gradient to one. The network from
-MRI intensity to impedance becomes linear by its values at `KNOTS` levels, with the hat functions between them.
+Trilinear sampling is linear, so a step of the fit costs no volume and no gradient to one. The network from MRI
+intensity to impedance becomes linear by its values at `network_levels`, with the hat functions between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,31 +14,31 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..geometry.filters import soften
-from ..medium import GEL, AcousticMedium, fit_intensity_scale, foreground_mask, normalise, tissue_memberships
-from ..medium.checks import as_mask, as_volume, require_contrast
-from ..medium.labels import as_labels
-from ..medium.mri import LEVEL_RANGE, TISSUES, ImpedanceMLP, load_impedance, mri_tissues, narrow_fluid
-from ..medium.tissue import CHANNELS, Tissue, tissue_table
-from ..medium.tissue import label_table as public_label_table
+from ..medium import GEL, AcousticMedium
+from ..medium.checks import as_ijk_to_ras
+from ..medium.impedance import ImpedanceMLP
+from ..medium.labels import LabelTable, label_memberships
+from ..medium.medium import SampledMedium, spacing_kji
+from ..medium.memberships import Memberships, mix
+from ..medium.mri import mri_memberships
+from ..medium.tissue import CHANNELS, Tissue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
-KNOTS = 33  # levels of the network that the maps are built from; in between it is straight within 1e-4 MRayl
-MRI_CLASSES = ("csf", "sulcus", *TISSUES[1:])
 MARGIN_VOXELS = 3  # what trilinear sampling, softening and anti-aliasing reach
 
 
 @dataclass(frozen=True)
-class Shares:
+class Fractions:
     """What the samples of one set of points are made of.
 
-    tissues: (C, *points), shares of the tissues of the table, what they leave to 1 is gel. levels: (KNOTS, *points),
-    shares of the network's levels, or None where impedance is in the table. channels: (4, *points), the four maps
-    themselves where nothing of the medium is fitted, else None.
+    Args:
+        tissues: (C, *points), fractions of the medium's tissues; what they leave to 1 is gel.
+        levels: (knots, *points), fractions of the network's levels, or None where impedance is in the table.
+        channels: (4, *points), the four maps themselves where nothing of the medium is fitted, else None.
     """
 
     tissues: Tensor | None = None
@@ -51,49 +49,75 @@ class Shares:
         """The medium at these points for a table of channel values and the network's values at its levels."""
         if self.channels is not None:
             return SampledMedium(self.channels)
-        gel = self.tissues.new_tensor(GEL)
-        values = torch.tensordot((table.to(gel) - gel).T, self.tissues, 1)
-        values = values + gel.view(-1, *[1] * (values.ndim - 1))
+        values = mix(self.tissues, table)
         if self.levels is not None:
-            values = torch.cat([torch.tensordot(impedance.to(gel) - gel[0], self.levels, 1)[None] + gel[0], values[1:]])
+            z = torch.tensordot(impedance.to(values) - GEL[0], self.levels, 1) + GEL[0]
+            values = torch.cat([z[None], values[1:]])
         return SampledMedium(values)
 
 
 @dataclass(frozen=True)
-class SampledMedium:
-    """The values of a medium at one set of points, in the renderer's place of an `AcousticMedium`: (4, *points)."""
-
-    values: Float[Tensor, "4 *points"]
-
-    def sample(self, points: Float[Tensor, "*points 3"]) -> Float[Tensor, "4 *points"]:
-        return self.values
-
-
-@dataclass(frozen=True)
 class FittableMedium:
-    """A patient as the fit sees it.
+    """A patient as the fit sees it: memberships to be mixed anew in each step, or a medium that stays as it is.
 
-    tissues: the table's rows that are fitted (empty for a medium that is not). mapping: the network, or None.
-    sample: points (..., 3), mm of the volume's world, several sets of them, to the `Shares` of each.
-    contains: whether points lie in the volume.
+    Args:
+        ijk_to_ras: (4, 4) float64, voxel centre to RAS mm.
+        memberships: what is fitted; None for a medium that is not.
+        fixed: that medium.
     """
 
-    tissues: tuple[Tissue, ...]
-    mapping: ImpedanceMLP | None
-    sample: Callable[[list[Tensor]], list[Shares]]
-    contains: Callable[[Tensor], Tensor]
+    ijk_to_ras: Float[Tensor, "4 4"]
+    memberships: Memberships | None = None
+    fixed: AcousticMedium | None = None
 
+    @property
+    def tissues(self) -> tuple[Tissue, ...]:
+        """The table's rows that can be fitted."""
+        return () if self.memberships is None else self.memberships.tissues
 
-def network_levels() -> Float[Tensor, " knots"]:
-    """The normalised intensities whose impedance the maps are built from."""
-    return torch.linspace(*LEVEL_RANGE, KNOTS)
+    @property
+    def mapping(self) -> ImpedanceMLP | None:
+        """The network that can be fitted, or None."""
+        return None if self.memberships is None else self.memberships.mapping
+
+    def contains(self, points: Float[Tensor, "*shape 3"]) -> Bool[Tensor, "*shape"]:
+        """Whether points, (..., 3) RAS mm, lie in the volume."""
+        if self.fixed is not None:
+            return self.fixed.contains(points)
+        inverse = torch.linalg.inv(self.ijk_to_ras)
+        ijk = points.double() @ inverse[:3, :3].T + inverse[:3, 3]
+        last = ijk.new_tensor([size - 1 for size in reversed(self.memberships.shape)])
+        return ((ijk >= 0) & (ijk <= last)).all(-1)
+
+    def sample(self, sets: Sequence[Tensor]) -> list[Fractions]:
+        """The fractions at several sets of points, (..., 3) RAS mm."""
+        if self.fixed is not None:
+            return [Fractions(channels=self.fixed.sample(points)) for points in sets]
+        region, matrix = self._region(sets)
+        tissues = _sampled(self.memberships.fractions(region), matrix, sets)
+        if self.mapping is None:
+            return [Fractions(part) for part in tissues]
+        return [Fractions(*parts) for parts in zip(tissues, _sampled(self.memberships.levels(region), matrix, sets))]
+
+    def _region(self, sets: Sequence[Tensor]) -> tuple[tuple[slice, ...], Tensor]:
+        """The box of voxels (k, j, i) around all points, within that of the memberships, and its ijk_to_ras."""
+        inverse = torch.linalg.inv(self.ijk_to_ras)
+        points = torch.cat([points.reshape(-1, 3).double() for points in sets])
+        ijk = points @ inverse[:3, :3].T + inverse[:3, 3]
+        box = self.memberships.box[::-1]
+        first, last = (torch.tensor(ends) for ends in ([b.start for b in box], [b.stop - 1 for b in box]))
+        # Two voxels at least: points beyond them all are gel.
+        low = torch.minimum((ijk.amin(0).floor().long() - MARGIN_VOXELS).clamp(min=first), last - 1)
+        high = torch.maximum((ijk.amax(0).ceil().long() + MARGIN_VOXELS).clamp(max=last), low + 1)
+        matrix = self.ijk_to_ras.clone()
+        matrix[:3, 3] += matrix[:3, :3] @ low.double()
+        i, j, k = (slice(a, b + 1) for a, b in zip(low.tolist(), high.tolist()))
+        return (k, j, i), matrix
 
 
 def fixed_medium(medium: AcousticMedium) -> FittableMedium:
     """A medium of which nothing is fitted (a CT's): only the acquisition can be."""
-    return FittableMedium(
-        (), None, lambda sets: [Shares(channels=medium.sample(points)) for points in sets], medium.contains
-    )
+    return FittableMedium(medium.ijk_to_ras, fixed=medium)
 
 
 def mri_medium(
@@ -105,76 +129,33 @@ def mri_medium(
     contrast: str = "t1",
     tissues: Mapping[str, Tissue] | None = None,
 ) -> FittableMedium:
-    """The medium of `AcousticMedium.from_mri`: impedance by the network, the rest by the classes of `MRI_CLASSES`."""
-    volume = as_volume(t1, "MRI")
-    require_contrast(volume, "MRI")
-    matrix = torch.as_tensor(np.asarray(ijk_to_ras, dtype=np.float64))
-    inside = foreground_mask(volume) if mask is None else as_mask(mask, volume)
-    spacing = matrix[:3, :3].norm(dim=0).flip(0).tolist()
-    scale = fit_intensity_scale(volume, inside, contrast=contrast, spacing_mm=spacing)
-    network = mapping if isinstance(mapping, ImpedanceMLP) else load_impedance(mapping)
-    ends = min(scale.centres), max(scale.centres)
-    sulci = narrow_fluid(normalise(volume.clamp(*ends), scale), inside, spacing) * inside
-    fluid, *solid = tissue_memberships(volume, inside, contrast=contrast, scale=scale)
-    shares = torch.stack([fluid - sulci, sulci, *solid])
-
-    def sample(sets: list[Tensor]) -> list[Shares]:
-        box, place = _crop(volume.shape, matrix, sets)
-        level = normalise(volume[box].contiguous(), scale).clamp(*LEVEL_RANGE)
-        step = (LEVEL_RANGE[1] - LEVEL_RANGE[0]) / (KNOTS - 1)
-        hats = (soften((1 - (level - knot).abs() / step).clamp(min=0) * inside[box]) for knot in network_levels())
-        classes = _sampled(shares[(slice(None), *box)], place, sets)
-        return [Shares(c, k) for c, k in zip(classes, _sampled(hats, place, sets))]
-
-    return FittableMedium(tuple(mri_tissues(MRI_CLASSES, tissues)), network, sample, _within(volume.shape, matrix))
+    """The medium of `AcousticMedium.from_mri`, to be fitted."""
+    matrix = as_ijk_to_ras(ijk_to_ras)
+    options = {"mapping": mapping, "contrast": contrast, "tissues": tissues}
+    return FittableMedium(matrix, mri_memberships(t1, mask, spacing_mm=spacing_kji(matrix), **options))
 
 
-def label_medium(
-    labels: np.ndarray | Tensor, table: str | dict[int, str | Tissue], ijk_to_ras: np.ndarray | Tensor
-) -> FittableMedium:
-    """The medium of `AcousticMedium.from_labels`, one class per tissue that occurs; gel is no class and stays gel.
+def label_medium(labels: np.ndarray | Tensor, table: LabelTable, ijk_to_ras: np.ndarray | Tensor) -> FittableMedium:
+    """The medium of `AcousticMedium.from_labels`, to be fitted: one class per tissue that occurs.
 
-    Raises InputError, as that does, for labels without a tissue.
+    Raises:
+        InputError: as that does, and for a segmentation without any tissue.
     """
-    array = as_labels(labels)
-    matrix = torch.as_tensor(np.asarray(ijk_to_ras, dtype=np.float64))
-    entries = dict(public_label_table(table) if isinstance(table, str) else table)
-    known = tissue_table()
-    values: dict[Tissue, list[int]] = {}
-    for value in np.unique(array).tolist():
-        if value == 0 and value not in entries:
-            continue
-        if value not in entries:
-            raise InputError(f"No tissue is known for label {value}; add it to the label table.")
-        tissue = known.require(entries[value])
-        if tissue.name != "gel":
-            values.setdefault(tissue, []).append(value)
-    if not values:
+    memberships = label_memberships(labels, table)
+    if not memberships.tissues:
         raise InputError("The segmentation holds no tissue; choose one with labels.")
-
-    def sample(sets: list[Tensor]) -> list[Shares]:
-        box, place = _crop(array.shape, matrix, sets)
-        each = (_antialiased(np.isin(array[box], list(of))) for of in values.values())
-        return [Shares(tissues) for tissues in _sampled(each, place, sets)]
-
-    return FittableMedium(tuple(values), None, sample, _within(array.shape, matrix))
+    return FittableMedium(as_ijk_to_ras(ijk_to_ras), memberships)
 
 
-def _antialiased(region: np.ndarray) -> Tensor:
-    from scipy import ndimage
-
-    return torch.from_numpy(ndimage.gaussian_filter(region.astype(np.float32), 0.7, mode="nearest", truncate=3))
-
-
-def _sampled(volumes: Iterable[Tensor], place: Tensor, sets: Sequence[Tensor]) -> list[Tensor]:
-    """Every volume of the crop at every set of points, zero outside: a list of (n, *points), four volumes at a time."""
+def _sampled(volumes: Iterable[Tensor], ijk_to_ras: Tensor, sets: Sequence[Tensor]) -> list[Tensor]:
+    """Every volume at every set of points, zero outside: a list of (n, *points), four volumes at a time."""
     found: list[list[Tensor]] = [[] for _ in sets]
     batch: list[Tensor] = []
 
     def flush() -> None:
         count = len(batch)
         stack = torch.stack([*batch, *[torch.zeros_like(batch[0])] * (len(CHANNELS) - count)])
-        medium = AcousticMedium(stack, place, torch.zeros(len(CHANNELS)))
+        medium = AcousticMedium(stack, ijk_to_ras, torch.zeros(len(CHANNELS)))
         for parts, points in zip(found, sets):
             parts.append(medium.sample(points)[:count])
         batch.clear()
@@ -186,34 +167,3 @@ def _sampled(volumes: Iterable[Tensor], place: Tensor, sets: Sequence[Tensor]) -
     if batch:
         flush()
     return [torch.cat(parts) for parts in found]
-
-
-def _crop(shape: Sequence[int], ijk_to_ras: Tensor, sets: Sequence[Tensor]) -> tuple[tuple[slice, ...], Tensor]:
-    """The box of voxels (k, j, i) around all points, and its ijk_to_ras; InputError where they miss the volume."""
-    inverse = torch.linalg.inv(ijk_to_ras)
-    ends = []
-    for points in sets:
-        flat = points.reshape(-1, 3).double()
-        ijk = flat @ inverse[:3, :3].T + inverse[:3, 3]
-        ends.append(torch.stack([ijk.amin(0), ijk.amax(0)]))
-    low = torch.stack([e[0] for e in ends]).amin(0).floor().long() - MARGIN_VOXELS
-    high = torch.stack([e[1] for e in ends]).amax(0).ceil().long() + MARGIN_VOXELS
-    size = torch.tensor([shape[2], shape[1], shape[0]])
-    low, high = low.clamp(min=0), torch.minimum(high, size - 1)
-    if (high - low < 1).any():
-        raise InputError("The sweep lies outside of the volume; check the initial transform.")
-    place = ijk_to_ras.clone()
-    place[:3, 3] = ijk_to_ras[:3, :3] @ low.double() + ijk_to_ras[:3, 3]
-    i, j, k = (slice(a, b + 1) for a, b in zip(low.tolist(), high.tolist()))
-    return (k, j, i), place
-
-
-def _within(shape: Sequence[int], ijk_to_ras: Tensor) -> Callable[[Tensor], Tensor]:
-    inverse = torch.linalg.inv(ijk_to_ras)
-    last = torch.tensor([shape[2] - 1, shape[1] - 1, shape[0] - 1], dtype=torch.float64)
-
-    def contains(points: Tensor) -> Tensor:
-        ijk = points.double() @ inverse[:3, :3].T + inverse[:3, 3]
-        return ((ijk >= 0) & (ijk <= last)).all(-1)
-
-    return contains

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..geometry.filters import box_mean
 from ..render.expected import SPECKLE_DB
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ SAMPLES_PER_CELL = 10.0  # of the polar grid in one speckle cell, roughly: what 
 BANDS = 12  # of depth
 LAGS = (1, 2, 3)  # of the autocorrelation, in samples and in rays
 WINDOW = (9, 17)  # rays and samples of the local mean
-LEAST_CELLS = 30.0  # of a band whose texture is looked at
-LIT = (0.15, 0.85)  # brightness at which speckle is not clipped
+MIN_CELLS = 30.0  # of a band whose texture is looked at
+MIN_BRIGHTNESS, MAX_BRIGHTNESS = 0.15, 0.85  # between which speckle is not clipped
 
 
 def mean_misfit(
@@ -34,9 +35,11 @@ def mean_misfit(
     target: Float[Tensor, "f rays samples"],
     weight: Float[Tensor, "f rays samples"],
 ) -> Tensor:
-    """Mean squared difference in units of speckle's own spread, averaged over a pyramid: 1 at the truth's finest level.
+    """Mean squared difference in units of speckle's own spread, over a pyramid: 1 at the truth's finest level.
 
-    weight: 0 to 1; coarser levels are weighted means, so that nothing of outside leaks in.
+    Args:
+        expected, target: (F, rays, samples), brightness in [0, 1].
+        weight: 0 to 1; coarser levels are weighted means, so that nothing of outside leaks in.
     """
     difference, total, misfit, count = (expected - target) * weight, weight, 0.0, 0
     for level in range(LEVELS):
@@ -52,14 +55,18 @@ def mean_misfit(
 def texture_features(
     image: Float[Tensor, "f rays samples"], weight: Float[Tensor, "f rays samples"]
 ) -> tuple[Float[Tensor, "bands n"], Float[Tensor, " bands"]]:
-    """Of every depth band: log of the spread about the local mean, autocorrelations at `LAGS` along and across.
+    """Texture of every band of depth; differentiable to the image.
 
-    And the number of speckle cells that each band has. Differentiable to the image.
+    Args:
+        image: (F, rays, samples), brightness in [0, 1].
+        weight: (F, rays, samples), 0 to 1.
+
+    Returns:
+        Log of the spread about the local mean and the autocorrelations at `LAGS` along and across, (bands, 7), and the
+        number of speckle cells of each band.
     """
     kernel = tuple(min(size, n - 1 + n % 2) for size, n in zip(WINDOW, image.shape[-2:]))
-    padding = tuple(size // 2 for size in kernel)
-    total, share = (F.avg_pool2d(part[:, None], kernel, 1, padding)[:, 0] for part in (image * weight, weight))
-    rest = (image - total / share.clamp(min=1e-6)) * weight
+    rest = (image - box_mean(image, weight, kernel)) * weight
 
     def summed(values: Tensor) -> Tensor:
         profile = values.sum((0, 1))
@@ -81,12 +88,13 @@ def texture_features(
 
 def texture_misfit(features: Float[Tensor, "bands n"], target: Float[Tensor, "bands n"], cells: Tensor) -> Tensor:
     """Half the sum of squared differences of features, each in units of what chance makes in two such textures."""
-    precision = torch.where(cells > LEAST_CELLS, 0.5 * cells, 0.0)
+    precision = torch.where(cells > MIN_CELLS, 0.5 * cells, 0.0)
     return 0.5 * ((features - target).square() * precision[:, None]).sum()
 
 
-def lit(target: Float[Tensor, "f rays samples"], inside: Float[Tensor, "f rays samples"]) -> Tensor:
+def unclipped(
+    target: Float[Tensor, "f rays samples"], inside: Float[Tensor, "f rays samples"]
+) -> Float[Tensor, "f rays samples"]:
     """Where speckle can be judged, 0 or 1: inside, and neither black nor saturated on average."""
-    local = F.avg_pool2d(torch.stack([target * inside, inside], 1), WINDOW, 1, tuple(w // 2 for w in WINDOW))
-    mean = local[:, 0] / local[:, 1].clamp(min=1e-6)
-    return inside * (mean > LIT[0]) * (mean < LIT[1])
+    mean = box_mean(target, inside, WINDOW)
+    return inside * (mean > MIN_BRIGHTNESS) * (mean < MAX_BRIGHTNESS)

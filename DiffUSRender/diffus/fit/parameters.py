@@ -31,15 +31,18 @@ TISSUE_CHANNELS = ("impedance_mrayl", "attenuation_db_cm_mhz", "scattering_db")
 NETWORK = "network"
 GROUPS = {"acquisition": ACQUISITION, "tissues": TISSUE_CHANNELS, "impedance": (NETWORK,)}
 OF_PROBE = ("focus_mm", "frequency_mhz")
-# From where a number is taken as it is, not as the logarithm of zero.
-LEAST_ATTENUATION = 0.02
+MIN_ATTENUATION = 0.02  # dB/(cm MHz), where the logarithm of a smaller number starts
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """A number to be fitted: its start, its range, the standard deviation of what is believed of it, in its units.
+    """A number to be fitted, and what is believed of it before.
 
-    logarithmic: moved as its logarithm; `sd` is then relative.
+    Args:
+        name: as in the settings, the probe or the tissue table.
+        start, low, high: where it starts, and its range.
+        sd: standard deviation of the belief, in its units, or relative.
+        logarithmic: moved as its logarithm; `sd` is then relative.
     """
 
     name: str
@@ -53,14 +56,18 @@ class Bounded:
         """The number at t standard deviations from its start, never outside of its range."""
         low, start, high = (math.log(v) if self.logarithmic else v for v in (self.low, self.start, self.high))
         middle, half = (low + high) / 2, (high - low) / 2
-        place = min(max((start - middle) / half, -0.98), 0.98)
-        slope = half * (1 - place**2)
-        moved = middle + half * torch.tanh(math.atanh(place) + self.sd * t / slope)
+        relative = min(max((start - middle) / half, -0.98), 0.98)
+        slope = half * (1 - relative**2)
+        moved = middle + half * torch.tanh(math.atanh(relative) + self.sd * t / slope)
         return moved.exp() if self.logarithmic else moved
 
 
 def chosen_parameters(names: Sequence[str]) -> tuple[str, ...]:
-    """The single parameters that names of groups or of parameters mean; InputError for an unknown name, or none."""
+    """The single parameters that names of groups or of parameters mean.
+
+    Raises:
+        InputError: for an unknown name, or none.
+    """
     known = [*GROUPS, *ACQUISITION, *TISSUE_CHANNELS]
     found: list[str] = []
     for name in names:
@@ -91,10 +98,15 @@ def acquisition_parameters(names: Sequence[str], probe: Probe, settings: RenderS
 
 
 def tissue_parameters(channel: str, tissues: Sequence[Tissue], held: int | None) -> list[Bounded | None]:
-    """One number per tissue for a channel of `TISSUE_CHANNELS`; None for the tissue `held` and for what is zero.
+    """One number per tissue for a channel; None for what is not fitted.
 
     Impedance within 10 % of the table (1 % for bone and air is as little known as for the rest), sd 2 %; attenuation
     within a factor of 6, sd 60 %; scattering within 25 dB, sd 6 dB.
+
+    Args:
+        channel: of `TISSUE_CHANNELS`.
+        tissues: of the medium.
+        held: index of the tissue that keeps its value, if any; what is zero keeps it too.
     """
     found: list[Bounded | None] = []
     for index, tissue in enumerate(tissues):
@@ -104,7 +116,7 @@ def tissue_parameters(channel: str, tissues: Sequence[Tissue], held: int | None)
                 z = tissue.impedance_mrayl
                 number = Bounded(channel, z, z / 1.1, 1.1 * z, 0.02, True)
             elif channel == "attenuation_db_cm_mhz":
-                a = max(tissue.attenuation_db_cm_mhz, LEAST_ATTENUATION)
+                a = max(tissue.attenuation_db_cm_mhz, MIN_ATTENUATION)
                 number = Bounded(channel, a, a / 6, 6 * a, 0.6, True)
             elif math.isfinite(tissue.scattering_db):
                 s = tissue.scattering_db
@@ -116,31 +128,33 @@ def tissue_parameters(channel: str, tissues: Sequence[Tissue], held: int | None)
 class Unknowns:
     """All numbers of a fit as one vector t (n,), zero at the start.
 
-    names: (channel, tissue index or None) of every element.
+    Args:
+        acquisition: of probe and display.
+        tissues: {channel: one number or None per tissue}.
     """
 
     def __init__(self, acquisition: Sequence[Bounded], tissues: dict[str, list[Bounded | None]]):
         self.numbers = list(acquisition)
-        self.places: list[int | None] = [None] * len(self.numbers)
+        self.tissues: list[int | None] = [None] * len(self.numbers)
         for numbers in tissues.values():
             for index, number in enumerate(numbers):
                 if number is not None:
                     self.numbers.append(number)
-                    self.places.append(index)
+                    self.tissues.append(index)
         self.t = torch.zeros(len(self.numbers), dtype=torch.float64, requires_grad=True)
 
     def acquisition(self) -> dict[str, Tensor]:
         """The acquisition's parameters by name, 0-d float64 tensors."""
-        return {n.name: n.value(t) for n, p, t in zip(self.numbers, self.places, self.t) if p is None}
+        return {n.name: n.value(t) for n, of, t in zip(self.numbers, self.tissues, self.t) if of is None}
 
     def table(self, start: Float[Tensor, "c 4"]) -> Float[Tensor, "c 4"]:
         """The tissues' channel values, (C, 4), with the fitted ones in place of the start's."""
         cells = {(index, column): start[index, column] for index in range(len(start)) for column in range(4)}
         columns = {"impedance_mrayl": 0, "attenuation_db_cm_mhz": 1, "scattering_db": 3}
-        for number, place, t in zip(self.numbers, self.places, self.t):
-            if place is not None:
+        for number, tissue, t in zip(self.numbers, self.tissues, self.t):
+            if tissue is not None:
                 value = number.value(t)
-                cells[place, columns[number.name]] = 10 ** (value / 20) if number.name == "scattering_db" else value
+                cells[tissue, columns[number.name]] = 10 ** (value / 20) if number.name == "scattering_db" else value
         return torch.stack([torch.stack([cells[i, c] for c in range(4)]) for i in range(len(start))])
 
     def penalty(self) -> Tensor:

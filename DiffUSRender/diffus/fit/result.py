@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..medium.mri import ImpedanceMLP
+from ..medium.impedance import ImpedanceMLP
 from ..medium.tissue import Tissue
 from ..render.settings import RenderSettings
 
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitState:
-    """Step number (from 1) of `steps`, the objective (half the misfit of an independent measurement), all values."""
+    """Where a fit stands.
+
+    Args:
+        step: from 1 to `steps`.
+        steps: of the whole fit.
+        loss: the objective, half the misfit of an independent measurement.
+        values: of the acquisition, by name.
+    """
 
     step: int
     steps: int
@@ -25,7 +32,14 @@ class FitState:
 
 @dataclass(frozen=True)
 class Fitted:
-    """One number: where it started, what was found, and how much of its prior variance the frames removed, 0 to 1."""
+    """One number that was fitted.
+
+    Args:
+        name: of the parameter.
+        tissue: whose it is, or empty.
+        start, value: before and after.
+        learned: what part of its prior variance the frames removed, 0 to 1.
+    """
 
     name: str
     tissue: str

@@ -19,7 +19,9 @@ def as_volume(values: np.ndarray | Tensor, name: str) -> Float[Tensor, "k j i"]:
     """A scalar volume, (K, J, I), as a finite floating tensor.
 
     A floating tensor keeps its dtype, device and gradient; numpy arrays and integers become float32.
-    Raises InputError for anything that is not a 3-D scalar volume of finite numbers with at least two voxels an axis.
+
+    Raises:
+        InputError: for anything that is not a 3-D scalar volume of finite numbers with at least two voxels an axis.
     """
     shape = tuple(np.shape(values))
     if 0 in shape:
@@ -37,7 +39,8 @@ def as_volume(values: np.ndarray | Tensor, name: str) -> Float[Tensor, "k j i"]:
             volume = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
         except (TypeError, ValueError) as error:
             raise InputError(f"The {name} does not hold numbers; choose a scalar volume.") from error
-    if not torch.isfinite(volume).all():
+    # The least and the greatest value are NaN if any is: one pass without a mask of the volume's size.
+    if not torch.isfinite(torch.stack(torch.aminmax(volume.detach()))).all():
         raise InputError(f"The {name} holds NaN or infinite voxels; replace them before rendering.")
     return volume
 
@@ -63,19 +66,19 @@ def as_mask(mask: np.ndarray | Tensor, like: Tensor) -> Bool[Tensor, "k j i"]:
 
 
 def as_memberships(memberships: np.ndarray | Tensor) -> Float[Tensor, "c k j i"]:
-    """Soft memberships, (C, K, J, I), as a floating tensor. Raises InputError unless they are shares of every voxel."""
+    """Soft memberships, (C, K, J, I), as a floating tensor. Raises InputError unless they are fractions of 1."""
     shape = tuple(np.shape(memberships))
     if len(shape) != 4 or min(shape) < 1 or min(shape[1:]) < 2:
         raise InputError(f"Memberships must have shape (tissues, K, J, I), but theirs is {shape}.")
     if not isinstance(memberships, Tensor):
         memberships = torch.from_numpy(np.ascontiguousarray(memberships, dtype=np.float32))
-    shares = memberships if memberships.dtype in (torch.float32, torch.float64) else memberships.float()
-    values = shares.detach()
+    fractions = memberships if memberships.dtype in (torch.float32, torch.float64) else memberships.float()
+    values = fractions.detach()
     if not torch.isfinite(values).all():
         raise InputError("The memberships hold NaN or infinite numbers; replace them.")
     if values.min() < -1e-3 or values.sum(0).max() > 1 + 1e-2:
-        raise InputError("Memberships must not be negative and must add up to 1 at most; scale them to shares of 1.")
-    return shares
+        raise InputError("Memberships must not be negative and must add up to 1 at most; scale them to fractions of 1.")
+    return fractions
 
 
 def as_ijk_to_ras(matrix: np.ndarray | Tensor) -> Float[Tensor, "4 4"]:

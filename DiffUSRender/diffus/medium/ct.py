@@ -56,14 +56,18 @@ _TISSUE_AT_HU = (
     (3000.0, "bone"),
 )
 # Urine, bile and cerebrospinal fluid: wholly from -10 to 20 HU, not at all beyond -30 and 30.
-_FLUID_SHARE_AT_HU = ((-1000.0, 0.0), (-30.0, 0.0), (-10.0, 1.0), (20.0, 1.0), (30.0, 0.0), (3000.0, 0.0))
-# Numbers that vary by this beyond noise leave 60 % of the fluid share; at a border of fat and muscle it is about 75.
+_FLUID_FRACTION_AT_HU = ((-1000.0, 0.0), (-30.0, 0.0), (-10.0, 1.0), (20.0, 1.0), (30.0, 0.0), (3000.0, 0.0))
+# Numbers that vary by this beyond noise leave 60 % of the fluid fraction; at a border of fat and muscle it is about 75.
 _FLUID_SPREAD_HU = 30.0
 _LOCAL_GRID_MM = 2.0
 
 
 def density_from_hu(hu: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Density in kg/m3 from Hounsfield units within [-1000, 3000], at least that of air (Schneider 1996)."""
+    """Density in kg/m3, at least that of air (Schneider et al. 1996).
+
+    Args:
+        hu: Hounsfield units within [-1000, 3000].
+    """
     slope, intercept = _DENSITY_LINES[-1]
     values = [s * knot + c for knot, (s, c) in zip(_DENSITY_KNOTS, _DENSITY_LINES)]
     values.append(slope * _DENSITY_KNOTS[-1] + intercept)
@@ -73,10 +77,17 @@ def density_from_hu(hu: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def speed_from_hu(
     hu: Float[Tensor, "*shape"], scanner: str | tuple[float, float] = "ge-standard"
 ) -> Float[Tensor, "*shape"]:
-    """Speed of sound in m/s from Hounsfield units within [-1000, 3000].
+    """Speed of sound in m/s.
 
-    Soft tissue by Mast 2000 (ARLO 1:37-42), c = (density + 349) / 0.893; skull by Webb 2018, a line whose slope and
-    intercept depend on the scanner (a name of `SCANNERS`, or the two numbers); blended over 200 to 400 HU.
+    Soft tissue by Mast 2000 (ARLO 1:37-42), c = (density + 349) / 0.893; skull by Webb et al. 2018, a line that depends
+    on the scanner; blended over 200 to 400 HU.
+
+    Args:
+        hu: Hounsfield units within [-1000, 3000].
+        scanner: a name of `SCANNERS`, or slope in m/s per HU and intercept in m/s.
+
+    Raises:
+        InputError: for a scanner that is not known.
     """
     return _speed(hu, density_from_hu(hu), scanner)
 
@@ -95,11 +106,17 @@ def impedance_from_hu(
 def loss_and_scattering_from_hu(
     hu: Float[Tensor, "*shape"], fluid: Float[Tensor, "*shape"]
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """Attenuation a, its exponent b (a * f**b dB/cm, f in MHz), and scattering amplitude from Hounsfield units.
+    """Attenuation, its exponent and scattering.
 
-    Linear between the tissues that the numbers most likely are (air, lung, fat, soft tissue, bone), mixed with the
-    share of fluid, 0 to 1. Contrast agent makes blood look like bone from about 200 HU on: segment it and use labels
-    where that matters.
+    Linear between the tissues that the numbers most likely are (air, lung, fat, soft tissue, bone), mixed with fluid.
+    Contrast agent makes blood look like bone from about 200 HU on: segment it and use labels where that matters.
+
+    Args:
+        hu: Hounsfield units.
+        fluid: the fraction of fluid, 0 to 1.
+
+    Returns:
+        a and b, so that sound of f MHz loses a * f**b dB/cm, and the scattering amplitude.
     """
     hu = hu.clamp(-1000, 3000)
     knots = [knot for knot, _ in _TISSUE_AT_HU]
@@ -114,9 +131,16 @@ def loss_and_scattering_from_hu(
 def local_statistics(
     hu: Float[Tensor, "k j i"], spacing_mm: Sequence[float]
 ) -> tuple[Float[Tensor, "k j i"], Float[Tensor, "k j i"]]:
-    """Mean (HU) and variance (HU^2) of the 6 mm, at least three voxels, around every voxel, (K, J, I) each.
+    """Mean and variance of the 6 mm, at least three voxels, around every voxel.
 
-    spacing_mm: along k, j, i. Found on a grid of about 2 mm, whatever the voxels, and interpolated.
+    Found on a grid of about 2 mm, whatever the voxels, and interpolated.
+
+    Args:
+        hu: (K, J, I), Hounsfield units.
+        spacing_mm: along k, j, i.
+
+    Returns:
+        Mean in HU and variance in HU^2, (K, J, I) each.
     """
     hu = hu.clamp(-1000, 3000)
     grid = [max(1, min(round(_LOCAL_GRID_MM / step), size // 3)) for step, size in zip(spacing_mm, hu.shape)]
@@ -152,19 +176,26 @@ def noise_level(hu: Float[Tensor, "k j i"]) -> Float[Tensor, ""]:
 def even_tissue(
     hu: Float[Tensor, "k j i"], spacing_mm: Sequence[float]
 ) -> tuple[Float[Tensor, "k j i"], Float[Tensor, "k j i"]]:
-    """The CT without its noise, and the share of fluid, 0 to 1, in every voxel, (K, J, I) each.
+    """The CT without its noise, and where fluid is.
 
     An adaptive filter after Lee 1980 (IEEE PAMI 2:165-168): each voxel goes to its local mean by (s / variance)^2, at
     most 1, with s = 1.5 times the variance of the noise, so that edges stay. Without it noise would scatter like
     tissue, also in fluid. Fluid has the numbers of water and even surroundings: the border between fat and muscle
     passes the same numbers, but its variance is that of an edge. What is left of the noise in fluid goes too, towards
     the 0 HU of water.
+
+    Args:
+        hu: (K, J, I), Hounsfield units.
+        spacing_mm: along k, j, i.
+
+    Returns:
+        The filtered CT in HU, and the fraction of fluid, 0 to 1, (K, J, I) each.
     """
     mean, variance = local_statistics(hu, spacing_mm)
     noise = 1.5 * noise_level(hu).square()
     smooth = hu + (noise / (variance + 1e-6)).clamp(max=1).square() * (mean - hu)
     uneven = (variance - noise).clamp(min=0)
-    fluid = piecewise_linear(smooth, *zip(*_FLUID_SHARE_AT_HU)) * torch.exp(uneven / (-2 * _FLUID_SPREAD_HU**2))
+    fluid = piecewise_linear(smooth, *zip(*_FLUID_FRACTION_AT_HU)) * torch.exp(uneven / (-2 * _FLUID_SPREAD_HU**2))
     # The majority of the 3x3x3 around: no holes in a bladder, no specks of fluid in fat.
     if min(hu.shape) >= 3:
         fluid = F.avg_pool3d(fluid[None, None], 3, stride=1, padding=1, count_include_pad=False)[0, 0]
@@ -173,7 +204,11 @@ def even_tissue(
 
 
 def scanner_line(scanner: str | tuple[float, float]) -> tuple[float, float]:
-    """Slope (m/s per HU) and intercept (m/s) of the speed in skull. Raises InputError if the scanner is not known."""
+    """Slope in m/s per HU and intercept in m/s of the speed in skull.
+
+    Raises:
+        InputError: if the scanner is not known.
+    """
     if isinstance(scanner, str):
         if scanner not in SCANNERS:
             raise InputError(
@@ -199,7 +234,9 @@ def ct_maps(
 ) -> Float[Tensor, "4 k j i"]:
     """The four maps of a CT, (4, K, J, I); arguments and errors as in `AcousticMedium.from_ct`.
 
-    spacing_mm: along k, j, i. axial: the array's axis across the axial slices.
+    Args:
+        spacing_mm: along k, j, i.
+        axial: the array's axis across the axial slices.
     """
     volume = as_volume(hu, "CT")
     require_contrast(volume, "CT")
@@ -225,9 +262,13 @@ def ct_maps(
 def air_around_patient(hu: Float[Tensor, "k j i"], axis: int = 0) -> Bool[Tensor, "k j i"]:
     """Where the air around the patient is, with the rim of half-empty voxels that would be a mirror at the skin.
 
-    axis: of the array, across the axial slices. In each slice, what is emptier than -600 HU (air, and the foam of the
-    couch), hangs together, reaches the slice's border and is air on average lies around the patient. Slice by slice,
-    because the airways lead into the body; and lung that reaches the border of a cropped scan is no air on average.
+    In each slice, what is emptier than -600 HU (air, and the foam of the couch), hangs together, reaches the slice's
+    border and is air on average lies around the patient. Slice by slice, because the airways lead into the body; and
+    lung that reaches the border of a cropped scan is no air on average.
+
+    Args:
+        hu: (K, J, I), Hounsfield units.
+        axis: of the array, across the axial slices.
     """
     values = hu.detach().cpu().numpy()
     in_plane = np.zeros((3, 3, 3), dtype=bool)

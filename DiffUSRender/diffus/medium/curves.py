@@ -8,26 +8,50 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from jaxtyping import Float
+    from jaxtyping import Float, Shaped
+
+
+SLAB = 8  # planes of a volume that are worked on at a time
+
+
+def in_slabs(function: Callable[..., Tensor], *volumes: Shaped[Tensor, "n *shape"]) -> Shaped[Tensor, "..."]:
+    """A function of volumes, voxel by voxel, taken some planes at a time: what it needs in between stays in the cache.
+
+    Its result may have leading axes. Differentiable if the function is.
+    """
+    parts = [function(*planes) for planes in zip(*(volume.split(SLAB) for volume in volumes))]
+    return torch.cat(parts, parts[0].ndim - volumes[0].ndim)
 
 
 def piecewise_linear(
     x: Float[Tensor, "*shape"], knots: Sequence[float], values: Sequence[float]
 ) -> Float[Tensor, "*shape"]:
-    """The broken line through (knots, values), knots ascending, at x; continued at both ends; differentiable to x."""
+    """The broken line through (knots, values) at x, continued at both ends; differentiable to x.
+
+    Args:
+        x: of any shape.
+        knots: ascending.
+        values: one per knot.
+    """
     if len(set(values)) == 1:
         return torch.full_like(x, values[0])
     k, v = x.new_tensor(knots), x.new_tensor(values)
     slopes = (v[1:] - v[:-1]) / (k[1:] - k[:-1])
-    piece = torch.bucketize(x.detach(), k[1:-1], out_int32=True).flatten()
+    piece = torch.bucketize(x.detach().contiguous(), k[1:-1], out_int32=True).flatten()
     offsets = (v[:-1] - slopes * k[:-1]).index_select(0, piece).view_as(x)
     return offsets + slopes.index_select(0, piece).view_as(x) * x
 
 
 def lookup(x: Float[Tensor, "*shape"], low: float, high: float, values: Float[Tensor, "n"]) -> Float[Tensor, "*shape"]:
-    """The curve tabulated at n even steps from low to high, at x; level beyond; differentiable to x and to values."""
+    """A curve from a table, linear between its entries and level beyond; differentiable to x and to values.
+
+    Args:
+        x: of any shape.
+        low, high: x of the first and last entry.
+        values: (n,), at even steps from low to high.
+    """
     position = (x.clamp(low, high) - low) * ((len(values) - 1) / (high - low))
     index = position.detach().floor().clamp(max=len(values) - 2)
     fraction = position - index

@@ -1,4 +1,4 @@
-"""Segmentations to acoustic properties, label by label."""
+"""Segmentations: label volumes, and which tissue each label is."""
 
 from __future__ import annotations
 
@@ -6,39 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from scipy import ndimage
 from torch import Tensor
 
 from ..errors import InputError
+from .memberships import LabelMemberships
 from .tissue import GEL, Tissue, label_table, tissue_table
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Integer
+    from jaxtyping import Integer
 
 LabelTable = str | Mapping[int, str | Tissue] | Sequence[tuple[int, str | Tissue]]
 
 
-def label_maps(
-    labels: np.ndarray | Tensor, table: LabelTable, *, antialias: bool = True, under: Tensor | None = None
-) -> Float[Tensor, "4 k j i"]:
-    """The four maps of a label volume, (4, K, J, I), float32; under: the maps at label 0. See `AcousticMedium`."""
-    array = as_labels(labels)
-    values, index = _distinct(array)
-    rows = torch.tensor(_properties(values.tolist(), table), dtype=torch.float32)
-    # Voxel by voxel, channels side by side: the layout in which the medium keeps its maps.
-    maps = rows.index_select(0, torch.from_numpy(index.ravel())).view(*index.shape, len(GEL))
-    if under is not None:
-        free = torch.from_numpy(array == 0)
-        maps = torch.where(free[..., None], under.detach().to(maps).permute(1, 2, 3, 0), maps)
-    if antialias:
-        for channel in maps.numpy().transpose(3, 0, 1, 2):
-            channel[:] = ndimage.gaussian_filter(channel, 0.7, mode="nearest", truncate=3)
-    return maps.permute(3, 0, 1, 2)
+def label_memberships(labels: np.ndarray | Tensor, table: LabelTable, *, antialias: bool = True) -> LabelMemberships:
+    """The tissues of a segmentation; arguments and errors as in `AcousticMedium.from_labels`."""
+    values, index = _distinct(as_labels(labels))
+    of_label = _tissues_of(values.tolist(), table)
+    # Labels of one tissue are one class; what is like gel is none, for gel is what the classes leave.
+    classes = [tissue for tissue in dict.fromkeys(of_label) if tissue is not None and tissue.properties != GEL]
+    numbers = [classes.index(tissue) if tissue in classes else len(classes) for tissue in of_label]
+    return LabelMemberships(tuple(classes), np.array(numbers, dtype=np.int32)[index], antialias)
 
 
 def as_labels(labels: np.ndarray | Tensor) -> Integer[np.ndarray, "k j i"]:
-    """A label volume, (K, J, I), as integers. Raises InputError unless it is 3-D and of whole numbers from 0 on."""
+    """A label volume, (K, J, I), as integers.
+
+    Raises:
+        InputError: unless it is 3-D, at least 2x2x2, and of whole numbers from 0 on.
+    """
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.size == 0:
         raise InputError(f"The label volume is empty (shape {array.shape}); load one with voxels.")
@@ -60,7 +55,7 @@ def as_labels(labels: np.ndarray | Tensor) -> Integer[np.ndarray, "k j i"]:
 
 
 def _distinct(labels: Integer[np.ndarray, "k j i"]) -> tuple[np.ndarray, np.ndarray]:
-    """The labels that occur, ascending, and the place of every voxel's label among them (int32)."""
+    """The labels that occur, ascending, and the number of every voxel's label among them (int32)."""
     if labels.max() >= 1 << 20:
         values, index = np.unique(labels, return_inverse=True)
         return values, index.reshape(labels.shape).astype(np.int32)
@@ -69,22 +64,19 @@ def _distinct(labels: Integer[np.ndarray, "k j i"]) -> tuple[np.ndarray, np.ndar
     return np.flatnonzero(occurs), (np.cumsum(occurs, dtype=np.int32) - 1)[labels]
 
 
-def _properties(values: list[int], table: LabelTable) -> list[tuple[float, float, float, float]]:
-    """The channels' values of each label."""
+def _tissues_of(values: list[int], table: LabelTable) -> list[Tissue | None]:
+    """The tissue of each label; None for a label 0 that the table does not name."""
     entries = dict(label_table(table) if isinstance(table, str) else table)
-    tissues, rows, missing = tissue_table(), [], []
+    tissues, found, missing = tissue_table(), [], []
     for value in values:
         entry = entries.get(value)
         tissue = entry if isinstance(entry, Tissue) or entry is None else tissues.find(entry)
-        if tissue is not None:
-            rows.append(tissue.properties)
-        elif value == 0 and entry is None:
-            rows.append(GEL)
-        else:
+        found.append(tissue)
+        if tissue is None and (value != 0 or entry is not None):
             missing.append(str(value) if entry is None else f'{value} ("{entry}")')
     if missing:
         named = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise InputError(
             f"No tissue is known for label {named}; add it to the label table with one of the tissue names."
         )
-    return rows
+    return found

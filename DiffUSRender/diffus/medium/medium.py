@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor
 from ..errors import InputError
 from .checks import as_ijk_to_ras, as_memberships
 from .ct import ct_maps
-from .labels import LabelTable, label_maps
-from .mri import IntensityScale, mri_maps
+from .labels import LabelTable, as_labels, label_memberships
+from .memberships import Box, mix
+from .mri import IntensityScale, mri_memberships
 from .tissue import CHANNELS, GEL, Tissue, tissue_properties
 
 if TYPE_CHECKING:
@@ -32,16 +34,30 @@ class Samplable(Protocol):
     def sample(self, points: Float[Tensor, "*shape 3"], /) -> Float[Tensor, "4 *shape"]: ...
 
 
+@dataclass(frozen=True)
+class SampledMedium:
+    """The values of a medium at one set of points, in the renderer's place of an `AcousticMedium`: (4, *points)."""
+
+    values: Float[Tensor, "4 *points"]
+
+    def sample(self, points: Float[Tensor, "*points 3"]) -> Float[Tensor, "4 *points"]:
+        return self.values
+
+
 class AcousticMedium:
     """Impedance, attenuation and scattering of a patient on a voxel grid, with coupling gel around it.
 
-    maps: (4, K, J, I), channels as in `CHANNELS`: impedance in MRayl; attenuation a and exponent b, so that sound of
-        f MHz loses a * f**b dB/cm; scattering, a linear amplitude relative to white matter (0 dB = 1.0).
-    ijk_to_ras: (4, 4), voxel centre (i, j, k, 1) to RAS mm.
-    background: (4,), the channels' values outside of the grid; None means `GEL`.
-
     Everything sampled is differentiable to the points and to the maps. The maps are read when the medium is built:
     build it again after changing them.
+
+    Args:
+        maps: (4, K, J, I), channels as in `CHANNELS`: impedance in MRayl; attenuation a and exponent b, so that sound
+            of f MHz loses a * f**b dB/cm; scattering, a linear amplitude relative to white matter (0 dB = 1.0).
+        ijk_to_ras: (4, 4), voxel centre (i, j, k, 1) to RAS mm.
+        background: (4,), the channels' values outside of the grid; None means `GEL`.
+
+    Raises:
+        InputError: for maps of another shape or type, and a matrix that cannot be inverted.
     """
 
     def __init__(self, maps: Float[Tensor, "4 k j i"], ijk_to_ras: Volume, background: Tensor | None = None):
@@ -70,14 +86,19 @@ class AcousticMedium:
         outside: str = "gel",
         denoised: bool = True,
     ) -> AcousticMedium:
-        """From a CT in Hounsfield units, (K, J, I); differentiable to hu.
+        """The medium of a CT; differentiable to hu.
 
-        scanner: the line from HU to the speed in skull, a name of `ct.SCANNERS` or (slope, intercept).
-        mask: where the patient is; gel elsewhere (needed for images that were masked with another value than air).
-        outside: without a mask, air around the patient becomes "gel" or stays "air"; air inside always stays.
-        denoised: even tissue is smoothed by as much as the scan is noisy, edges only from voxel to voxel (`soften`),
-            and fluid gets the impedance of 0 HU; False takes every number as it is.
-        Raises InputError for a volume that is empty, constant, not 3-D or not finite, and for other bad arguments.
+        Args:
+            hu: (K, J, I), Hounsfield units.
+            ijk_to_ras: (4, 4), voxel centre to RAS mm.
+            scanner: the line from HU to the speed in skull, a name of `ct.SCANNERS` or (slope, intercept).
+            mask: where the patient is; gel elsewhere (needed for images that were masked with another value than air).
+            outside: without a mask, air around the patient becomes "gel" or stays "air"; air inside always stays.
+            denoised: even tissue is smoothed by as much as the scan is noisy, edges only from voxel to voxel
+                (`soften`), and fluid gets the impedance of 0 HU; False takes every number as it is.
+
+        Raises:
+            InputError: for a volume that is empty, constant, not 3-D or not finite, and for other bad arguments.
         """
         matrix = as_ijk_to_ras(ijk_to_ras)
         steps = matrix[:3, :3] / matrix[:3, :3].norm(dim=0)
@@ -87,7 +108,7 @@ class AcousticMedium:
             mask=mask,
             outside=outside,
             denoised=denoised,
-            spacing_mm=_spacing_kji(matrix),
+            spacing_mm=spacing_kji(matrix),
             axial=2 - int(steps[2].abs().argmax()),
         )
         return cls(maps, matrix)
@@ -105,18 +126,26 @@ class AcousticMedium:
         sulci: Tensor | None = None,
         tissues: Mapping[str, Tissue] | None = None,
     ) -> AcousticMedium:
-        """From an MRI of the head, (K, J, I): impedance by the network, attenuation and scattering by memberships.
+        """The medium of an MRI of the head: impedance by the network, attenuation and scattering by memberships.
 
-        mask: brain or skin; gel outside. None finds the head, or the stripped brain, by itself. In a whole head skull
-        and fluid are both dark and look alike to sound: give a brain mask, or start the image below the skull.
-        mapping: normalised intensity to MRayl: None for the weights shipped, a file of weights, or a function.
-        contrast: "t1", or "t2" with bright fluid. scale: from `fit_intensity_scale`; None fits it to this image.
-        sulci: (K, J, I), the share of each voxel that is fluid between gyri and so bright; None finds it.
-        tissues: by name, in place of the table's attenuation and scattering (of csf, sulcus, grey and white matter).
-        Differentiable to t1 with scale and sulci held. Raises InputError as `from_ct` does.
+        In a whole head skull and fluid are both dark and look alike to sound: give a brain mask, or start the image
+        below the skull. Differentiable to t1 with scale and sulci held.
+
+        Args:
+            t1: (K, J, I), T1-weighted, or T2-weighted with `contrast`.
+            ijk_to_ras: (4, 4), voxel centre to RAS mm.
+            mask: brain or skin; gel outside. None finds the head, or the stripped brain, by itself.
+            mapping: normalised intensity to MRayl: None for the weights shipped, a file of weights, or a function.
+            contrast: "t1", or "t2" with bright fluid.
+            scale: from `fit_intensity_scale`; None fits it to this image.
+            sulci: (K, J, I), the fraction of each voxel that is fluid between gyri and so bright; None finds it.
+            tissues: by name, in place of the table's csf, sulcus, grey and white matter.
+
+        Raises:
+            InputError: as `from_ct`.
         """
         matrix = as_ijk_to_ras(ijk_to_ras)
-        maps = mri_maps(
+        memberships = mri_memberships(
             t1,
             mask,
             mapping=mapping,
@@ -124,9 +153,9 @@ class AcousticMedium:
             scale=scale,
             sulci=sulci,
             tissues=tissues,
-            spacing_mm=_spacing_kji(matrix),
+            spacing_mm=spacing_kji(matrix),
         )
-        return cls(maps, matrix)
+        return cls._within(memberships.maps(), matrix, memberships.shape, memberships.box)
 
     @classmethod
     def from_labels(
@@ -138,17 +167,24 @@ class AcousticMedium:
         antialias: bool = True,
         elsewhere: AcousticMedium | None = None,
     ) -> AcousticMedium:
-        """From a segmentation: whole numbers, (K, J, I), and what they stand for.
+        """The medium of a segmentation.
 
-        table: {value: name or `Tissue`}, the same as pairs, or a name of `tissue.LABEL_TABLES` for a public model.
-        Label 0 is gel unless the table says otherwise. antialias: soften the steps between labels (Gaussian of 0.7
-        voxels). elsewhere: a medium on the same grid, say of the CT that was segmented, to be kept at label 0.
-        Raises InputError naming the labels without a tissue, and for a volume that is no label volume.
+        Args:
+            labels: (K, J, I), whole numbers.
+            table: {value: name or `Tissue`}, the same as pairs, or a name of `tissue.LABEL_TABLES` for a public model.
+                Label 0 is gel unless the table says otherwise.
+            ijk_to_ras: (4, 4), voxel centre to RAS mm.
+            antialias: soften the steps between labels (Gaussian of 0.7 voxels).
+            elsewhere: a medium on the same grid, say of the CT that was segmented, to be kept at label 0.
+
+        Raises:
+            InputError: naming the labels without a tissue, and for a volume that is no label volume.
         """
         under = None if elsewhere is None else elsewhere.maps
         if under is not None and tuple(under.shape[1:]) != tuple(np.shape(labels)):
             raise InputError("The segmentation and the medium under it have different grids; resample one of them.")
-        return cls(label_maps(labels, table, antialias=antialias, under=under), ijk_to_ras)
+        memberships = label_memberships(labels, table, antialias=antialias)
+        return cls(memberships.maps(under, None if under is None else as_labels(labels) == 0), ijk_to_ras)
 
     @classmethod
     def from_memberships(
@@ -157,18 +193,32 @@ class AcousticMedium:
         tissues: Sequence[str | Tissue] | Float[Tensor, "c 4"],
         ijk_to_ras: Volume,
     ) -> AcousticMedium:
-        """From soft tissue memberships, (C, K, J, I), 0 to 1, one per tissue; what they leave to 1 is gel.
+        """The medium of soft tissue memberships; differentiable to them and to the tissues' values.
 
-        tissues: names, `Tissue`s, or the channels' values themselves, (C, 4). Differentiable to memberships and to
-        those values. Raises InputError if the shapes do not fit or the memberships are no shares.
+        Args:
+            memberships: (C, K, J, I), 0 to 1, one per tissue; what they leave to 1 is gel.
+            tissues: names, `Tissue`s, or the channels' values themselves, (C, 4).
+            ijk_to_ras: (4, 4), voxel centre to RAS mm.
+
+        Raises:
+            InputError: if the shapes do not fit or the memberships are no fractions.
         """
-        shares = as_memberships(memberships)
-        properties = tissue_properties(tissues)
-        if properties.shape != (shares.shape[0], len(CHANNELS)):
-            raise InputError(f"{shares.shape[0]} memberships need as many tissues, but {len(properties)} were given.")
-        gel = shares.new_tensor(GEL)
-        maps = torch.einsum("ckji,cp->kjip", shares, properties.to(shares) - gel) + gel
-        return cls(maps.permute(3, 0, 1, 2), ijk_to_ras)
+        fractions, properties = as_memberships(memberships), tissue_properties(tissues)
+        if properties.shape != (fractions.shape[0], len(CHANNELS)):
+            raise InputError(f"{len(fractions)} memberships need as many tissues, but {len(properties)} were given.")
+        return cls(mix(fractions, properties), ijk_to_ras)
+
+    @classmethod
+    def _within(
+        cls, maps: Float[Tensor, "4 k j i"], ijk_to_ras: Tensor, shape: Sequence[int], box: Box
+    ) -> AcousticMedium:
+        """A medium on a grid of `shape` that is gel but for its maps in `box`."""
+        medium = cls(maps, ijk_to_ras)
+        # Channels last, and memory that is zero is not touched until it is read.
+        contrast = maps.new_zeros(1, *shape, len(CHANNELS)).permute(0, 4, 1, 2, 3)
+        contrast[(slice(None), slice(None), *box)] = medium._contrast
+        medium._contrast, medium._ras_to_grid = contrast, _ras_to_grid(medium._ijk_to_ras, shape)
+        return medium
 
     @property
     def maps(self) -> Float[Tensor, "4 k j i"]:
@@ -216,7 +266,7 @@ class AcousticMedium:
         return ((points_ras @ matrix[:3, :3].T + matrix[:3, 3]).abs() <= 1).all(-1)
 
     def overlaps(self, points_ras: Float[Tensor, "*shape 3"]) -> float:
-        """The share, 0 to 1, of RAS points, (..., 3), that lie inside of the voxel grid."""
+        """The fraction, 0 to 1, of RAS points, (..., 3), that lie inside of the voxel grid."""
         return self.contains(points_ras.detach()).double().mean().item()
 
     def bounds_ras(self) -> Float[Tensor, "8 3"]:
@@ -225,7 +275,7 @@ class AcousticMedium:
         return torch.cartesian_prod(*ends) @ self._ijk_to_ras[:3, :3].T + self._ijk_to_ras[:3, 3]
 
 
-def _spacing_kji(ijk_to_ras: Tensor) -> list[float]:
+def spacing_kji(ijk_to_ras: Tensor) -> list[float]:
     """Voxel size in mm along k, j, i."""
     return ijk_to_ras[:3, :3].norm(dim=0).flip(0).tolist()
 

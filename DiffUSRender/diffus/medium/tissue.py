@@ -51,9 +51,15 @@ _LEVEL = re.compile(r"[a-z]?\d+")
 class Tissue:
     """One tissue.
 
-    density: kg/m3. speed: m/s. impedance_mrayl: MRayl. Sound of f MHz loses
-    attenuation_db_cm_mhz * f**attenuation_exponent dB/cm. scattering_db: amplitude of the backscatter in dB relative
-    to white matter, -inf for none. source: where each number is from.
+    Args:
+        name: as in the table.
+        density: kg/m3.
+        speed: m/s.
+        impedance_mrayl: MRayl.
+        attenuation_db_cm_mhz: a; sound of f MHz loses a * f**b dB/cm.
+        attenuation_exponent: b.
+        scattering_db: amplitude of the backscatter in dB relative to white matter, -inf for none.
+        source: where each number is from.
     """
 
     name: str
@@ -107,7 +113,11 @@ class TissueTable(Mapping[str, Tissue]):
         return None
 
     def require(self, tissue: str | Tissue) -> Tissue:
-        """As `find`; a `Tissue` is returned as it is. Raises InputError if the name is not known."""
+        """As `find`; a `Tissue` is returned as it is.
+
+        Raises:
+            InputError: if the name is not known.
+        """
         if isinstance(tissue, Tissue):
             return tissue
         found = self.find(tissue)
@@ -130,8 +140,14 @@ def tissue_table() -> TissueTable:
 def label_table(name: str) -> dict[int, str]:
     """The label numbers of a public segmentation model, {value: structure name}.
 
-    name: one of `LABEL_TABLES`. Numbers as in TotalSegmentator's map_to_binary.py (tasks total_v1, total, total_mr) and
-    FreeSurfer's FreeSurferColorLUT.txt (aseg and SynthSeg structures). Raises InputError for another name.
+    Numbers as in TotalSegmentator's map_to_binary.py (tasks total_v1, total, total_mr) and FreeSurfer's
+    FreeSurferColorLUT.txt (aseg and SynthSeg structures).
+
+    Args:
+        name: one of `LABEL_TABLES`.
+
+    Raises:
+        InputError: for another name.
     """
     if name not in LABEL_TABLES:
         raise InputError(f'No label table is called "{name}"; use one of: {", ".join(LABEL_TABLES)}.')
@@ -159,7 +175,11 @@ def _read_rows(file: str) -> list[dict[str, str]]:
 
 
 def read_tissues(path: str | os.PathLike) -> dict[str, Tissue]:
-    """{name: tissue} of a CSV with the columns of `TISSUE_COLUMNS`. Raises InputError, naming the file."""
+    """{name: tissue} of a CSV with the columns of `TISSUE_COLUMNS`.
+
+    Raises:
+        InputError: naming the file, if it is missing, no such table, or holds tissues that cannot be.
+    """
     path = existing_file(path)
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))

@@ -2,8 +2,8 @@
 
 Speckle is looked at in small patches near the fan's axis, where rows are depth and columns lateral, in the
 brighter half of the frames' patches and not clipped: in the dark there is electronic noise. Every number is the median
-over the patches. Real images are logarithms of the envelope over a
-dynamic range that the file does not tell: it is assumed, and the same for both.
+over the patches. Real images are logarithms of the envelope over a dynamic range that the file does not hold: it is
+assumed, and the same for both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..sweep.probe_sweep import smooth
+from ..geometry.filters import gaussian_blur
 from .images import autocorrelation_width, envelope_snr, gcnr, histogram_distance, nakagami_m, patch_kl
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 PATCH_MM = 12.0
 AXIS_DEG = 20.0  # how far from the fan's axis a patch may lie
-MOST_PATCHES = 400
+MAX_PATCHES = 400
 TREND_SIGMA = 0.5  # of the patch's side: slower changes are anatomy, not speckle
 CLIPPED = 0.05  # most of a patch that may be black or saturated
-LIT_SHARE = 0.5  # of the patches, the brightest, that are looked at
-CONTRAST_SHARE = 0.1  # of the patches, brightest and darkest of these, whose gCNR is taken
+BRIGHT_FRACTION = 0.5  # of the patches, the brightest, that are looked at
+CONTRAST_FRACTION = 0.1  # of the patches, brightest and darkest of these, whose gCNR is taken
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,24 @@ def frame_statistics(
     *,
     dynamic_range_db: float = 60.0,
 ) -> FrameStatistics:
-    """Statistics of frames (K, h, w) in [0, 1] within the fan (h, w); pixel_to_probe (4, 4) says where its axis is.
+    """Statistics of frames within their fan.
 
-    Raises InputError where the frames show no patch of tissue large enough.
+    Args:
+        frames: (K, h, w) in [0, 1].
+        mask: (h, w), the fan.
+        pixel_to_probe: (4, 4), which tells where its axis is.
+        dynamic_range_db: of the display.
+
+    Raises:
+        InputError: where the frames show no patch of tissue large enough.
     """
     size = max(8, round(PATCH_MM / float(pixel_to_probe[0, 0])))
-    patches = _patches(frames, _places(mask, pixel_to_probe, size), size)
-    even = patches - smooth(patches, TREND_SIGMA * size) / smooth(torch.ones_like(patches[:1]), TREND_SIGMA * size)
+    patches = _patches(frames, _corners(mask, pixel_to_probe, size), size)
+    sigma = TREND_SIGMA * size
+    even = patches - gaussian_blur(patches, sigma) / gaussian_blur(torch.ones_like(patches[:1]), sigma)
     envelope = 10 ** (even * dynamic_range_db / 20)
     level = patches.mean((1, 2))
-    count = max(1, round(CONTRAST_SHARE * len(patches)))
+    count = max(1, round(CONTRAST_FRACTION * len(patches)))
     order = level.argsort()
     both = torch.cat([patches[order[:count]], patches[order[-count:]]]).flatten(0, 1)
     dark = torch.zeros(both.shape, dtype=torch.bool)
@@ -98,7 +106,7 @@ def frame_distances(
     )
 
 
-def _places(mask: Tensor, pixel_to_probe: Tensor, size: int) -> list[tuple[int, int]]:
+def _corners(mask: Tensor, pixel_to_probe: Tensor, size: int) -> list[tuple[int, int]]:
     """Upper left corners of patches in the fan near its axis."""
     tangent = torch.tan(torch.deg2rad(torch.tensor(AXIS_DEG))).item()
     found = []
@@ -115,10 +123,10 @@ def _places(mask: Tensor, pixel_to_probe: Tensor, size: int) -> list[tuple[int, 
     return found
 
 
-def _patches(frames: Tensor, places: list[tuple[int, int]], size: int) -> Float[Tensor, "n size size"]:
+def _patches(frames: Tensor, corners: list[tuple[int, int]], size: int) -> Float[Tensor, "n size size"]:
     """The brighter patches of all frames that are not clipped, some of them if there are too many."""
-    cut = [frames[:, row : row + size, column : column + size] for row, column in places]
-    # One place at a time: the patches overlap, all of them together are several times the frames.
+    cut = [frames[:, row : row + size, column : column + size] for row, column in corners]
+    # One corner at a time: the patches overlap, all of them together are several times the frames.
     levels = [patch.mean((1, 2)) for patch in cut]
     clipped = [((patch <= 0) | (patch >= 1)).float().mean((1, 2)) for patch in cut]
     useful = torch.nonzero(torch.cat(clipped) < CLIPPED)[:, 0] if cut else torch.arange(0)
@@ -126,9 +134,9 @@ def _patches(frames: Tensor, places: list[tuple[int, int]], size: int) -> Float[
         raise InputError(
             "The frames show too little tissue to measure speckle; use frames that are neither black nor saturated."
         )
-    lit = torch.cat(levels)[useful].argsort(descending=True)[: max(2, round(LIT_SHARE * len(useful)))]
-    some = torch.randperm(len(lit), generator=torch.Generator().manual_seed(0))[:MOST_PATCHES]
-    chosen = useful[lit[some].sort().values].tolist()
+    bright = torch.cat(levels)[useful].argsort(descending=True)[: max(2, round(BRIGHT_FRACTION * len(useful)))]
+    some = torch.randperm(len(bright), generator=torch.Generator().manual_seed(0))[:MAX_PATCHES]
+    chosen = useful[bright[some].sort().values].tolist()
     return torch.stack([cut[number // len(frames)][number % len(frames)] for number in chosen])
 
 

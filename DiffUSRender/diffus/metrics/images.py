@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import InputError
+from ..geometry.filters import gaussian_blur
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -43,7 +43,11 @@ def mae(
 def ncc(
     a: Float[Tensor, "*batch h w"], b: Float[Tensor, "*batch h w"], mask: Mask | None = None
 ) -> Float[Tensor, "*batch"]:
-    """Normalised cross-correlation (Pearson's r, -1 to 1) of images (..., h, w) in the mask; 0 if one is constant."""
+    """Normalised cross-correlation (Pearson's r, -1 to 1) of images (..., h, w) in the mask; 0 if one is constant.
+
+    Raises:
+        InputError: for images of two shapes, and a mask of another shape or without a pixel.
+    """
     _require_alike(a, b)
     (a, std_a), (b, std_b) = _standardise(a, mask), _standardise(b, mask)
     covariance = _mean(a * b, mask)
@@ -58,16 +62,26 @@ def ssim(
     *,
     data_range: float = 1.0,
 ) -> Float[Tensor, "*batch"]:
-    """Structural similarity of images (..., h, w), each at least 11 pixels wide and high, averaged within the mask.
+    """Structural similarity, averaged within the mask (Wang et al. 2004, IEEE TIP 13(4), eq. 13).
 
     Gaussian window of sigma 1.5 cut at 5 pixels, K1 0.01, K2 0.03, population covariance; the mean leaves out the
-    5 pixels at the border, which have no whole window. Source: Wang et al. 2004, IEEE TIP 13(4), eq. 13.
+    5 pixels at the border, which have no whole window.
+
+    Args:
+        a, b: (..., h, w), each at least 11 pixels wide and high.
+        mask: bool or weights.
+        data_range: of the grey levels.
+
+    Raises:
+        InputError: for smaller images or shapes that do not fit.
     """
     _require_alike(a, b)
     size = 2 * SSIM_RADIUS + 1
     if min(a.shape[-2:]) < size:
         raise InputError(f"SSIM needs images of at least {size} x {size} pixels, not {tuple(a.shape[-2:])}.")
-    mean_a, mean_b, mean_aa, mean_bb, mean_ab = _gaussian_means(torch.stack([a, b, a * a, b * b, a * b]))
+    products = torch.stack([a, b, a * a, b * b, a * b])
+    means = gaussian_blur(products, SSIM_SIGMA, ends="valid", half=SSIM_RADIUS)
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = means
     var_a, var_b, covariance = mean_aa - mean_a**2, mean_bb - mean_b**2, mean_ab - mean_a * mean_b
     c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
@@ -159,11 +173,11 @@ def histogram_distance(a: Float[Tensor, "*n"], b: Float[Tensor, "*m"], *, levels
     """
     if min(a.numel(), b.numel()) == 0:
         raise InputError("A histogram distance needs at least one pixel of each image.")
-    share = (torch.arange(levels, dtype=a.dtype, device=a.device) + 0.5) / levels
+    probability = (torch.arange(levels, dtype=a.dtype, device=a.device) + 0.5) / levels
 
     def quantiles(values: Tensor) -> Tensor:
         ordered = values.flatten().sort().values
-        return ordered[(share * ordered.numel()).long().clamp(max=ordered.numel() - 1)]
+        return ordered[(probability * ordered.numel()).long().clamp(max=ordered.numel() - 1)]
 
     return (quantiles(a) - quantiles(b.to(a))).abs().mean()
 
@@ -173,9 +187,18 @@ def patch_kl(
 ) -> Float[Tensor, ""]:
     """Kullback-Leibler divergence of b's grey levels from a's, nats, block by block (pKL), averaged over the blocks.
 
-    Images (n, h, w) and (m, h, w) in [0, 1]; every block of `block` x `block` pixels that lies in the mask (h, w) has
-    one histogram of `bins` over all images of a set; half a count in every bin keeps it finite (Jeffreys' prior). Not
-    differentiable. Source: the measure of Zhang et al. 2020 (learned ultrasound rendering), 50 bins in 32 x 32 blocks.
+    Every block that lies in the mask has one histogram over all images of a set; half a count in every bin keeps it
+    finite (Jeffreys' prior). Not differentiable. Source: the measure of Zhang et al. 2020 (learned ultrasound
+    rendering), 50 bins in 32 x 32 blocks.
+
+    Args:
+        a, b: (n, h, w) and (m, h, w) in [0, 1].
+        mask: (h, w).
+        block: pixels of its edge.
+        bins: of a histogram.
+
+    Raises:
+        InputError: for images of two sizes, and where no block lies in the mask.
     """
     if a.shape[1:] != b.shape[1:] or a.ndim != 3 or b.ndim != 3:
         raise InputError(f"The images must be (n, h, w) of one size, not {tuple(a.shape)} and {tuple(b.shape)}.")
@@ -203,10 +226,17 @@ def patch_kl(
 def autocorrelation_width(
     image: Float[Tensor, "*batch h w"], dim: int = -1, *, spacing: float = 1.0
 ) -> Float[Tensor, "*batch"]:
-    """Full width at half maximum of the autocovariance along `dim` (-1 or -2), mean over the other, in `spacing` units.
+    """Full width at half maximum of the autocovariance along one axis, mean over the other.
 
-    The image (..., h, w) should be one uniform region. Lags are unbiased; the half-way crossing is interpolated.
-    Raises InputError where the autocovariance does not fall to one half within the image.
+    Lags are unbiased; the half-way crossing is interpolated.
+
+    Args:
+        image: (..., h, w), one uniform region.
+        dim: -1 or -2.
+        spacing: of the pixels along it, the unit of the result.
+
+    Raises:
+        InputError: where the autocovariance does not fall to one half within the image.
     """
     if dim not in (-1, -2):
         raise InputError(f"dim is {dim}; choose -1 (along the columns' index) or -2 (along the rows' index).")
@@ -246,16 +276,6 @@ def _mean(values: Tensor, mask: Mask | None) -> Tensor:
     if not (total > 0).all():
         raise InputError("The mask selects no pixel; choose a larger region.")
     return (values * weights).sum((-2, -1)) / total
-
-
-def _gaussian_means(images: Tensor) -> Tensor:
-    """Gaussian-weighted means (..., h - 10, w - 10) over whole windows."""
-    offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
-    kernel = kernel / kernel.sum()
-    flat = images.reshape(-1, 1, *images.shape[-2:])
-    flat = functional.conv2d(functional.conv2d(flat, kernel[None, None, :, None]), kernel[None, None, None])
-    return flat.reshape(*images.shape[:-2], *flat.shape[-2:])
 
 
 def _overlap(shift: int, size: int) -> slice:

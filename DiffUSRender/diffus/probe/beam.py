@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..geometry.filters import convolve, gaussian_kernel
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
@@ -33,6 +35,12 @@ def lateral_sigma_mm(
 
     Transmit: a Gaussian beam with waist 1.2 lambda F# (FWHM) at the focus; receive: focused at every depth with a
     constant F#. The two amplitudes multiply, so 1/sigma^2 adds.
+
+    Args:
+        depth_mm: (samples,), or one depth.
+        wavelength_mm: at the centre frequency.
+        focus_mm: depth of the transmit focus.
+        transmit_f_number, receive_f_number: of the two apertures.
     """
     waist = 1.2 * wavelength_mm * transmit_f_number / FWHM_PER_SIGMA
     rayleigh_mm = 2 * math.pi * waist**2 / wavelength_mm
@@ -44,16 +52,15 @@ def lateral_sigma_mm(
 def gaussian_taps(sigma_mm: Float[Tensor, " n"], spacing_mm: Float[Tensor, " n"], most: int) -> Float[Tensor, "n taps"]:
     """Unit-sum Gaussian kernels (n, 2h+1) for grids of `spacing_mm`, h wide enough for all of them, at most `most`."""
     reach = REACH_SIGMAS * sigma_mm.detach() / spacing_mm.clamp(min=1e-9)
-    half = int(min(most, max(1, math.ceil(float(reach.max())))))
-    offset = torch.arange(-half, half + 1, dtype=sigma_mm.dtype, device=sigma_mm.device) * spacing_mm[:, None]
-    taps = torch.exp(-0.5 * (offset / sigma_mm[:, None]) ** 2)
-    return taps / taps.sum(-1, keepdim=True)
+    return gaussian_kernel(sigma_mm, int(min(most, max(1, math.ceil(float(reach.max()))))), spacing_mm)
 
 
 def noise_power(taps: Float[Tensor, "n taps"], correlation: Float[Tensor, "n taps"]) -> Float[Tensor, " n"]:
-    """Power that unit-power noise keeps after each kernel (n, 2h+1).
+    """Power that unit-power noise keeps after each kernel: sum of w_i w_j rho(|i-j|).
 
-    `correlation` (n, 2h+1): of the noise at lags 0..2h. Sum of w_i w_j rho(|i-j|).
+    Args:
+        taps: (n, 2h+1), the kernels.
+        correlation: (n, 2h+1), of the noise at lags 0 to 2h.
     """
     n = taps.shape[-1]
     lags = torch.stack([(taps[:, : n - lag] * taps[:, lag:]).sum(-1) for lag in range(n)], -1)
@@ -62,16 +69,22 @@ def noise_power(taps: Float[Tensor, "n taps"], correlation: Float[Tensor, "n tap
 
 def blur_axial(signal: Float[Tensor, "*batch rays samples"], taps: Float[Tensor, " taps"]) -> Tensor:
     """Convolves along the samples, ends repeated; shape (..., rays, samples) is kept."""
-    half = taps.shape[-1] // 2
-    rows = F.pad(signal.reshape(1, -1, signal.shape[-1]), (half, half), mode="replicate").transpose(0, 1)
-    return F.conv1d(rows, taps.flip(-1)[None, None]).reshape(signal.shape)
+    return convolve(signal, taps, "replicate")
 
 
-def blur_lateral(signal: Float[Tensor, "*batch rays samples"], taps: Float[Tensor, "samples taps"]) -> Tensor:
-    """Convolves along the rays with the kernel of each sample's depth, mirrored at the sides; shape is kept."""
+def blur_lateral(
+    signal: Float[Tensor, "*batch rays samples"], taps: Float[Tensor, "samples taps"], ends: str = "reflect"
+) -> Float[Tensor, "*batch rays samples"]:
+    """Convolves along the rays with the kernel of each sample's depth; shape is kept.
+
+    Args:
+        signal: (..., rays, samples).
+        taps: (samples, 2h + 1).
+        ends: what lies beyond the first and last ray: "reflect" (mirrored) or "constant" (nothing).
+    """
     rays, samples = signal.shape[-2:]
     half = min(taps.shape[-1] // 2, rays - 1)
     middle = taps.shape[-1] // 2
     kernel = taps[:, middle - half : middle + half + 1]
-    columns = F.pad(signal.reshape(-1, rays, samples).transpose(-1, -2), (half, half), mode="reflect")
+    columns = F.pad(signal.reshape(-1, rays, samples).transpose(-1, -2), (half, half), mode=ends)
     return F.conv1d(columns, kernel[:, None], groups=samples).transpose(-1, -2).reshape(signal.shape)

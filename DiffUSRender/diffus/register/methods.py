@@ -7,18 +7,21 @@ evidence of patch LC2 whatever the method. Its limits were set on the method lc2
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..geometry.pose import place_samples
 from ..medium import AcousticMedium
-from ..probe.fan import estimate_fan
-from ..render.echo import transmission
+from ..medium.medium import SampledMedium
+from ..render.display import log_compress
+from ..render.expected import expected_echo, mean_brightness
+from ..render.renderer import plan_frame
+from ..render.settings import RenderSettings
+from ..sweep.probe_sweep import polar_sweep, probe_of_sweep
 from ..sweep.sweep import TrackedSweep
 from .channels import ChannelVolume
 from .patches import reduce_frames
@@ -28,20 +31,28 @@ from .similarity import lc2, mind_ssc, mutual_information, ncc, ngf, patch_ncc
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+    from ..render.renderer import FramePlan
+    from ..sweep.probe_sweep import PolarSweep
+
 METHODS = ("lc2", "rendered", "ncc", "mind", "ngf", "mi")
 RENDERED_KINDS = ("mri", "mri-t2", "ct", "labels")
 Objective = Callable[["Float[Tensor, 'b 4 4']"], "Float[Tensor, ' b']"]
 
-RAYS = 64  # of the rendered channels
-REFLECTION_DB = 57.0  # of the renderer's default settings, above white-matter speckle
-PULSE_MM = 0.3  # length over which a boundary's reflection is seen
-BRIGHTNESS_FLOOR = 1e-4  # power: nothing darker than -40 dB differs
+RAYS = 64  # of the rendered frames
+MIN_SAMPLES = 32
+SMOOTHING = 0.3  # of the frames, standard deviation in pixels of `pixel_mm`
+OVERSAMPLING = 2  # of what is rendered, so that thin boundaries are not missed
+NODES = (3, 1)  # of the expected brightness: as alike to a mean of renderings as the full quadrature, to 0.001 of NCC
 MI_BINS = 20  # a coarser joint histogram than the usual 32: half the time, the same optimum
 STEP_MM = 0.6  # of the first gradient step in each of the six unknowns
 
 
 def needs_medium(method: str, kind: str) -> bool:
-    """Whether a method renders a volume of this kind. Raises InputError where it must and cannot."""
+    """Whether a method renders a volume of this kind.
+
+    Raises:
+        InputError: where it must and cannot, and for an unknown method.
+    """
     if method not in METHODS:
         raise InputError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     if method == "rendered" and kind not in RENDERED_KINDS:
@@ -52,18 +63,30 @@ def needs_medium(method: str, kind: str) -> bool:
 def intensity_objective(
     method: str, sweep: TrackedSweep, frames: Int[Tensor, " f"], pixel_mm: float, volume: ChannelVolume
 ) -> Objective:
-    """Mean similarity of the frames and the volume's intensities there, of poses reference_to_ras (B, 4, 4)."""
-    images, share, points = reduce_frames(sweep, frames, pixel_mm)
+    """Mean similarity of the frames and the volume's intensities there.
+
+    Args:
+        method: one of "mind", "ngf", "mi", "ncc".
+        sweep: whose frames are compared.
+        frames: (F,), their numbers.
+        pixel_mm: about the size of the pixels that are compared.
+        volume: whose first channel is compared.
+
+    Returns:
+        A function of poses reference_to_ras (B, 4, 4) to (B,), differentiable, higher is better.
+    """
+    images, fraction, points = reduce_frames(sweep, frames, pixel_mm)
     device, dtype = volume.table.device, volume.table.dtype
-    images, mask = images.to(device, dtype), (share > 0.5).to(device, dtype)
-    points = points.permute(0, 2, 3, 1).to(device, dtype)
+    shown = (fraction > 0.5).flatten(1).any(1)  # the others are black
+    images, mask = images[shown].to(device, dtype), (fraction[shown] > 0.5).to(device, dtype)
+    points = points[shown].permute(0, 2, 3, 1).to(device, dtype)
     brightest = torch.quantile(volume.table[::97, 0], 0.995).clamp_min(1e-6)
     compare = {"mind": mind_ssc, "ngf": ngf, "mi": partial(mutual_information, bins=MI_BINS), "ncc": _both_ncc}[method]
 
     def value(pose: Tensor) -> Tensor:
         matrix = pose.to(dtype)[:, None, None]
-        places = (matrix[..., None, :3, :3] @ points[None, ..., None])[..., 0] + matrix[..., None, :3, 3]
-        resliced = volume.sample(places)[..., 0] / brightest
+        in_volume = (matrix[..., None, :3, :3] @ points[None, ..., None])[..., 0] + matrix[..., None, :3, 3]
+        resliced = volume.sample(in_volume)[..., 0] / brightest
         return compare(images.expand_as(resliced), resliced, mask.expand_as(resliced)).mean(-1)
 
     return value
@@ -72,47 +95,83 @@ def intensity_objective(
 def rendered_objective(
     method: str, sweep: TrackedSweep, frames: Int[Tensor, " f"], pixel_mm: float, medium: AcousticMedium
 ) -> Objective:
-    """Similarity of the frames, along the rays of their own fan, to what the renderer says of poses (B, 4, 4).
+    """Similarity of the frames, along the rays of their own fan, to what the renderer expects.
 
-    `rendered`: LC2 on expected brightness (with shadow and attenuation along the true beam), boundary echo and
-    impedance. `ncc`: correlation with the expected brightness. Without speckle: its expectation is what is smooth.
+    Args:
+        method: "rendered", LC2 on expected brightness (with shadow and attenuation along the true beam), boundary echo
+            and impedance; or "ncc", correlation with the expected brightness. Without speckle: its expectation is what
+            is smooth.
+        sweep: whose frames are compared.
+        frames: (F,), their numbers.
+        pixel_mm: about the distance of samples along a ray.
+        medium: what is rendered.
+
+    Returns:
+        A function of poses reference_to_ras (B, 4, 4) to (B,), differentiable, higher is better.
+
+    Raises:
+        InputError: where no fan can be seen in the frames.
     """
-    spacing = sweep.image_to_reference[:, :3, :2].norm(dim=1).mean(0)
-    if (spacing[0] / spacing[1] - 1).abs() > 0.02:
-        raise InputError("The pixels of this sweep are not square, so its fan cannot be rendered; use method lc2.")
-    shown = (sweep.frames * sweep.mask)[:: max(1, len(sweep) // 24)].mul(255).byte().numpy()
-    fan = estimate_fan(shown, float(spacing.mean()))
-    probe = replace(fan.probe, rays=RAYS, samples=max(32, round(fan.probe.depth_mm / pixel_mm)))
-    points = torch.nn.functional.pad(probe.sample_points()[0][0], (0, 1), value=1.0)
-    pixels = points @ torch.linalg.inv(fan.pixel_to_probe).T
-    reference = torch.einsum("fij,rnj->frni", sweep.image_to_reference[frames][:, :3], pixels)
-    reference = reference.to(medium.device, medium.dtype)
-    target, mask = _along_rays(sweep, frames, pixels, pixel_mm, medium)
-    dr = probe.sample_spacing_mm
+    seen = fan_frames(sweep, frames, pixel_mm)
+    plan = plan_frame(seen.probe, RenderSettings(), medium.dtype, medium.device)
+    target = _reduced(seen.brightness).to(medium.device, medium.dtype)
+    mask = (_reduced(seen.inside.float()) == 1).to(medium.device, medium.dtype)
+    decades = plan.settings.dynamic_range_db / 10
 
     def value(pose: Tensor) -> Tensor:
-        matrix = pose.to(medium.dtype)[:, None, None]
-        places = (matrix[..., None, :3, :3] @ reference[None, ..., None])[..., 0] + matrix[..., None, :3, 3]
-        impedance, loss, exponent, scattering = medium.sample(places)
-        echo = transmission(impedance, loss * probe.frequency_mhz**exponent, dr)
-        boundary = echo.reflection * (10 ** (REFLECTION_DB / 20) * PULSE_MM / dr)
-        gain = torch.arange(probe.samples, device=medium.device) * (0.1 * dr * probe.frequency_mhz)
-        power = ((scattering * echo.transmission) ** 2 + boundary**2) * 10 ** (gain / 10)
-        brightness = _smooth(torch.log10(power + BRIGHTNESS_FLOOR))
-        image, valid = target.expand_as(brightness), mask.expand_as(brightness)
+        rendered = expected_frames(plan, medium, seen.probe_to_reference, pose)
+        expected, edge, impedance = (_reduced(image) for image in rendered)
+        image, valid = target.expand_as(expected), mask.expand_as(expected)
         if method == "ncc":
-            return _both_ncc(image, brightness, valid).mean(-1)
-        edge = _smooth(torch.log10(boundary**2 + BRIGHTNESS_FLOOR))
-        channels = torch.stack([brightness, edge, (impedance - 1.55) / 0.05], -3)
+            return _both_ncc(image, expected, valid).mean(-1)
+        # Of a variance of order one, as LC2's ridge expects: levels in decades, impedance in steps of soft tissue.
+        channels = torch.stack([decades * expected, decades * edge, (impedance - 1.55) / 0.05], -3)
         return lc2(image, channels, valid).mean(-1)
 
     return value
 
 
+def fan_frames(sweep: TrackedSweep, frames: Int[Tensor, " f"], pixel_mm: float) -> PolarSweep:
+    """Those of the frames that show anything, along `RAYS` rays of the fan found in the sweep, oversampled."""
+    probe, pixel_to_probe = probe_of_sweep(sweep)
+    shown = sweep.subset(frames[sweep.mask.expand(len(sweep), -1, -1)[frames].flatten(1).any(1)])
+    samples = OVERSAMPLING * max(MIN_SAMPLES, round(probe.depth_mm / pixel_mm))
+    smoothing = SMOOTHING * pixel_mm
+    return polar_sweep(shown, probe, pixel_to_probe, rays=RAYS, samples=samples, smoothing_mm=smoothing)
+
+
+def expected_frames(
+    plan: FramePlan,
+    medium: AcousticMedium,
+    probe_to_reference: Float[Tensor, "f 4 4"],
+    reference_to_ras: Float[Tensor, "b 4 4"],
+) -> tuple[Float[Tensor, "b f rays samples"], Float[Tensor, "b f rays samples"], Float[Tensor, "b f rays samples"]]:
+    """Mean brightness, the boundaries' own brightness, and impedance in MRayl, of every frame under every pose."""
+    probe_to_ras = (reference_to_ras[:, None] @ probe_to_reference.to(reference_to_ras)).flatten(0, 1)
+    points = place_samples(probe_to_ras.to(medium.dtype), plan.points)
+    sampled = SampledMedium(medium.sample(points))
+    coherent, power = expected_echo(plan, sampled, points)
+    expected = mean_brightness(plan, coherent, power, NODES)
+    iq = torch.stack([coherent, torch.zeros_like(coherent)], 1)
+    edge = log_compress(iq, plan.gain_db, plan.settings.dynamic_range_db)
+    both = len(reference_to_ras), len(probe_to_reference)
+    return tuple(image.unflatten(0, both) for image in (expected, edge, sampled.values[0, :, 0]))
+
+
 def refine_images(
     space: PoseSpace, objective: Objective, pose: Float[Tensor, "b 4 4"], steps: int
 ) -> tuple[Float[Tensor, "b 4 4"], Float[Tensor, " b"]]:
-    """Adam on the six unknowns of each pose, (B, 4, 4); the best of its path within the space, and its value."""
+    """Adam on the six unknowns of each pose.
+
+    Args:
+        space: of the poses, which none leaves.
+        objective: to be made large.
+        pose: (B, 4, 4), reference_to_ras.
+        steps: of the gradient, with a cosine schedule from `STEP_MM`.
+
+    Returns:
+        The best pose of each path, (B, 4, 4), and its value, (B,).
+    """
     xi = torch.zeros(len(pose), 6, dtype=torch.float64, device=pose.device, requires_grad=True)
     adam = torch.optim.Adam([xi], lr=STEP_MM)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps, eta_min=0.02 * STEP_MM)
@@ -131,27 +190,9 @@ def refine_images(
     return best, best_value
 
 
+def _reduced(image: Float[Tensor, "*batch rays fine"]) -> Float[Tensor, "*batch rays samples"]:
+    return image.unflatten(-1, (-1, OVERSAMPLING)).mean(-1)
+
+
 def _both_ncc(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     return 0.5 * (ncc(a, b, mask) + patch_ncc(a, b, mask))
-
-
-def _smooth(image: Float[Tensor, "*b rays samples"]) -> Float[Tensor, "*b rays samples"]:
-    flat = image.reshape(-1, 1, *image.shape[-2:])
-    return F.avg_pool2d(flat, 3, 1, 1, count_include_pad=False).reshape(image.shape)
-
-
-def _along_rays(
-    sweep: TrackedSweep, frames: Tensor, pixels: Tensor, pixel_mm: float, medium: AcousticMedium
-) -> tuple[Float[Tensor, "f rays samples"], Float[Tensor, "f rays samples"]]:
-    """Frames, averaged to about `pixel_mm`, at (column, row) of the rays' samples, and 1 where they lie in the mask."""
-    images = sweep.frames[frames]
-    mask = sweep.mask.expand(len(sweep), -1, -1)[frames].to(images.dtype)
-    size = 2 * round(0.5 * pixel_mm / float(sweep.image_to_reference[0, :3, 0].norm())) + 1
-    stack = torch.stack([images * mask, mask], 1)
-    mean = F.avg_pool2d(stack, size, 1, size // 2, count_include_pad=True)
-    limits = pixels.new_tensor([images.shape[2] - 1, images.shape[1] - 1])
-    grid = (2 * pixels[..., :2] / limits - 1).to(images.dtype).expand(len(frames), -1, -1, -1)
-    total, share = F.grid_sample(mean, grid, align_corners=True).unbind(1)
-    valid = (share > 0.5).to(images.dtype)
-    target = total / share.clamp_min(1e-6) * valid
-    return target.to(medium.device, medium.dtype), valid.to(medium.device, medium.dtype)

@@ -12,27 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..geometry.filters import box_filter, box_mean
+from ..metrics.images import ncc
+
+__all__ = ["lc2", "lc2_map", "mind_descriptor", "mind_ssc", "mutual_information", "ncc", "ngf", "patch_ncc"]
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
     Image = Float[Tensor, "*#b h w"]
     Mask = Bool[Tensor, "*#b h w"] | Float[Tensor, "*#b h w"]
-
-
-def box_mean(image: Image, mask: Float[Tensor, "*#b h w"], size: int) -> Float[Tensor, "*b h w"]:
-    """Mean over the valid pixels of the size x size box around every pixel (cut at the border); zero where none is."""
-    shape = torch.broadcast_shapes(image.shape, mask.shape)
-    both = torch.stack([(image * mask).expand(shape), mask.expand(shape)]).reshape(-1, 1, *shape[-2:])
-    total, share = F.avg_pool2d(both, size, 1, size // 2, count_include_pad=True)[
-        ..., : shape[-2], : shape[-1]
-    ].reshape(2, *shape)
-    return total / share.clamp_min(1e-12)
-
-
-def _valid_share(mask: Tensor, size: int) -> Tensor:
-    flat = mask.reshape(-1, 1, *mask.shape[-2:])
-    share = F.avg_pool2d(flat, size, 1, size // 2, count_include_pad=True)[..., : mask.shape[-2], : mask.shape[-1]]
-    return share.reshape(mask.shape)
 
 
 def lc2_map(
@@ -42,11 +31,21 @@ def lc2_map(
     patch: int = 9,
     ridge: float = 1e-3,
 ) -> tuple[Float[Tensor, "*b h w"], Float[Tensor, "*b h w"]]:
-    """LC2 of the patch around every pixel, and its weight (the local standard deviation; 0 where half is not valid).
+    """LC2 of the patch around every pixel, and its weight.
 
     u ~ sum_c a_c p_c + const by (ridge) least squares in each patch, S = 1 - Var(residual) / Var(u), from masked box
     means: S_xy = m(xy) - m(x) m(y), a = (S_pp + ridge I)^-1 S_pu, S = (2 a.S_pu - a.S_pp a) / S_uu
-    (Wein 2013, MICCAI; Fuerst 2014, Med. Image Anal. 18). Scale the channels to a variance of order one first.
+    (Wein 2013, MICCAI; Fuerst 2014, Med. Image Anal. 18).
+
+    Args:
+        ultrasound: (..., H, W).
+        channels: (..., C, H, W), of a variance of order one.
+        mask: (..., H, W).
+        patch: pixels of a patch's edge, odd.
+        ridge: added to the channels' variances.
+
+    Returns:
+        LC2, 0 to 1, and the local standard deviation (0 where less than half of the patch is valid), (..., H, W) each.
     """
     mask = mask.to(ultrasound.dtype)
     count = channels.shape[-3]
@@ -64,7 +63,7 @@ def lc2_map(
     eye = torch.eye(count, dtype=gram.dtype, device=gram.device)
     weights = torch.linalg.solve(gram + (ridge + floor[..., None, None]) * eye, cross.unsqueeze(-1)).squeeze(-1)
     explained = 2 * (weights * cross).sum(-1) - torch.einsum("...c,...cd,...d->...", weights, gram, weights)
-    enough = (_valid_share(mask, patch) >= 0.5) & (var_u > 1e-10)
+    enough = (box_filter(mask, patch) >= 0.5) & (var_u > 1e-10)
     safe = torch.where(enough, var_u, torch.ones_like(var_u))
     similarity = torch.where(enough, explained / safe, torch.zeros_like(var_u))
     return similarity, torch.where(enough, safe.sqrt(), torch.zeros_like(var_u))
@@ -75,21 +74,15 @@ def lc2(
 ) -> Float[Tensor, "*b"]:
     """LC2 of whole images: the mean of `lc2_map` weighted by the local standard deviation of the ultrasound.
 
-    channels (..., C, H, W): the volume's intensity and its gradient's length, or what a renderer says (echo along the
-    beam, impedance, scattering): the algebra is the same.
+    Args:
+        ultrasound: (..., H, W).
+        channels: (..., C, H, W), the volume's intensity and its gradient's length, or what a renderer says (echo along
+            the beam, impedance, scattering): the algebra is the same.
+        mask: (..., H, W).
+        patch, ridge: as in `lc2_map`.
     """
     similarity, weight = lc2_map(ultrasound, channels, mask, patch, ridge)
     return (similarity * weight).sum((-2, -1)) / weight.sum((-2, -1)).clamp_min(1e-12)
-
-
-def ncc(a: Image, b: Image, mask: Mask) -> Float[Tensor, "*b"]:
-    """Normalised cross correlation over the mask, -1..1."""
-    mask = mask.to(a.dtype)
-    n = mask.sum((-2, -1), keepdim=True).clamp_min(1e-12)
-    a = (a - (a * mask).sum((-2, -1), keepdim=True) / n) * mask
-    b = (b - (b * mask).sum((-2, -1), keepdim=True) / n) * mask
-    norm = (a.square().sum((-2, -1)) * b.square().sum((-2, -1)) + 1e-20).sqrt()
-    return (a * b).sum((-2, -1)) / norm
 
 
 def patch_ncc(a: Image, b: Image, mask: Mask, patch: int = 9) -> Float[Tensor, "*b"]:
@@ -99,7 +92,7 @@ def patch_ncc(a: Image, b: Image, mask: Mask, patch: int = 9) -> Float[Tensor, "
     var_a = box_mean(a * a, mask, patch) - mean_a**2
     var_b = box_mean(b * b, mask, patch) - mean_b**2
     local = (box_mean(a * b, mask, patch) - mean_a * mean_b) / (var_a.clamp_min(0) * var_b.clamp_min(0) + 1e-10).sqrt()
-    enough = ((_valid_share(mask, patch) >= 0.5) & (mask > 0)).to(a.dtype)
+    enough = ((box_filter(mask, patch) >= 0.5) & (mask > 0)).to(a.dtype)
     return (local * enough).sum((-2, -1)) / enough.sum((-2, -1)).clamp_min(1e-12)
 
 
@@ -164,8 +157,8 @@ def mutual_information(a: Image, b: Image, mask: Mask, bins: int = 32) -> Float[
 
 
 def _parzen(image: Tensor, bins: int) -> Float[Tensor, "*b n bins"]:
-    place = image.flatten(-2).clamp(0, 1) * (bins - 5) + 2
-    x = (place.unsqueeze(-1) - torch.arange(bins, dtype=image.dtype, device=image.device)).abs()
+    position = image.flatten(-2).clamp(0, 1) * (bins - 5) + 2
+    x = (position.unsqueeze(-1) - torch.arange(bins, dtype=image.dtype, device=image.device)).abs()
     inner = (4 - 6 * x**2 + 3 * x**3) / 6
     outer = (2 - x).clamp_min(0) ** 3 / 6
     return torch.where(x < 1, inner, outer)

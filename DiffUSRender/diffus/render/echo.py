@@ -22,10 +22,11 @@ NEPER_PER_DB = 0.11512925464970229  # ln(10) / 20, for amplitudes
 
 
 class Echo(NamedTuple):
-    """Amplitudes at the transducer for a unit pulse; both of shape (..., samples).
+    """Amplitudes at the transducer for a unit pulse.
 
-    reflection: signed echo of the interface before each sample.
-    transmission: two-way amplitude to each sample and back, which weighs its scatterers.
+    Args:
+        reflection: (..., samples), signed echo of the interface before each sample.
+        transmission: (..., samples), two-way amplitude to each sample and back, which weighs its scatterers.
     """
 
     reflection: Tensor
@@ -50,7 +51,12 @@ def layered(impedance: Tensor, attenuation_db_cm: Tensor | None = None, spacing_
 
     With T12 = 1 + R, T21 = 1 - R, R21 = -R the stack's reflection obeys artanh R = sum artanh r_k, so
     d0(k) = (Z_k - Z_0) / (Z_k + Z_0) exactly, and its first difference has the closed form used here.
-    What lies between sample 0 and k cancels: no shadow, no reverberation. Attenuation, if given, is applied after.
+    What lies between sample 0 and k cancels: no shadow, no reverberation.
+
+    Args:
+        impedance: (..., samples), MRayl.
+        attenuation_db_cm: (..., samples), at the probe's frequency; None for none. It is applied afterwards.
+        spacing_mm: between samples.
     """
     first, before, after = impedance[..., :1], impedance[..., :-1], impedance[..., 1:]
     difference = 2 * first * (after - before) / ((after + first) * (before + first))
@@ -64,8 +70,12 @@ def layered(impedance: Tensor, attenuation_db_cm: Tensor | None = None, spacing_
 def transmission(impedance: Tensor, attenuation_db_cm: Tensor | None = None, spacing_mm: float | Tensor = 1.0) -> Echo:
     """Time-resolved primaries: r_k prod_(j<k) (1 - r_j^2), times the two-way attenuation of layers 0..k-1.
 
-    Shadows behind bone and air, enhancement behind fluid; no multiples. Attenuation in dB/cm at the probe's
-    frequency, `spacing_mm` between samples.
+    Shadows behind bone and air, enhancement behind fluid; no multiples.
+
+    Args:
+        impedance: (..., samples), MRayl.
+        attenuation_db_cm: (..., samples), at the probe's frequency; None for none.
+        spacing_mm: between samples.
     """
     r = reflection_coefficients(impedance)
     crossing = torch.log1p(-(r * r).clamp(max=1 - 1e-6))
@@ -89,9 +99,14 @@ def reverberation(
 
     Down- and up-going waves hop one layer a step; only every other interface is met at a time, so a double step
     handles the odd interfaces, then the even ones. The transducer and what lies behind the last sample absorb.
-    `steps` arrivals are returned, (..., steps + 1) with the zero of sample 0 in front (default: one for every
-    interface). Without attenuation their sum over all time is d0 of `layered`. Cost O(N^2) a ray.
-    The `transmission` part is that of the primaries, (..., samples).
+    Without attenuation the sum of the echo over all time is d0 of `layered`. Cost O(N^2) a ray.
+
+    Args:
+        impedance: (..., samples), MRayl.
+        attenuation_db_cm: (..., samples), at the probe's frequency; None for none.
+        spacing_mm: between samples.
+        steps: arrivals that are returned, (..., steps + 1) with the zero of sample 0 in front; None takes one for every
+            interface. The `transmission` part is that of the primaries, (..., samples).
     """
     r = reflection_coefficients(impedance)
     samples = impedance.shape[-1]
@@ -136,7 +151,17 @@ ECHO_MODELS = {"layered": layered, "transmission": transmission, "reverberation"
 
 
 def echo(model: str, impedance: Tensor, attenuation_db_cm: Tensor | None, spacing_mm: float | Tensor) -> Echo:
-    """The echo of `model` (a key of ECHO_MODELS): impedance in MRayl, attenuation in dB/cm or None, (..., samples)."""
+    """The echo of a model.
+
+    Args:
+        model: a key of `ECHO_MODELS`.
+        impedance: (..., samples), MRayl.
+        attenuation_db_cm: (..., samples), at the probe's frequency; None for none.
+        spacing_mm: between samples.
+
+    Raises:
+        InputError: for an unknown model.
+    """
     if model not in ECHO_MODELS:
         raise InputError(f"There is no echo model {model!r}; choose one of {', '.join(ECHO_MODELS)}.")
     return ECHO_MODELS[model](impedance, attenuation_db_cm, spacing_mm)

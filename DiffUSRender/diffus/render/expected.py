@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .renderer import FramePlan
     from .settings import RenderSettings
 
-RINGS, ANGLES = 6, 3
+NODES = (6, 3)  # of the quadrature: rings and angles of the complex plane
 SPECKLE_DB = 5.57  # standard deviation of the level of fully developed speckle, dB: 10/ln 10 * pi/sqrt 6
 
 
@@ -39,12 +39,27 @@ def require_expectable(settings: RenderSettings) -> None:
 
 
 def expected_polar(
-    plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"]
+    plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"], nodes: tuple[int, int] = NODES
 ) -> Float[Tensor, "b rays samples"]:
-    """Mean brightness (B, rays, samples) over all speckle, at points (B, S, rays, samples, 3) in the medium's world.
+    """Mean brightness over all speckle; differentiable to the medium, the points and the plan's probe and settings.
 
-    Differentiable to the medium, the points and the plan's probe and settings.
+    Args:
+        plan: of the frame.
+        medium: in the world of the points.
+        points: (B, S, rays, samples, 3) mm, of S sub-rays and layers.
+        nodes: radii and angles of the quadrature over the speckle.
+
+    Returns:
+        (B, rays, samples) in [0, 1].
     """
+    coherent, power = expected_echo(plan, medium, points)
+    return mean_brightness(plan, coherent, power, nodes)
+
+
+def expected_echo(
+    plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"]
+) -> tuple[Float[Tensor, "b rays samples"], Float[Tensor, "b rays samples"]]:
+    """The boundaries' echo a, an amplitude, and the mean power s^2 of all that is random: each (B, rays, samples)."""
     reflection, strength = ray_echoes(plan, medium, points)
     coherent, power = boundary_iq(plan, reflection), _layer_power(plan, strength)
     if plan.axial_taps is not None:
@@ -52,7 +67,29 @@ def expected_polar(
         power = blur_lateral(blur_axial(power, _squared(plan.axial_taps)), _squared(plan.lateral_taps))
     if plan.settings.noise_db is not None:
         power = power + 10 ** (plan.settings.noise_db / 10)
-    return _mean_brightness(coherent, power, plan.gain_db, plan.settings.dynamic_range_db)
+    return coherent, power
+
+
+def mean_brightness(
+    plan: FramePlan,
+    coherent: Float[Tensor, "b rays samples"],
+    power: Float[Tensor, "b rays samples"],
+    nodes: tuple[int, int] = NODES,
+) -> Float[Tensor, "b rays samples"]:
+    """Mean of the clipped logarithm of |a + s n|^2 over n, with the plan's gain and dynamic range."""
+    radii, cosines = _quadrature(*nodes)
+    range_db = plan.settings.dynamic_range_db
+    amplitude = (power + POWER_FLOOR).sqrt()
+    square, cross = coherent.square(), 2 * coherent * amplitude
+    offset = REFERENCE_BRIGHTNESS + plan.gain_db / range_db
+    total = torch.zeros_like(coherent)
+    for radius in radii:
+        for cosine in cosines:
+            # The square completed: never negative by rounding.
+            mixed = square + cross * (radius * cosine) + (power + POWER_FLOOR) * radius**2
+            level = 10 * torch.log10(mixed.clamp(min=POWER_FLOOR)) / range_db
+            total = total + (offset + level).clamp(0, 1)
+    return total / (len(radii) * len(cosines))
 
 
 def _layer_power(plan: FramePlan, strength: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:
@@ -66,25 +103,10 @@ def _squared(taps: Float[Tensor, "*n taps"]) -> Float[Tensor, "*n taps"]:
     return taps.square() / taps.square().sum(-1, keepdim=True)
 
 
-def _mean_brightness(coherent: Tensor, power: Tensor, gain_db: Tensor, range_db: float | Tensor) -> Tensor:
-    radii, cosines = _nodes()
-    amplitude = (power + POWER_FLOOR).sqrt()
-    square, cross = coherent.square(), 2 * coherent * amplitude
-    offset = REFERENCE_BRIGHTNESS + gain_db / range_db
-    total = torch.zeros_like(coherent)
-    for radius in radii:
-        for cosine in cosines:
-            # The square completed: never negative by rounding.
-            mixed = square + cross * (radius * cosine) + (power + POWER_FLOOR) * radius**2
-            level = 10 * torch.log10(mixed.clamp(min=POWER_FLOOR)) / range_db
-            total = total + (offset + level).clamp(0, 1)
-    return total / (len(radii) * len(cosines))
-
-
-@lru_cache(maxsize=1)
-def _nodes() -> tuple[tuple[float, ...], tuple[float, ...]]:
+@lru_cache(maxsize=4)
+def _quadrature(rings: int, angles: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Radii of rings of equal probability, at their mean logarithm, and the cosines of even angles."""
-    shares = (np.arange(RINGS * 4096) + 0.5) / (RINGS * 4096)
-    logs = np.log(-np.log1p(-shares)).reshape(RINGS, -1).mean(1)
-    angles = (np.arange(ANGLES) + 0.5) * np.pi / ANGLES
-    return tuple(np.exp(0.5 * logs).tolist()), tuple(np.cos(angles).tolist())
+    probability = (np.arange(rings * 4096) + 0.5) / (rings * 4096)
+    logs = np.log(-np.log1p(-probability)).reshape(rings, -1).mean(1)
+    directions = (np.arange(angles) + 0.5) * np.pi / angles
+    return tuple(np.exp(0.5 * logs).tolist()), tuple(np.cos(directions).tolist())

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import InputError
+from ..geometry.filters import gaussian_kernel
+from ..probe.beam import blur_lateral
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -30,11 +31,19 @@ def multiplicative_speckle(
     local_power: float | Tensor = 1.5,
     seed: int = 0,
 ) -> Float[Tensor, "batch rays samples"]:
-    """Multiplies an image (B, rays, samples) by seeded noise around 1 that grows with depth.
+    """Multiplies an image by seeded noise around 1 that grows with depth; negative factors become 0.
 
     With z from 0 at the face to 1 at full depth, the radial noise, the same for all rays and so an arc in the scan, has
     the standard deviation radial_std (1 + z**radial_power); the grain of each pixel, local_std (1 + z**local_power).
-    Negative factors become 0. Differentiable in the image and in the four parameters (numbers or 0-d tensors).
+    Differentiable in the image and in the four parameters.
+
+    Args:
+        image: (B, rays, samples); all of the batch get the same noise.
+        radial_std, radial_power, local_std, local_power: numbers of 0 or more, or 0-d tensors.
+        seed: of the noise.
+
+    Raises:
+        InputError: for another shape or a negative parameter.
     """
     _require_polar(image)
     parameters = {
@@ -65,12 +74,20 @@ def lateral_blur(
     sigma_mm: float | Tensor = 0.3,
     growth: float | Tensor = 0.01,
 ) -> Float[Tensor, "batch rays samples"]:
-    """Gaussian blur across the rays of an image (B, rays, samples), sigma = sigma_mm + growth * depth, in mm.
+    """Gaussian blur across the rays of an image, sigma = sigma_mm + growth * depth, in mm.
 
-    `depths_mm` and `lateral_spacing_mm`, (samples,) each, are the probe's; equal widths in mm cover fewer rays where
-    the rays diverge. At the sides the kernel is normalised over the rays there are, so a constant image stays as it
-    is. A kernel reaches over a quarter of the rays at most: wider ones occur only where the rays run together, at a
-    phased array's apex. Differentiable in the image, sigma_mm and growth (numbers or 0-d tensors).
+    Equal widths in mm cover fewer rays where the rays diverge. At the sides the kernel is normalised over the rays
+    there are, so a constant image stays as it is. A kernel reaches over a quarter of the rays at most: wider ones occur
+    only where the rays run together, at a phased array's apex. Differentiable in the image, sigma_mm and growth.
+
+    Args:
+        image: (B, rays, samples).
+        depths_mm: (samples,), the probe's.
+        lateral_spacing_mm: (samples,), distance of neighbouring rays, the probe's.
+        sigma_mm, growth: numbers or 0-d tensors.
+
+    Raises:
+        InputError: for shapes that do not fit or a width that is not positive.
     """
     _require_polar(image)
     rays, samples = image.shape[1:]
@@ -84,10 +101,8 @@ def lateral_blur(
     reach = min(math.ceil(KERNEL_SIGMAS * widest), max(rays // 4, 1))
 
     # A row of ones goes through the same kernel: dividing by it normalises at the sides.
-    padded = functional.pad(torch.cat([image, torch.ones_like(image[:1])]), (0, 0, reach, reach))
-    blurred = sum(
-        torch.exp(-0.5 * ((k - reach) * spacing / sigma) ** 2) * padded[:, k : k + rays] for k in range(2 * reach + 1)
-    )
+    taps = gaussian_kernel(sigma, reach, spacing)
+    blurred = blur_lateral(torch.cat([image, torch.ones_like(image[:1])]), taps, "constant")
     return blurred[:-1] / blurred[-1:]
 
 

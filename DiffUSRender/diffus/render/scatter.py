@@ -21,10 +21,18 @@ GRAIN_SIGMA = 0.63
 
 
 def speckle_texture(seed: int, size: int = TEXTURE_SIZE) -> Float[Tensor, "2 size1 size1 size1"]:
-    """A periodic cube of complex circular Gaussian noise of unit power, real and imaginary parts (2, size+1, ...).
+    """A periodic cube of complex circular Gaussian noise of unit power.
 
-    The last plane of every axis repeats the first, so that trilinear sampling wraps without a seam.
-    Raises InputError for a seed that is not a whole number from 0 to 2^63 - 1.
+    Args:
+        seed: a whole number from 0 to 2^63 - 1.
+        size: period in grains.
+
+    Returns:
+        Real and imaginary parts, (2, size+1, size+1, size+1). The last plane of every axis repeats the first, so that
+        trilinear sampling wraps without a seam.
+
+    Raises:
+        InputError: for another seed.
     """
     SEED.check("seed", seed)
     generator = torch.Generator().manual_seed(seed)
@@ -38,11 +46,19 @@ def speckle_texture(seed: int, size: int = TEXTURE_SIZE) -> Float[Tensor, "2 siz
 def sample_speckle(
     texture: Float[Tensor, "2 s s s"], points_mm: Float[Tensor, "*points 3"], grain_mm: float
 ) -> Float[Tensor, "2 *points"]:
-    """Noise at tissue points (..., 3) in mm: (2, ...), exactly unit power everywhere, correlated over about a grain.
+    """Noise at tissue points, exactly unit power everywhere, correlated over about a grain.
 
     The texture's axes are turned against the world's, so that no image plane or ray of common use repeats with its
     period. Trilinear interpolation of white noise has a power that varies between the nodes (the sum of the squared
-    weights), which would spoil the Rayleigh statistics: it is divided out.
+    weights), which would falsify the Rayleigh statistics: it is divided out.
+
+    Args:
+        texture: of `speckle_texture`.
+        points_mm: (..., 3), in the tissue's world.
+        grain_mm: distance of the texture's nodes.
+
+    Returns:
+        Real and imaginary parts, (2, ...).
     """
     size = texture.shape[-1] - 1
     position = (points_mm @ (_turn(points_mm).T / grain_mm)).remainder(size)

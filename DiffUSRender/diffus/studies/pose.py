@@ -19,12 +19,13 @@ from torch import Tensor
 from ..errors import InputError
 from ..fit.objective import SAMPLES_PER_CELL, TYPICAL_RANGE_DB
 from ..fit.parameters import OF_PROBE, Unknowns, acquisition_parameters
+from ..geometry.filters import gaussian_blur
 from ..geometry.pose import place_samples, require_rigid, twist_to_matrix
 from ..metrics.images import ncc
 from ..render.expected import SPECKLE_DB, expected_polar, require_expectable
 from ..render.renderer import plan_frame, require_overlap
 from ..render.settings import RenderSettings
-from ..sweep.probe_sweep import polar_sweep, smooth
+from ..sweep.probe_sweep import polar_sweep
 from ..sweep.sweep import TrackedSweep
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class _View:
             level.smoothing_mm / mm
             for mm in (self.probe.lateral_spacing_mm().mean().item(), self.probe.sample_spacing_mm)
         )
-        self.total = smooth(self.inside, self.sigma).clamp(min=1e-3)
+        self.total = gaussian_blur(self.inside, self.sigma).clamp(min=1e-3)
         trend = torch.linspace(-1, 1, samples, **like)
         self.trends = _orthonormal(torch.stack([torch.ones_like(trend), trend, trend**2]), self.inside)
         self.evidence = float(self.inside.sum()) / SAMPLES_PER_CELL
@@ -213,7 +214,7 @@ class _View:
         return place_samples(pose.to(plan.points)[None], plan.points)
 
     def _smoothed(self, image: Tensor) -> Tensor:
-        return smooth(image * self.inside, self.sigma) / self.total * self.inside
+        return gaussian_blur(image * self.inside, self.sigma) / self.total * self.inside
 
     def _correlation(self, expected: Tensor) -> Tensor:
         both = []

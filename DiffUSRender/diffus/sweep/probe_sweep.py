@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..geometry.filters import gaussian_blur
 from ..geometry.pose import image_pose, place_samples
 from ..probe.fan import estimate_fan
 from ..probe.probe import pixel_centres
@@ -122,8 +122,8 @@ def polar_sweep(
     frames = sweep.frames * mask
     if smoothing_mm > 0:
         sigma = smoothing_mm / sweep.pixel_mm[0].item()
-        weight = smooth(mask, sigma).clamp(min=1e-3)
-        frames = torch.cat([smooth(frame[None], sigma) for frame in frames]) / weight
+        weight = gaussian_blur(mask, sigma).clamp(min=1e-3)
+        frames = torch.cat([gaussian_blur(frame[None], sigma) for frame in frames]) / weight
     points = probe.sample_points()[0][0, ..., :2]
     to_pixel = torch.linalg.inv(pixel_to_probe)
     pixel = points @ to_pixel[:2, :2].T + to_pixel[:2, 3]
@@ -182,18 +182,3 @@ def beam_of(probe: Probe, *, sampling: bool = False) -> dict[str, object]:
 def rigid_poses(sweep: TrackedSweep, pixel_to_probe: Float[Tensor, "4 4"]) -> Float[Tensor, "k 4 4"]:
     """probe_to_reference (K, 4, 4) float64 of the frames, rigid: `image_pose` with the probe's face as origin."""
     return image_pose(sweep.image_to_reference, pixel_to_probe)[0]
-
-
-def smooth(images: Float[Tensor, "n h w"], sigma: float | tuple[float, float]) -> Float[Tensor, "n h w"]:
-    """Images (n, h, w) convolved with a Gaussian of `sigma` pixels (one number, or rows and columns), zeros outside."""
-    both = (sigma, sigma) if isinstance(sigma, (int, float)) else sigma
-    blurred = images[:, None]
-    for axis, width in enumerate(both):
-        if width <= 0:
-            continue
-        reach = max(1, math.ceil(3 * width))
-        offset = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-        kernel = torch.exp(-0.5 * (offset / width) ** 2)
-        kernel = (kernel / kernel.sum()).view(1, 1, *((-1, 1) if axis == 0 else (1, -1)))
-        blurred = F.conv2d(blurred, kernel, padding=(reach, 0) if axis == 0 else (0, reach))
-    return blurred[:, 0]

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
+from ...geometry.filters import gaussian_blur
 from ...metrics.images import ncc
-from ...sweep.probe_sweep import polar_sweep, probe_of_sweep, smooth
+from ...sweep.probe_sweep import polar_sweep, probe_of_sweep
 from .compounding import compound
 from .grid import grid_around
 from .inversion import ReconstructionState, VolumeReconstruction, medium_on_grid, uniform_maps
@@ -116,8 +117,8 @@ class HeldOutExperiment:
         held = self._sweep.subset(self.held)
         mask = held.mask.expand(len(held), -1, -1)
         sigma = self.smoothing_mm / held.image_to_reference[0, :3, 0].norm().item()
-        weights = [smooth(m[None].float(), sigma).clamp(min=1e-3) for m in mask]
-        local = [smooth((f * m)[None], sigma) / w for f, m, w in zip(held.frames, mask, weights)]
+        weights = [gaussian_blur(m[None].float(), sigma).clamp(min=1e-3) for m in mask]
+        local = [gaussian_blur((f * m)[None], sigma) / w for f, m, w in zip(held.frames, mask, weights)]
         images = {
             "start": self._at_start,
             "reconstructed": self._predict(),

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
+from ...geometry.filters import gaussian_blur
 from ...medium import AcousticMedium
 from ...medium.tissue import tissue_table
-from ...probe.beam import blur_axial
 from ...render.expected import expected_polar, require_expectable
 from ...render.renderer import plan_frame
 from ...render.settings import RenderSettings
@@ -154,7 +154,7 @@ class VolumeReconstruction:
         knots = F.interpolate(self.gain_db[None, None], self._plan.probe.samples, mode="linear", align_corners=True)
         plan = replace(self._plan, gain_db=self._plan.gain_db + knots[0, 0])
         brightness = expected_polar(plan, medium, points)
-        return _smooth_along(brightness, self._sigma) if self._sigma > 0.3 else brightness
+        return gaussian_blur(brightness, (0.0, self._sigma), ends="replicate") if self._sigma > 0.3 else brightness
 
     @torch.no_grad()
     def render(self, frames: PolarSweep) -> Float[Tensor, "k rays samples"]:
@@ -224,11 +224,3 @@ def medium_on_grid(
     matrix = reference_to_ras.to(torch.float32)
     slabs = [medium.sample(slab @ matrix[:3, :3].T + matrix[:3, 3]) for slab in grid.centres()]
     return torch.stack(slabs, 1).float()
-
-
-def _smooth_along(images: Float[Tensor, "n rays samples"], sigma: float) -> Tensor:
-    """Gaussian of `sigma` samples along the rays, ends repeated."""
-    reach = max(1, math.ceil(3 * sigma))
-    offset = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
-    return blur_axial(images, kernel / kernel.sum())
