@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import Tensor
 
@@ -35,7 +35,7 @@ class Setting:
     low: float = -math.inf
     high: float = math.inf
     unit: str = ""
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     optional: bool = False
     fitted: bool = False
     panel: bool | tuple[float, float] = True

@@ -67,7 +67,8 @@ def test_every_setting_is_declared_with_its_help():
         assert {field.name for field in fields(owner)} - set(declared(owner)) <= {"artefacts"}
         assert all(one.help.endswith(".") for one in declared(owner).values())
     assert set(SHAPES) == {probe.type for probe in (ConvexProbe, LinearProbe, PhasedProbe)}
-    assert set(declared(RenderSettings)["echo"].choices) == set(ECHO_MODELS)
+    assert declared(RenderSettings)["echo"].choices is ECHO_MODELS
+    assert all(map(callable, ECHO_MODELS.values()))
     assert declared(RenderSettings)["compression"].choices == ("log", "linear")
 
 

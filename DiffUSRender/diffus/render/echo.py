@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
+from .settings import ECHO_MODELS
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -147,7 +148,7 @@ def reverberation(
     return Echo(reflection, transmission(impedance, attenuation_db_cm, spacing_mm).transmission)
 
 
-ECHO_MODELS = {"layered": layered, "transmission": transmission, "reverberation": reverberation}
+ECHO_MODELS.update(layered=layered, transmission=transmission, reverberation=reverberation)
 
 
 def echo(model: str, impedance: Tensor, attenuation_db_cm: Tensor | None, spacing_mm: float | Tensor) -> Echo:

@@ -9,7 +9,12 @@ from ..errors import InputError
 from ..settings import SEED, check_settings, setting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+# Echo models by name; render.echo puts its functions in, and others may add theirs.
+ECHO_MODELS: dict[str, Callable | None] = dict.fromkeys(("layered", "transmission", "reverberation"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ class RenderSettings:
     echo: str = setting(
         str,
         "transmission",
-        choices=("layered", "transmission", "reverberation"),
+        choices=ECHO_MODELS,
         help="Echo model; layered: the paper's.",
     )
     attenuation: bool = setting(bool, True, help="Whether tissue attenuates, a f^b dB/cm.", panel=False)
