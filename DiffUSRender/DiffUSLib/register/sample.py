@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import slicer
 import slicer.util
-from vtk import vtkMatrix4x4
 
 from ..engine import engineErrors
 from ..errors import RenderError
 from ..i18n import _
 from ..scene.sequences import addTrackedSweep
-from ..scene.transforms import fromVtk, ijkToRas, toVtk
+from ..scene.transforms import ijkToRas, nodeToWorld, toVtk
 from ..torch_support import requireTorch
 
 CATEGORY, SAMPLE_NAME, HEAD = "DiffUS", "DiffUSBrainSweep", "MRHead"
@@ -137,10 +136,7 @@ def errorMm(transformNode) -> float:
     truth = next((node for node in reversed(nodes) if node.GetAttribute(TARGETS_ATTRIBUTE)), None)
     if truth is None:
         raise RenderError(_("There is no sample case in the scene: load it in the module Sample Data."))
-    found, true = vtkMatrix4x4(), vtkMatrix4x4()
-    transformNode.GetMatrixTransformToWorld(found)
-    truth.GetMatrixTransformToWorld(true)
-    difference = fromVtk(found) - fromVtk(true)
+    difference = nodeToWorld(transformNode) - nodeToWorld(truth)
     targets = np.array(json.loads(truth.GetAttribute(TARGETS_ATTRIBUTE)))
     return float(np.linalg.norm(targets @ difference[:3, :3].T + difference[:3, 3], axis=1).mean())
 

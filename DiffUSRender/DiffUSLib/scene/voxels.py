@@ -16,6 +16,7 @@ from ..engine import engineErrors
 from ..errors import RenderError
 from ..i18n import _
 from ..kinds import MediumKind
+from .dicom import modality
 from .transforms import fromVtk, ijkToRas, isLinearToWorld, nodeToWorld
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ def explainKind(node) -> tuple[MediumKind, str]:
         return MediumKind.LABELS, _("it holds labels")
     name = (node.GetName() or "").lower()
     mri = MediumKind.MRI_T2 if _T2_NAME.search(name) and "flair" not in name else MediumKind.MRI
-    modality = dicomModality(node)
-    if modality == "CT":
+    series = modality(node)
+    if series == "CT":
         return MediumKind.CT, _("DICOM says CT")
-    if modality == "MR":
+    if series == "MR":
         return mri, _("DICOM says MR")
     image = node.GetImageData()
     if image and image.GetNumberOfPoints() and image.GetScalarRange()[0] < CT_AIR_HU:
@@ -59,17 +60,6 @@ def explainKind(node) -> tuple[MediumKind, str]:
     if mri is MediumKind.MRI_T2:
         return mri, _("by its name")
     return mri, _("nothing says otherwise")
-
-
-def dicomModality(node) -> str:
-    """The modality of the DICOM series that a volume was loaded from, such as CT or MR; empty where there is none."""
-    scene = node.GetScene()
-    hierarchy = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode") if scene is not None else None
-    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
-    if not item:
-        return ""
-    attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-    return hierarchy.GetItemAttribute(item, attribute).strip().upper()
 
 
 def readVoxels(node, kind: MediumKind) -> Voxels:
