@@ -136,8 +136,8 @@ class Told:
         yield SimpleNamespace(stage="searching", progress=0.5, similarity=0.25, mri_to_reference=pose)
         errors = (None, None) if Told.verdict == "rejected" else (0.5, 1.5)
         verdict = Verdict(Told.verdict, ("because",), *errors)
-        evidence, frames = SimpleNamespace(as_dict=dict), len(self.given["sweep"])
-        self.result = RegistrationResult(pose, Told.similarity, verdict, evidence, {}, 1.0, frames, 0, "lc2", 0, ())
+        frames = len(self.given["sweep"])
+        self.result = RegistrationResult(pose, Told.similarity, verdict, None, {}, 1.0, frames, 0, "lc2", 0, ())
 
 
 @pytest.fixture

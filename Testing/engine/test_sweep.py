@@ -7,6 +7,7 @@ import torch
 from diffus.errors import InputError
 from diffus.geometry.pose import image_pose, require_rigid, twist_to_matrix
 from diffus.io.sweeps import read_image_to_probe
+from diffus.io.volumes import read_picture
 from diffus.probe.fan_mask import beam_mask
 from diffus.sweep.frames import grey_scale, rising_times
 from diffus.sweep.from_volume import sweep_from_volume
@@ -212,6 +213,19 @@ def test_the_grey_scale_is_one_for_the_sweep_and_the_same_in_every_type():
     frames = np.full((3, 9, 9), 1000, np.uint16)
     frames[1, 4] = 4000
     assert grey_scale(frames)[:, 0, 0].tolist() == [0.25] * 3
+
+
+def test_a_sweep_in_colour_is_as_bright_as_in_grey(tmp_path):
+    """The mean of the colours was stretched to the sweep's own maximum."""
+    pixels = speckle()
+    image = sitk.GetImageFromArray(np.repeat(pixels[..., None], 3, -1), isVector=True)
+    for n in range(5):
+        image.SetMetaData(f"Seq_Frame{n:04d}_ImageToReferenceTransform", text(rigid(n, 0, 0, 0, 0, 0) @ SCALE))
+    sitk.WriteImage(image, str(tmp_path / "colour.mha"))
+    np.testing.assert_array_equal(read_sweep(tmp_path / "colour.mha").frames * 255, pixels)
+    frames, spacing = read_picture(tmp_path / "colour.mha")
+    np.testing.assert_array_equal(frames, pixels)
+    assert spacing is None
 
 
 def test_strays_do_not_set_the_grey_scale():

@@ -1,4 +1,4 @@
-"""Poses: twists, the pose of an image, every check of a matrix, and the change between RAS and LPS."""
+"""Poses: twists, points, every check of a matrix, and the rigid pose of an image."""
 
 from __future__ import annotations
 
@@ -68,12 +68,6 @@ def place_samples(
     """
     turned = torch.einsum("bij,srnj->bsrni", probe_to_ras[:, :3, :3], points)
     return turned + probe_to_ras[:, None, None, None, :3, 3]
-
-
-def ras_to_lps(matrix: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
-    """The same map, 4x4, with both of its ends flipped between RAS and LPS (its own inverse)."""
-    sign = matrix.new_tensor([-1.0, -1.0, 1.0, 1.0])
-    return sign[:, None] * matrix * sign
 
 
 def require_affine(matrix: Tensor, name: str) -> Tensor:

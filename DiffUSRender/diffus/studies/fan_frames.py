@@ -141,11 +141,11 @@ def _direction(sweep: TrackedSweep) -> tuple[float, float] | None:
     largest = bright[bright.sum((1, 2)).argmax()]
     step = max(1, min(largest.shape) // SEARCH_PIXELS)
     small = largest[::step, ::step]
-    pixel = sweep.image_to_reference[0, :3, 0].norm().item() * step
+    pixel_mm = sweep.pixel_mm[0].item() * step
     turn, reach, best, angle = 0.0, 180.0, MIN_AGREEMENT, None
     for degrees in TURNS_DEG:
         for tried in np.arange(turn - reach, turn + reach, degrees):
-            fan, agreement = _fan(_turn(small, tried)[0], pixel)
+            fan, agreement = _fan(_turn(small, tried)[0], pixel_mm)
             if agreement > best:
                 turn, best, angle = float(tried), agreement, fan.probe.fov_deg
         reach = degrees

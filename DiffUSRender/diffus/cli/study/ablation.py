@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ from rich.table import Table
 from ...errors import InputError
 from ...geometry.pose import require_rigid
 from ...io.atomic import replacing, require_not_input, require_writable
-from ...io.tables import write_csv
 from ...io.transforms import read_transform
 from ...io.volumes import read_volume
 from ...render.settings import RenderSettings
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 FIGURE_FRAMES = 3
 COLUMNS = [f"{name}{after}" for after in ("", "_shifted") for name in METRICS] + ["shift_px"]
-HEADER = ["case", "row", "frames", "fan_percent_of_pixels", "volume_percent_of_fan"]
-HEADER += [part for name in COLUMNS for part in (name, f"{name}_sd")]
 
 INPUT = (
     click.option("--volume", "volume_path", metavar="FILE", help="MRI, CT or label volume."),
@@ -98,7 +96,7 @@ def ablation(output: str, figure: str | None, folder: str | None, modality: str 
         results, notes = {Path(given["sweep_path"] or "").name: _one_sweep(given)}, []
     table = _table(results)
     with ExitStack() as both:
-        write_csv(both.enter_context(replacing(output)), HEADER, table)
+        _write_csv(both.enter_context(replacing(output)), table)
         if figure:
             _draw(both.enter_context(replacing(figure)), results)
     _print(table, results, notes)
@@ -202,6 +200,15 @@ def _table(results: dict[str, AblationResult]) -> list[list[object]]:
                 cells += [scores[name].mean(), scores[name].std(ddof=min(1, len(scores[name]) - 1))]
             table.append(cells)
     return table
+
+
+def _write_csv(path: Path, table: list[list[object]]) -> None:
+    header = ["case", "row", "frames", "fan_percent_of_pixels", "volume_percent_of_fan"]
+    header += [part for name in COLUMNS for part in (name, f"{name}_sd")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row] for row in table)
 
 
 def _print(table: list[list[object]], results: dict[str, AblationResult], notes: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from contextlib import ExitStack
 from dataclasses import astuple, replace
@@ -16,7 +17,7 @@ from ...errors import InputError
 from ...fit.matching import AppearanceMatch, rocked
 from ...geometry.pose import require_rigid
 from ...io.atomic import replacing, require_not_input, require_writable
-from ...io.tables import read_settings, write_csv
+from ...io.tables import read_settings
 from ...io.transforms import read_transform
 from ...io.volumes import read_volume
 from ...medium import AcousticMedium
@@ -111,7 +112,7 @@ def realism(output: str, figure: str | None, matched: str | None, **given: objec
         }
     rows = _rows(sweep, views, simulated, given["range_db"])
     with ExitStack() as all_files:
-        write_csv(all_files.enter_context(replacing(output)), rows[0], rows[1:])
+        _write_csv(all_files.enter_context(replacing(output)), rows)
         if figure:
             _draw(all_files.enter_context(replacing(figure)), sweep, simulated)
         if matched:
@@ -203,6 +204,11 @@ def _rows(sweep: TrackedSweep, views: PolarSweep, simulated: dict[str, Tensor], 
         far = ["", ""] if against is None else [f"{v:.4f}" for v in astuple(frame_distances(against, frames, mask))]
         rows.append([name, *(f"{v:.3f}" for v in values), *far])
     return rows
+
+
+def _write_csv(path: Path, rows: list[list]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def _draw(path: Path, sweep: TrackedSweep, simulated: dict[str, Tensor]) -> None:
