@@ -186,9 +186,17 @@ def _maskToVolume(mask, volume) -> np.ndarray:
 
 
 def maskOnVolume(mask, volume, voxels: Voxels) -> np.ndarray:
-    """Where a label map or segmentation node is not empty, on the grid of a volume's voxels, (K, J, I) bool.
+    """Where a label map or segmentation node is not empty, on the grid of a volume, by nearest neighbours.
 
-    Nearest neighbours; raises RenderError for a mask that is empty there.
+    Args:
+        mask: the label map or segmentation node.
+        volume: the node whose voxels are `voxels`.
+
+    Returns:
+        (K, J, I) bool.
+
+    Raises:
+        RenderError: for a mask that is empty there, or that no matrix leads to the volume.
     """
     from scipy import ndimage
 
