@@ -85,11 +85,20 @@ def presetSettings(name: str, present: ProbeSettings) -> ProbeSettings:
         return probeSettings(probe_preset(name), present)
 
 
-def fanSettings(images: np.ndarray, mmPerPixel: float, present: ProbeSettings) -> tuple[ProbeSettings, np.ndarray]:
-    """The probe whose fan real images show, and where it is: its settings, and pixel to probe mm, (4, 4).
+def fanSettings(
+    images: np.ndarray, mmPerPixel: float, present: ProbeSettings
+) -> tuple[ProbeSettings, np.ndarray, bool]:
+    """The probe whose fan real images show, and where it is.
 
-    images: grey values (rows, columns) or a stack of them, x to the marked side and y into the depth. What a fan does
-    not show stays as in `present`; the focus does not lie below the image. Raises RenderError where none can be seen.
+    Args:
+        images: grey values (rows, columns) or a stack of them, x to the marked side and y into the depth.
+        present: what a fan does not show stays as here; the focus does not lie below the image.
+
+    Returns:
+        Its settings; pixel to probe mm, (4, 4); and whether the depth is certain: a far field may be black.
+
+    Raises:
+        RenderError: where no fan can be seen.
     """
     from diffus.probe.fan import estimate_fan
 
@@ -98,7 +107,7 @@ def fanSettings(images: np.ndarray, mmPerPixel: float, present: ProbeSettings) -
     seen = ("depth_mm", *declared(SHAPES[fan.probe.type]))
     settings = probeSettings(fan.probe, present, seen)
     settings = replace(settings, focusMm=min(present.focusMm, settings.depthMm))
-    return settings, fan.pixel_to_probe.numpy()
+    return settings, fan.pixel_to_probe.numpy(), fan.depth_certain
 
 
 def buildRenderer(parameters: RenderParameters) -> UltrasoundRenderer:

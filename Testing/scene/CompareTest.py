@@ -146,6 +146,16 @@ class CompareTest(unittest.TestCase):
         self.assertIs(self.parameters.preset, ProbePreset.CUSTOM)
         self.assertIn("Convex, radius 30 mm, 60°, 80 mm deep", line)
 
+    def testAFarFieldThatIsBlackLeavesTheDepthUncertain(self):
+        self.addFrame()
+        self.assertNotIn("check the depth", self.logic.probeFromImage(self.parameters))
+        dark = self.frame.copy()
+        row, column = np.indices(dark.shape[1:])
+        x, y = (line[0] * column + line[1] * row + line[3] for line in self.pixelToProbe[:2])
+        dark[0, np.hypot(x, y + PROBE["radiusMm"]) > PROBE["radiusMm"] + 55] = 0
+        self.addFrame(dark)
+        self.assertIn("check the depth", self.logic.probeFromImage(self.parameters))
+
     def testARecordingShowsTheFanBetterThanOneDarkFrame(self):
         dark = self.frame.copy()
         dark[:, :, self.frame.shape[2] // 2 :] = 0

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import slicer
 import slicer.util
-from vtk import vtkMatrix4x4
 
 from ..engine import engineErrors
 from ..errors import RenderError
 from ..i18n import _
 from ..scene.sequences import addTrackedSweep
-from ..scene.transforms import fromVtk, ijkToRas, toVtk
+from ..scene.transforms import ijkToRas, nodeToWorld, toVtk
 from ..torch_support import requireTorch
 
 CATEGORY, SAMPLE_NAME, HEAD = "DiffUS", "DiffUSBrainSweep", "MRHead"
@@ -30,7 +29,7 @@ TARGETS_ATTRIBUTE = "DiffUSRegister.Targets"
 FRAMES_PER_S = 10.0
 START_DEPTH_MM = 2.0  # gel and dura under the probe's face, for DiffUS Render
 
-# Takes what is being done and the share done, 0..1; says whether to go on.
+# Takes what is being done and the fraction done, 0..1; says whether to go on.
 Progress = Callable[[str, float], bool]
 
 
@@ -68,9 +67,9 @@ def loadFromSampleData(source=None) -> list:
         labelText=_("Preparing the DiffUS sample case"), windowTitle=_("DiffUS sample case"), modal=True
     )
 
-    def show(text: str, share: float) -> bool:
+    def show(text: str, fraction: float) -> bool:
         dialog.setLabelText(text)
-        dialog.setValue(round(100 * share))
+        dialog.setValue(round(100 * fraction))
         slicer.app.processEvents()
         return not dialog.wasCanceled
 
@@ -87,12 +86,19 @@ def loadFromSampleData(source=None) -> list:
 
 
 def loadSampleCase(
-    loadHead: Callable[[], object] | None = None, progress: Progress = lambda text, share: True
+    loadHead: Callable[[], object] | None = None, progress: Progress = lambda text, fraction: True
 ) -> SampleNodes | None:
-    """Loads the head, simulates the sweep, and makes everything ready in both modules; None if it was cancelled.
+    """Loads the head, simulates the sweep, and makes everything ready in both modules.
 
-    loadHead: adds a T1-weighted MRI of a head to the scene and returns its node; Slicer's MRHead by default.
-    Raises RenderError, with nothing added, without torch, without the head, or for a volume that is none.
+    Args:
+        loadHead: adds a T1-weighted MRI of a head to the scene and returns its node; Slicer's MRHead by default.
+        progress: gets what is being done.
+
+    Returns:
+        The nodes; None if it was cancelled.
+
+    Raises:
+        RenderError: without torch, without the head, or for a volume that is none; nothing is added then.
     """
     progress(_("Loading PyTorch"), 0.0)
     requireTorch()
@@ -137,10 +143,7 @@ def errorMm(transformNode) -> float:
     truth = next((node for node in reversed(nodes) if node.GetAttribute(TARGETS_ATTRIBUTE)), None)
     if truth is None:
         raise RenderError(_("There is no sample case in the scene: load it in the module Sample Data."))
-    found, true = vtkMatrix4x4(), vtkMatrix4x4()
-    transformNode.GetMatrixTransformToWorld(found)
-    truth.GetMatrixTransformToWorld(true)
-    difference = fromVtk(found) - fromVtk(true)
+    difference = nodeToWorld(transformNode) - nodeToWorld(truth)
     targets = np.array(json.loads(truth.GetAttribute(TARGETS_ATTRIBUTE)))
     return float(np.linalg.norm(targets @ difference[:3, :3].T + difference[:3, 3], axis=1).mean())
 
@@ -151,8 +154,8 @@ def _simulate(volume, progress: Progress):
     texts = {"finding the brain": _("Finding the brain"), "tissue": _("Making tissue of the MRI")}
     with engineErrors():
         simulation = SampleCaseSimulation(slicer.util.arrayFromVolume(volume), ijkToRas(volume))
-        for stage, share in simulation:
-            if not progress(texts.get(stage, _("Scanning the head")), 0.2 + 0.8 * share):
+        for stage, fraction in simulation:
+            if not progress(texts.get(stage, _("Scanning the head")), 0.2 + 0.8 * fraction):
                 return None
     return simulation.result
 

@@ -15,7 +15,7 @@ from .parameters import StartFrom
 
 @dataclass(frozen=True)
 class LandmarkPairs:
-    """The same places in the volume (n, 3), its own RAS, and in the ultrasound (n, 3), world; mm."""
+    """The same points in the volume (n, 3), its own RAS, and in the ultrasound (n, 3), world; mm."""
 
     volume: np.ndarray
     world: np.ndarray
@@ -64,9 +64,15 @@ def startPosition(parameterNode, landmarks: LandmarkPairs | None) -> np.ndarray:
 
 
 def readLandmarks(parameterNode) -> LandmarkPairs | None:
-    """The pairs of the two landmark lists, matched by label, else by the labels' numbers, else by order; None without.
+    """The pairs of the two landmark lists, matched by label, else by the labels' numbers, else by order.
 
     The volume's landmarks are taken where they lie on the volume as it is shown now.
+
+    Returns:
+        The pairs; None where a list is missing.
+
+    Raises:
+        RenderError: for lists that cannot be matched, or a landmark without a position.
     """
     inVolume, inUltrasound = parameterNode.volumeLandmarks, parameterNode.ultrasoundLandmarks
     if inVolume is None or inUltrasound is None:
@@ -89,7 +95,7 @@ def _points(markups) -> list[tuple[str, np.ndarray]]:
             label = markups.GetNthControlPointLabel(n) or ""
             if not np.isfinite(point).all():
                 raise RenderError(
-                    _("The landmark '{label}' of '{name}' has no place (NaN or infinite); place it again.").format(
+                    _("The landmark '{label}' of '{name}' has no position (NaN or infinite); place it again.").format(
                         label=label, name=markups.GetName()
                     )
                 )

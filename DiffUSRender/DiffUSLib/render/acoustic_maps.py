@@ -11,9 +11,13 @@ from ..scene.voxels import MediumCache
 
 
 def showAcousticMaps(parameterNode, media: MediumCache) -> list:
-    """Adds impedance, attenuation, its exponent and scattering of the input as volumes beside it; returns the nodes.
+    """Adds impedance, attenuation, its exponent and scattering of the input as volumes beside it.
 
-    Raises RenderError, and adds nothing, for an input that cannot be a medium.
+    Returns:
+        The volume nodes.
+
+    Raises:
+        RenderError: for an input that cannot be a medium; nothing is added then.
     """
     volume = parameterNode.inputVolume
     medium = media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)

@@ -23,7 +23,7 @@ from ..torch_support import requireTorch
 from .acoustic_maps import showAcousticMaps
 from .parameters import ExportFormat, missingForExport, readParameters
 
-RENDERING_SHARE = 0.85  # of the progress bar; the rest is for writing
+RENDERING_FRACTION = 0.85  # of the progress bar; the rest is for writing
 # What a file of each format ends with: of one slice, and of a sweep.
 ENDINGS = {
     ExportFormat.NRRD: (".nrrd", ".seq.nrrd"),
@@ -37,7 +37,7 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class ExportState:
-    """How far an export is: whether it renders or writes already, and the share that is done, 0 to 1."""
+    """How far an export is: whether it renders or writes already, and the fraction that is done, 0 to 1."""
 
     writing: bool
     progress: float
@@ -144,7 +144,7 @@ class SliceExport:
         pixels = []
         for number, pose in enumerate(poses.probeToVolume, 1):
             pixels.append(engine.renderPixels(renderer, medium, pose))
-            yield ExportState(False, RENDERING_SHARE * number / len(poses.probeToVolume))
+            yield ExportState(False, RENDERING_FRACTION * number / len(poses.probeToVolume))
         yield from write(engine.simulatedFrames(renderer, np.stack(pixels), poses.probeToWorld, poses.times))
         if poses.lost:
             lost = _("{n} items of the recording have no valid tracking and were left out.").format(n=poses.lost)
@@ -159,7 +159,7 @@ class SliceExport:
 
         def write(frames) -> Iterator[ExportState]:
             for done in engine.exportFrames(frames, path, source, includePatient):
-                yield ExportState(True, RENDERING_SHARE + (1 - RENDERING_SHARE) * done / count)
+                yield ExportState(True, RENDERING_FRACTION + (1 - RENDERING_FRACTION) * done / count)
             series = path.suffix == ".png" and count > 1
             text = _("Written: {path} (1 slice).") if count == 1 else _("Written: {path} ({n} slices).")
             self._report = text.format(path=path.with_suffix("") if series else path, n=count)
@@ -170,7 +170,7 @@ class SliceExport:
         scene = slicer.mrmlScene
 
         def write(frames) -> Iterator[ExportState]:
-            yield ExportState(True, RENDERING_SHARE)
+            yield ExportState(True, RENDERING_FRACTION)
             added = addTrackedSweep(
                 scene,
                 scene.GenerateUniqueName(_("Simulated {name}").format(name=browser.GetName())),

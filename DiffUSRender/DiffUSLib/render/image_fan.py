@@ -17,10 +17,14 @@ SQUARE_TOLERANCE = 0.005  # how far, relatively, the two sides of a square pixel
 
 @dataclass(frozen=True)
 class ImageFan:
-    """The probe that made an image: its settings, and (column, row, 0, 1) to probe mm, (4, 4)."""
+    """The probe that made an image: its settings, and (column, row, 0, 1) to probe mm, (4, 4).
+
+    isDepthCertain: false where the far edge does not show clearly, so that a black far field may be missing.
+    """
 
     probe: ProbeSettings
     imageToProbe: np.ndarray
+    isDepthCertain: bool
 
     @property
     def isUpsideDown(self) -> bool:
@@ -51,14 +55,14 @@ def estimateFan(images: TrackedImages, present: ProbeSettings) -> ImageFan:
     sweep = engine.trackedSweep(images, wholeImage(images))
     pixels, toSquare, mmPerPixel = _squarePixels(sweep.frames.numpy(), images.imageToReference[0])
     try:
-        probe, squareToProbe = engine.fanSettings(pixels, mmPerPixel, present)
+        probe, squareToProbe, certain = engine.fanSettings(pixels, mmPerPixel, present)
     except RenderError as error:
         try:  # some recorders write the rows from the bottom up
-            probe, squareToProbe = engine.fanSettings(pixels[:, ::-1], mmPerPixel, present)
+            probe, squareToProbe, certain = engine.fanSettings(pixels[:, ::-1], mmPerPixel, present)
         except RenderError:
             raise error from None
         squareToProbe = squareToProbe @ turnedRows(pixels.shape[1])
-    return ImageFan(probe, squareToProbe @ toSquare)
+    return ImageFan(probe, squareToProbe @ toSquare, certain)
 
 
 def wholeImage(images: TrackedImages) -> np.ndarray:

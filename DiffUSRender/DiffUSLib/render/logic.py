@@ -182,7 +182,8 @@ class RenderLogic:
             raise RenderError(_("Choose a real ultrasound image under Inputs."))
         requireTorch()
         images = readShownFrames(parameterNode.realImage, MAX_FRAMES)
-        seen = estimateFan(images, readParameters(parameterNode).probe).probe
+        fan = estimateFan(images, readParameters(parameterNode).probe)
+        seen = fan.probe
         writeProbe(parameterNode, seen)
         parameterNode.preset = ProbePreset.CUSTOM
         shape = {
@@ -190,9 +191,10 @@ class RenderLogic:
             ProbeType.PHASED: _("{fov:.0f}°"),
             ProbeType.LINEAR: _("{width:.0f} mm wide"),
         }[seen.probeType].format(radius=seen.radiusMm, fov=seen.fovDeg, width=seen.widthMm)
-        return _("Seen in the image: {type}, {shape}, {depth:.0f} mm deep. Set frequency and focus by hand.").format(
+        line = _("Seen in the image: {type}, {shape}, {depth:.0f} mm deep. Set frequency and focus by hand.").format(
             type=seen.probeType.label(), shape=shape, depth=seen.depthMm
         )
+        return line if fan.isDepthCertain else f"{line} {_('The far edge does not show: check the depth.')}"
 
     # --- the probe
 

@@ -37,7 +37,7 @@ FAN = ("probeType", "depthMm", "fovDeg", "radiusMm", "widthMm")  # what a real i
 
 @dataclass(frozen=True)
 class MatchState:
-    """The share that is done, 0 to 1."""
+    """The fraction that is done, 0 to 1."""
 
     progress: float
 
@@ -126,7 +126,7 @@ class AppearanceMatch:
         before = {name: getattr(parameterNode, name) for name in fitted}
         _write(parameterNode, fitted)
         self._before = before
-        self._report = _told(fit.result)
+        self._report = _summary(fit.result)
 
 
 def readSweep(image, volume, present: ProbeSettings) -> tuple[TrackedSweep, ImageFan]:
@@ -180,7 +180,7 @@ def _write(parameterNode, values: dict[str, object]) -> None:
             setattr(parameterNode, name, values[name])
 
 
-def _told(result) -> str:
+def _summary(result) -> str:
     before, after, count = result.before, result.after, len(result.held_out_frames)
     text = _("NCC of the frame itself {before:.2f} before, {after:.2f} after (smoothed {smooth:.2f}, {smoothed:.2f}).")
     if count:

@@ -1,4 +1,4 @@
-"""Which DICOM study a volume belongs to: from Slicer's DICOM database, else from the subject hierarchy."""
+"""The DICOM study and modality of a volume: from Slicer's DICOM database, else from the subject hierarchy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,22 @@ def sourceOf(volumeNode) -> Dataset | None:
     return _fromDatabase(volumeNode) or _fromHierarchy(volumeNode)
 
 
+def modality(node) -> str:
+    """The modality of the DICOM series that a volume was loaded from, such as CT or MR; empty where there is none."""
+    hierarchy, item = _hierarchyItem(node)
+    if not item:
+        return ""
+    attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    return hierarchy.GetItemAttribute(item, attribute).strip().upper()
+
+
+def _hierarchyItem(node) -> tuple:
+    """The subject hierarchy of a node's scene, and the node's item in it; 0 where it has none."""
+    scene = node.GetScene()
+    hierarchy = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode") if scene is not None else None
+    return hierarchy, hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+
+
 def _fromDatabase(volumeNode) -> Dataset | None:
     """The header of the volume's first file, if the database still knows it."""
     instances = (volumeNode.GetAttribute(INSTANCES_ATTRIBUTE) or "").split()
@@ -37,8 +53,7 @@ def _fromDatabase(volumeNode) -> Dataset | None:
 
 def _fromHierarchy(volumeNode) -> Dataset | None:
     """What the subject hierarchy holds of the volume's study and patient."""
-    hierarchy = volumeNode.GetScene().GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode")
-    item = hierarchy.GetItemByDataNode(volumeNode) if hierarchy is not None else 0
+    hierarchy, item = _hierarchyItem(volumeNode)
     if not item:
         return None
     study = hierarchy.GetItemAncestorAtLevel(item, "Study")

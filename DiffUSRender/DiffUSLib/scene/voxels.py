@@ -17,6 +17,7 @@ from ..errors import RenderError
 from ..i18n import _
 from ..kinds import Device, MediumKind
 from ..torch_support import torchDevice
+from .dicom import modality
 from .transforms import fromVtk, ijkToRas, isLinearToWorld, nodeToWorld
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ def explainKind(node) -> tuple[MediumKind, str]:
         return MediumKind.LABELS, _("it holds labels")
     name = (node.GetName() or "").lower()
     mri = MediumKind.MRI_T2 if _T2_NAME.search(name) and "flair" not in name else MediumKind.MRI
-    modality = dicomModality(node)
-    if modality == "CT":
+    series = modality(node)
+    if series == "CT":
         return MediumKind.CT, _("DICOM says CT")
-    if modality == "MR":
+    if series == "MR":
         return mri, _("DICOM says MR")
     image = node.GetImageData()
     if image and image.GetNumberOfPoints() and image.GetScalarRange()[0] < CT_AIR_HU:
@@ -60,17 +61,6 @@ def explainKind(node) -> tuple[MediumKind, str]:
     if mri is MediumKind.MRI_T2:
         return mri, _("by its name")
     return mri, _("nothing says otherwise")
-
-
-def dicomModality(node) -> str:
-    """The modality of the DICOM series that a volume was loaded from, such as CT or MR; empty where there is none."""
-    scene = node.GetScene()
-    hierarchy = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode") if scene is not None else None
-    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
-    if not item:
-        return ""
-    attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-    return hierarchy.GetItemAttribute(item, attribute).strip().upper()
 
 
 def readVoxels(node, kind: MediumKind) -> Voxels:
@@ -201,9 +191,17 @@ def _maskToVolume(mask, volume) -> np.ndarray:
 
 
 def maskOnVolume(mask, volume, voxels: Voxels) -> np.ndarray:
-    """Where a label map or segmentation node is not empty, on the grid of a volume's voxels, (K, J, I) bool.
+    """Where a label map or segmentation node is not empty, on the grid of a volume, by nearest neighbours.
 
-    Nearest neighbours; raises RenderError for a mask that is empty there.
+    Args:
+        mask: the label map or segmentation node.
+        volume: the node whose voxels are `voxels`.
+
+    Returns:
+        (K, J, I) bool.
+
+    Raises:
+        RenderError: for a mask that is empty there, or that no matrix leads to the volume.
     """
     from scipy import ndimage
 
