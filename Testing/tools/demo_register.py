@@ -70,16 +70,16 @@ def register(console) -> Registered:
 
 
 def say(done: Registered, console) -> None:
-    result, verdict = done.result, done.result.verdict
+    result, judgement = done.result, done.result.judgement
     start, end = done.truth.error_mm(done.initial), done.truth.error_mm(done.found)
     console.print(
         f"Tracked sweep of {len(done.truth.sweep)} frames, MRI put {OFF_MM:g} mm and {OFF_DEG:g} degrees off. "
         f"Target error: {start:.2f} mm at the start, {end:.2f} mm after {result.seconds:.0f} s of registration."
     )
     expected = "not known"
-    if verdict.expected_error_mm is not None:
-        expected = f"{verdict.expected_error_mm:.2f} mm, at worst {verdict.expected_error_worst_mm:.2f} mm"
-    console.print(f"Verdict: {verdict.verdict} ({'; '.join(verdict.reasons)}); expected error {expected}.")
+    if judgement.expected_error_mm is not None:
+        expected = f"{judgement.expected_error_mm:.2f} mm, at worst {judgement.expected_error_worst_mm:.2f} mm"
+    console.print(f"Verdict: {judgement.verdict} ({'; '.join(judgement.reasons)}); expected error {expected}.")
 
 
 def write_files(done: Registered, folder: Path) -> None:
@@ -105,7 +105,7 @@ def add_to_scene(done: Registered, scene, mri, folder: Path) -> None:
     parameters = RegisterParameterNode(node)
     parameters.inputVolume, parameters.ultrasound = mri, browser
     parameters.startFrom, parameters.initialTransform = StartFrom.TRANSFORM, guess
-    result.SetDescription(f"{done.result.verdict.verdict}: {'; '.join(done.result.verdict.reasons)}")
+    result.SetDescription(f"{done.result.judgement.verdict}: {'; '.join(done.result.judgement.reasons)}")
 
 
 def add_transform(scene, name: str, mri_to_reference: np.ndarray):
@@ -154,7 +154,7 @@ def draw(done: Registered, path: Path) -> None:
             row[2 + column].set_title(f"Checkerboard: ultrasound, MRI\n{title}")
         row[0].set_ylabel(f"frame {number}", visible=True)
     figure.suptitle(
-        f"DiffUS: registration of a simulated sweep, {done.result.verdict.verdict}. Not for clinical decisions"
+        f"DiffUS: registration of a simulated sweep, {done.result.judgement.verdict}. Not for clinical decisions"
     )
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=100)
