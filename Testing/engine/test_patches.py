@@ -200,7 +200,7 @@ def test_a_level_holds_only_what_lies_around_the_points():
     data = np.random.default_rng(0).random((40, 40, 40))
     point = torch.full((1, 3), 20.0, dtype=torch.float64)
     _, volume = smoothed(data, 1.0, 0.5, point, margin=5.0)
-    assert tuple(volume.size) == (14, 14, 14)  # 5 mm to each side, one voxel more, and the border of zeros
+    assert tuple(volume.size) == (13, 13, 13)  # 5 mm to each side, and the border of zeros
     assert smoothed(data, 1.0, 0.5, point + 100, margin=5.0)[1] is None
 
 

@@ -1,7 +1,10 @@
 """The whole registration on a simulated sweep and on spoilt ones: finds the pose, repeats itself, does not lie."""
 
 import dataclasses
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -278,3 +281,11 @@ def test_what_was_not_calibrated_is_named(head, case, options, words):
 def test_ultrasound_cut_from_a_volume_was_not_calibrated(head, case):
     cut = dataclasses.replace(case.sweep, report=dataclasses.replace(case.sweep.report, from_volume=True))
     assert RigidRegistration(head[0], head[3], cut)._uncalibrated() == "3-D ultrasound volumes"
+
+
+def test_a_large_ct_needs_less_than_two_gigabytes():
+    """512 x 512 x 400 voxels of half a millimetre, int16, under an abdominal fan; the peak of a process of its own."""
+    pytest.importorskip("resource")  # not on Windows
+    script = Path(__file__).with_name("large_ct.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=600)
+    assert float(done.stdout) < 2000

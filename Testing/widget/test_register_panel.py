@@ -19,7 +19,7 @@ headless.prepare()
 from DiffUSLib.panel import runSoon
 from DiffUSLib.register.logic import RegisterLogic
 from DiffUSLib.register.parameters import RANGES, OverlayMode, ShownPose, StartFrom
-from DiffUSLib.register.run import RunState
+from DiffUSLib.run import RunState
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.panels import openPanel
 from headless.qt_widgets import processEvents, savePicture

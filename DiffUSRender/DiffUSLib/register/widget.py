@@ -10,6 +10,7 @@ from ..errors import RenderError
 from ..i18n import _
 from ..kinds import MediumKind
 from ..panel import ModulePanel
+from ..run import RunState
 from ..scene.voxels import guessKind
 from .engine import stageText
 from .load_sweep import loadSweep
@@ -17,7 +18,6 @@ from .parameter_node import RegisterParameterNode
 from .parameters import OverlayMode, StartFrom, missingInput
 from .report_nodes import verdictText
 from .result import ConfirmationNeeded, canUndo, leftBehind, readReport, stillMoved, whyNotAcceptable
-from .run import RunState
 
 VERDICT_COLORS = {"trusted": "#2e7d32", "check": "#b26a00", "rejected": "#b71c1c"}
 PROGRESS_STEPS = 1000

@@ -40,17 +40,32 @@ class ChannelVolume:
         self.air = air
         self.size = grid.shape[:3]
         self.table = grid.flatten(0, 2)
-        # One row holds the four neighbours in x and y, so that a trilinear look-up takes two fetches, not eight.
-        count, channels, row = len(self.table), grid.shape[3], self.size[2]
-        squares = self.table.new_zeros(count, 4, channels)
-        for corner, shift in enumerate((0, 1, row, row + 1)):
-            squares[: count - shift, corner] = self.table[shift:]
-        self.squares = squares.flatten(1)
+        self._squares: Tensor | None = None
         self.ras_to_ijk = torch.linalg.inv(ijk_to_ras.to(device=grid.device, dtype=torch.float64))
 
     @property
     def channels(self) -> int:
         return self.table.shape[1]
+
+    @property
+    def squares(self) -> Float[Tensor, "n c4"]:
+        """Each voxel with its neighbours in x and y, so that a trilinear look-up takes two fetches, not eight."""
+        if self._squares is None:
+            for _ in self.fill():
+                pass
+        return self._squares
+
+    def fill(self) -> Iterator[None]:
+        """Makes `squares` in short steps."""
+        count, row = len(self.table), self.size[2]
+        squares = self.table.new_empty(count, 4, self.channels)
+        for first in range(0, count, SLAB_VOXELS):
+            for corner, shift in enumerate((0, 1, row, row + 1)):
+                part = self.table[first + shift : first + shift + SLAB_VOXELS]
+                squares[first : first + len(part), corner] = part[: count - first]
+            yield
+        squares[count - row - 1 :] = 0  # beyond the last voxel
+        self._squares = squares.flatten(1)
 
     def nearest(self, points: Float[Tensor, "n 3"], reference_to_ras: Float[Tensor, "b 4 4"]) -> Float[Tensor, "n b c"]:
         """Channels of the nearest voxel at every point under every pose; for search, not for gradients."""
@@ -236,12 +251,15 @@ def smoothed_channels(
         length = torch.stack(slopes).square().sum(0).sqrt()[first - low : last - low]
         grid[first + 1 : last + 1, 1:-1, 1:-1] = torch.stack([smooth[first:last], length], -1)
         yield
+    del smooth
     ratio = np.array([axis.spacing for axis in axes]) / source.spacing
     voxel_to_ijk = np.eye(4)
     voxel_to_ijk[:3, :3] = np.diag(ratio[::-1])
     origin = np.array([axis.low + axis.start for axis in axes]) - ratio  # of the border
     voxel_to_ijk[:3, 3] = origin[::-1]
-    return ChannelVolume(grid.to(device), torch.from_numpy(source.ijk_to_ras @ voxel_to_ijk), source.air)
+    volume = ChannelVolume(grid.to(device), torch.from_numpy(source.ijk_to_ras @ voxel_to_ijk), source.air)
+    yield from volume.fill()
+    return volume
 
 
 def _along(block: Float[Tensor, "a n b"], axis: _Axis, rows: int = 32) -> Float[Tensor, "a out b"]:

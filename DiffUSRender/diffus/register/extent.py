@@ -1,4 +1,4 @@
-"""Where a sweep lies: its middle, its size, and how many places it has seen."""
+"""Where a sweep lies: its middle, its size, and how many of its frames show something new."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def frames_apart(sweep: TrackedSweep) -> int:
     corners = torch.tensor([[x, y, 0.0, 1.0] for x in (0.0, right) for y in (0.0, bottom)], dtype=torch.float64)
     kept: list[Tensor] = []
     for pose in sweep.image_to_reference.double().cpu():
-        place = (corners @ pose.T)[:, :3]
-        if all((place - other).square().sum(1).mean().sqrt() >= APART_MM for other in kept):
-            kept.append(place)
+        here = (corners @ pose.T)[:, :3]
+        if all((here - other).square().sum(1).mean().sqrt() >= APART_MM for other in kept):
+            kept.append(here)
     return len(kept)
 
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,7 +136,7 @@ class _Run:
     def show(self, pose: Tensor, similarity) -> None:
         self.pose, self.similarity = pose, float(similarity)
 
-    def state(self, stage: str, progress: float) -> RegistrationState:
+    def state(self, stage: str, progress: float, *_: object) -> RegistrationState:
         pose = torch.linalg.inv(self.pose).cpu()
         return RegistrationState(stage, float(progress), self.similarity, pose)
 
@@ -220,7 +221,7 @@ class RigidRegistration:
         """The coarsest level: all of the volume that a pose within the bounds can reach."""
         s = self.settings
         margin = 1.2 * s.translation_mm + 1.5 * run.space.radius_mm * np.radians(s.rotation_deg) + 5
-        run.coarse = yield from self._level(run, s.levels[0], margin, lambda _: run.state("preparing", 0.0))
+        run.coarse = yield from self._level(run, s.levels[0], margin, partial(run.state, "preparing", 0.0))
 
     def _search(self, run: _Run) -> Phase:
         """Random poses; leaves the candidates that are to be refined."""
@@ -236,12 +237,12 @@ class RigidRegistration:
 
     def _refine(self, run: _Run) -> Phase:
         """From level to level fewer candidates; leaves the best one."""
-        run.fine = run.coarse
         for number, level in enumerate(self.settings.levels):
             stage, progress = f"refining, level {number + 1}", 0.45 + 0.4 * number / len(self.settings.levels)
+            run.fine = run.coarse  # and the memory of the level before is free
             if number:
-                finer = yield from self._level(run, level, MARGIN_MM, lambda _, s=stage, p=progress: run.state(s, p))
-                run.fine = finer or run.fine
+                state = partial(run.state, stage, progress)
+                run.fine = (yield from self._level(run, level, MARGIN_MM, state)) or run.coarse
             refine_level = self._refine_images if number and self.method != "lc2" else self._refine_patches
             values, merits = yield from refine_level(run, level, stage, progress)
             if number == 0:
@@ -295,15 +296,16 @@ class RigidRegistration:
     def _level(self, run: _Run, level: Level, margin_mm: float, state) -> Generator:
         """Patches, and the volume around the candidates, at one resolution; None if they do not overlap."""
         if self.renders and self.medium is None:
-            yield state(None)
+            yield state()
             self.medium = self._made_medium()
-        reached = transform_points(run.candidates, run.cloud.to(run.candidates)).flatten(0, 1)
+        cloud = run.cloud.to(run.candidates).expand(len(run.candidates), -1, -1)
+        reached = transform_points(run.candidates, cloud).flatten(0, 1)
         sigma = level.sigma_mm * field_scale(self.sweep)
         work = smoothed_channels(self.source, reached, margin_mm, sigma, self.device)
         volume = yield from mapped(work, state)
         if volume is None:
             return None
-        yield state(None)
+        yield state()
         return Resolution(self._patches(level), volume)
 
     def _patches(self, level: Level) -> PatchSet:

@@ -1,6 +1,6 @@
 """One verdict from the evidence: trusted, check or rejected, with its reasons and the error to expect.
 
-The limits stand in one table. They were set on registrations of simulated brain sweeps, good ones and spoilt ones
+The limits stand in one table. They were set on registrations of simulated brain sweeps, good ones and corrupted ones
 (another head, a mirrored fan, a scale 5 % off, a deformation of 5-10 mm, nothing to find); a good pose passes all.
 """
 
