@@ -124,7 +124,16 @@ def fit_displacement(
     basis: Float[Tensor, "p m 3"],
     steps: int = 6,
 ) -> Generator[None, None, FreeFit]:
-    """Sets the patches free to move by sum_m theta_m basis_m from `pose`, and climbs to the nearest optimum (LM)."""
+    """Sets the patches free to move by sum_m theta_m basis_m from `pose`, and climbs to the nearest optimum (LM).
+
+    Args:
+        patches: P of them.
+        volume: Its channels are sampled.
+        pose: (4, 4) reference_to_ras.
+        space: Of the pose; its centre and radius scale the system.
+        basis: (P, M, 3) mm of each patch per unit of each parameter.
+        steps: At most so many.
+    """
     basis = basis.double()
     theta = torch.zeros(basis.shape[1], dtype=torch.float64, device=basis.device)
     prior = torch.eye(len(theta), dtype=torch.float64, device=basis.device) / FREE_MM**2

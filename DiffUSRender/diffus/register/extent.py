@@ -17,7 +17,11 @@ APART_MM = 0.5  # frames nearer to each other than this show the same
 
 
 def sweep_extent(sweep: TrackedSweep) -> tuple[Float[Tensor, "3"], float, Float[Tensor, "n 3"]]:
-    """Centre of the fan's pixels over all frames, their RMS distance to it in mm, and a sparse set of them."""
+    """Where the fan's pixels lie, over all frames.
+
+    Returns:
+        Their centre (3,), their RMS distance to it, and a sparse set of them (n, 3), reference mm.
+    """
     points = []
     for number in range(len(sweep)):
         mask = sweep.mask[0 if sweep.mask.shape[0] == 1 else number]

@@ -147,7 +147,16 @@ def _quadratic_basis(valid: Float[Tensor, "p n"], side: int) -> Float[Tensor, "p
 def patch_similarity(
     patches: PatchSet, values: Float[Tensor, "p n b c"], ridge: float = RIDGE
 ) -> tuple[Float[Tensor, "p b"], Float[Tensor, "p b c"]]:
-    """S of every patch and pose, and the coefficients, from the channels at the patches' pixels."""
+    """S of every patch and pose.
+
+    Args:
+        patches: P of them, of n pixels.
+        values: (P, n, B, C) channels at the pixels under B poses.
+        ridge: Added to the channels' variances.
+
+    Returns:
+        S (P, B), and the channels' coefficients (P, B, C).
+    """
     p, n, b, c = values.shape
     values = values * patches.valid[:, :, None, None]
     rows = torch.cat([patches.basis, patches.target[:, None]], 1)
@@ -198,6 +207,15 @@ def score_poses(
 
     S counts up to 0.5 only: far from the optimum many patches that agree a little say more than a few that agree much.
     Patches that lie in air count nothing.
+
+    Args:
+        patches: Of the frames that are looked at.
+        volume: Its nearest voxels are taken.
+        reference_to_ras: (B, 4, 4).
+        chunk: Poses that are computed together.
+
+    Returns:
+        (B,) scores, 0..0.5.
     """
     points = patches.points.reshape(-1, 3)
     out = []

@@ -109,6 +109,13 @@ def sample_search(
     the samples that a single grey value mapping explains best: what is near a broad false optimum scores better than
     what is near a narrow true one, but not by all three.
 
+    Args:
+        space: Where to look.
+        patches: Of a few frames at the coarsest resolution.
+        volume: Smoothed alike.
+        settings: How many samples.
+        seed: Of both rounds.
+
     Yields:
         (progress 0..1, poses so far, their scores); at the end the starts, best first.
     """
@@ -168,6 +175,13 @@ def refine(
     space: PoseSpace, patches: PatchSet, volume: ChannelVolume, pose: Float[Tensor, "b 4 4"], steps: int
 ) -> Generator[Refined, None, Refined]:
     """Levenberg-Marquardt on the patches' log likelihood, from each pose on its own, never out of the space.
+
+    Args:
+        space: The bounds, and the scale of rotations.
+        patches: Of the frames that are looked at.
+        volume: Smoothed alike.
+        pose: (B, 4, 4) reference_to_ras.
+        steps: At most so many of each pose.
 
     Yields:
         What there is so far of the poses of one batch, after each of their steps.
