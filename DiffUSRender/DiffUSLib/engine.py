@@ -408,6 +408,7 @@ def outcomeOf(registration) -> Outcome:
 def stageText(stage: str) -> str:
     """The engine's name of a stage, for people."""
     known = {
+        "preparing": _("Preparing"),
         "searching": _("Searching"),
         "judging": _("Judging how far the result can be trusted"),
         "nothing overlaps": _("Nothing overlaps"),

@@ -25,15 +25,15 @@ def measure(case, evidence: list) -> dict:
         "kind": case.kind,
         "name": case.name,
         "error_mm": case.error_mm(result.mri_to_reference.numpy()),
-        "verdict": result.verdict.verdict,
-        "expected_mm": result.verdict.expected_error_mm,
-        "worst_mm": result.verdict.expected_error_worst_mm,
+        "verdict": result.judgement.verdict,
+        "expected_mm": result.judgement.expected_error_mm,
+        "worst_mm": result.judgement.expected_error_worst_mm,
         "seconds": result.seconds,
         "cpu_seconds": time.process_time() - cpu,
         "similarity": result.similarity,
     }
     found = {} if result.evidence is None else result.evidence.as_dict()
-    evidence.append({**row, **found, "reasons": list(result.verdict.reasons)})
+    evidence.append({**row, **found, "reasons": list(result.judgement.reasons)})
     console.print("  ".join(_shown(value) for value in row.values()))
     return row
 

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from Benchmarks.measure import console, report
 from Benchmarks.register_cases import SHARED, read_volume, splatted
+from diffus.io.landmarks import read_landmarks
 from diffus.io.sweeps import read_image_to_probe
-from diffus.register.landmarks import match_landmarks, read_landmarks, rigid_from_landmarks, target_errors
-from diffus.register.registration import register, sweep_extent
+from diffus.register.extent import sweep_extent
+from diffus.register.landmarks import match_landmarks, rigid_from_landmarks, target_errors
+from diffus.register.registration import register
 from diffus.sweep.simulated import SimulatedCase, displaced
 from diffus.sweep.sweep import read_sweep
 
@@ -40,7 +42,7 @@ def _runs(name: str, volume, ijk_to_ras, truth: SimulatedCase, mm: float, degree
         result = register(volume, ijk_to_ras, truth.sweep, initial=initial, kind=kind, seed=seed)
         end = truth.error_mm(result.mri_to_reference.numpy())
         console.print(f"{name}  start {truth.error_mm(initial):.2f}  end {end:.2f} mm")
-        yield [name, f"{truth.error_mm(initial):.2f}", f"{end:.2f}", result.verdict.verdict, f"{result.seconds:.0f}"]
+        yield [name, f"{truth.error_mm(initial):.2f}", f"{end:.2f}", result.judgement.verdict, f"{result.seconds:.0f}"]
 
 
 def wires():

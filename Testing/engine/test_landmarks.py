@@ -5,7 +5,8 @@ import pytest
 import torch
 from diffus.errors import InputError
 from diffus.geometry.pose import twist_to_matrix
-from diffus.register.landmarks import match_landmarks, pair_names, read_landmarks, rigid_from_landmarks, target_errors
+from diffus.io.landmarks import read_landmarks
+from diffus.register.landmarks import match_landmarks, pair_names, rigid_from_landmarks, target_errors
 
 
 def test_resect_initial_and_least_squares_errors(shared_data):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffus.geometry.pose import twist_to_matrix
-from diffus.register.channels import ChannelVolume
+from diffus.register.channels import ChannelVolume, prepare_volume, smoothed_channels
 from diffus.register.patches import (
     log_likelihood,
     make_patches,
@@ -25,7 +25,10 @@ def blobs():
     maps = np.stack([ndimage.gaussian_filter(rng.standard_normal((48, 52, 50)), s) for s in (2.0, 2.5)])
     maps = (maps / maps.std((1, 2, 3), keepdims=True)).astype(np.float32)
     ijk_to_ras = torch.tensor([[-1.1, 0, 0, 25], [0, 0.9, 0, -20], [0, 0, 1.0, -22], [0, 0, 0, 1]], dtype=torch.float64)
-    volume = ChannelVolume(torch.from_numpy(maps), ijk_to_ras)
+    border = ijk_to_ras.clone()
+    border[:3, 3] -= ijk_to_ras[:3, :3].sum(1)
+    grid = torch.nn.functional.pad(torch.from_numpy(maps).movedim(0, -1), (0, 0, 1, 1, 1, 1, 1, 1))
+    volume = ChannelVolume(grid, border)
     truth = twist_to_matrix(torch.tensor([2.0, -1, 3, 0.4, 0.4, 0.4], dtype=torch.float64))
     poses = torch.eye(4, dtype=torch.float64).repeat(5, 1, 1)
     poses[:, 0, 0] = poses[:, 1, 1] = 0.8
@@ -37,6 +40,15 @@ def blobs():
     frames = (0.5 + 0.1 * values[..., 0]).clamp(0, 1)
     sweep = TrackedSweep.from_arrays(frames.numpy(), poses, mask=torch.ones(36, 36))
     return sweep, volume, truth
+
+
+def finished(work):
+    """Runs a generator to its end and returns its value."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 
 def space_around(initial):
@@ -125,7 +137,7 @@ def test_nearest_scores_rank_the_truth_first_and_lm_returns_to_it(blobs):
     scores = score_poses(patches, volume, poses)
     assert int(scores.argmax()) == 0
     off = space.step(truth, torch.tensor([[1.5, -1.0, 0.8, 0.7, -1.0, 0.6]], dtype=torch.float64))
-    end = refine(space, patches, volume, off, 15)
+    end = finished(refine(space, patches, volume, off, 15))
     assert float(space.distance(end.pose[0], truth)) < 0.05
     assert torch.equal(end.value > 0.99 * log_likelihood(patches, end.similarity).double(), torch.tensor([True]))
 
@@ -156,3 +168,47 @@ def test_the_exponential_has_exact_gradients_at_zero():
     expected[1, 2, 3] = expected[2, 0, 4] = expected[0, 1, 5] = -1
     assert torch.equal(jacobian, expected)
     assert torch.autograd.gradcheck(twist_to_matrix, (zero.requires_grad_(),))
+
+
+# --- the volume at one resolution
+
+
+def smoothed(data, spacing, sigma, points, kind="generic", margin=100.0):
+    source = prepare_volume(data, np.diag([spacing, spacing, spacing, 1.0]), kind)
+    return source, finished(smoothed_channels(source, points, margin, sigma))
+
+
+@pytest.mark.parametrize(("spacing", "sigma", "tolerance"), [(1.0, 0.8, 1e-4), (0.4, 1.2, 0.1)])
+def test_a_level_is_the_smoothed_volume_on_its_own_grid_or_a_coarser_one(spacing, sigma, tolerance):
+    """The coarser grid costs some per cent of the finest structure there can be: white noise, smoothed."""
+    rng = np.random.default_rng(5)
+    data = ndimage.gaussian_filter(rng.standard_normal((50, 54, 58)), 0.6 / spacing).astype(np.float32) * 100
+    points = spacing * (10 + 35 * torch.rand(300, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    source, volume = smoothed(data, spacing, sigma, points)
+    assert (volume.size[0] == 52) == (spacing == 1.0)
+    assert source.scale == pytest.approx(data.std(), rel=1e-5)
+    smooth = ndimage.gaussian_filter(data, sigma / spacing, mode="nearest") / data.std()
+    slope = np.sqrt(sum(g * g for g in np.gradient(smooth, spacing)))
+    for channel, whole in enumerate((smooth, slope)):
+        expected = ndimage.map_coordinates(whole, (points / spacing).numpy().T[::-1], order=1)
+        off = volume.sample(points.float())[:, channel].numpy() - expected
+        assert np.sqrt((off**2).mean()) < tolerance * (1 + 2 * channel) * expected.std()
+        assert abs(off.mean()) < tolerance * (1 + 2 * channel) * expected.std()
+
+
+def test_a_level_holds_only_what_lies_around_the_points():
+    data = np.random.default_rng(0).random((40, 40, 40))
+    point = torch.full((1, 3), 20.0, dtype=torch.float64)
+    _, volume = smoothed(data, 1.0, 0.5, point, margin=5.0)
+    assert tuple(volume.size) == (13, 13, 13)  # 5 mm to each side, and the border of zeros
+    assert smoothed(data, 1.0, 0.5, point + 100, margin=5.0)[1] is None
+
+
+def test_whole_numbers_are_read_as_they_are_and_ct_within_its_window():
+    hounsfield = np.random.default_rng(0).integers(-3000, 3000, (20, 20, 20)).astype(np.int16)
+    source, whole = smoothed(hounsfield, 1.0, 0.5, torch.full((1, 3), 10.0, dtype=torch.float64), kind="ct")
+    assert source.data is hounsfield
+    clipped = np.clip(hounsfield, -200.0, 1200.0) + 200
+    assert source.scale == pytest.approx(clipped.std(), rel=1e-5)
+    middle = whole.table.reshape(*whole.size, 2)[1:-1, 1:-1, 1:-1, 0].numpy()
+    assert np.abs(middle - ndimage.gaussian_filter(clipped, 0.5, mode="nearest") / clipped.std()).max() < 1e-5

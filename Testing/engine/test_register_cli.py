@@ -17,7 +17,7 @@ from diffus.geometry.pose import twist_to_matrix
 from diffus.io.transforms import read_transform, write_transform
 from diffus.io.volumes import read_volume
 from diffus.register.registration import RegistrationResult
-from diffus.register.verdict import Verdict
+from diffus.register.verdict import CALIBRATED_ON, Judgement, Verdict
 from diffus.sweep.from_volume import sweep_from_volume
 from diffus.sweep.simulated import displaced, simulate
 from diffus.sweep.sweep import TrackedSweep, write_sweep
@@ -136,7 +136,7 @@ class Told:
         pose = torch.from_numpy(Told.pose)
         yield SimpleNamespace(stage="searching", progress=0.5, similarity=0.25, mri_to_reference=pose)
         errors = (None, None) if Told.verdict == "rejected" else (0.5, 1.5)
-        verdict = Verdict(Told.verdict, ("because",), *errors)
+        verdict = Judgement(Verdict(Told.verdict), ("because",), *errors)
         frames = len(self.given["sweep"])
         self.result = RegistrationResult(pose, Told.similarity, verdict, None, {}, 1.0, frames, 0, "lc2", 0, ())
 
@@ -175,7 +175,7 @@ def test_the_verdict_decides_the_exit_status_and_the_files(case, told, verdict, 
     assert report["verdict"] == verdict
     errors = (None, None) if status else (0.5, 1.5)
     assert (report["expected_error_mm"], report["expected_error_worst_mm"]) == errors
-    assert f"calibrated on {Verdict(verdict, (), 0, 0).calibrated_on}"[:60] in result.output
+    assert f"calibrated on {CALIBRATED_ON}"[:60] in result.output
     assert ("not known" in result.output) == (verdict == "rejected")
     if status == 0:
         np.testing.assert_allclose(read_transform("result.tfm"), told.pose, atol=1e-9)

@@ -17,7 +17,7 @@ import numpy as np
 import slicer
 from DiffUSLib.errors import RenderError
 from DiffUSLib.register.logic import RegisterLogic
-from DiffUSLib.register.run import RunState
+from DiffUSLib.run import RunState
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (
     FakeRegistration,

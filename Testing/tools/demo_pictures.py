@@ -151,7 +151,7 @@ def draw_registration(done: Registered, path: Path) -> None:
             row[2 + column].set_title(f"Checkerboard: ultrasound, MRI\n{title}")
         row[0].set_ylabel(f"frame {number}", visible=True)
     figure.suptitle(
-        f"DiffUS: registration of a simulated sweep, {done.result.verdict.verdict}. Not for clinical decisions"
+        f"DiffUS: registration of a simulated sweep, {done.result.judgement.verdict}. Not for clinical decisions"
     )
     save(figure, path)
 

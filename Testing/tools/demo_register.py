@@ -69,16 +69,16 @@ def register(console) -> Registered:
 
 
 def print_result(done: Registered, console) -> None:
-    result, verdict = done.result, done.result.verdict
+    result, judgement = done.result, done.result.judgement
     start, end = done.truth.error_mm(done.initial), done.truth.error_mm(done.found)
     console.print(
         f"Tracked sweep of {len(done.truth.sweep)} frames, MRI put {OFF_MM:g} mm and {OFF_DEG:g} degrees off. "
         f"Target error: {start:.2f} mm at the start, {end:.2f} mm after {result.seconds:.0f} s of registration."
     )
     expected = "not known"
-    if verdict.expected_error_mm is not None:
-        expected = f"{verdict.expected_error_mm:.2f} mm, at worst {verdict.expected_error_worst_mm:.2f} mm"
-    console.print(f"Verdict: {verdict.verdict} ({'; '.join(verdict.reasons)}); expected error {expected}.")
+    if judgement.expected_error_mm is not None:
+        expected = f"{judgement.expected_error_mm:.2f} mm, at worst {judgement.expected_error_worst_mm:.2f} mm"
+    console.print(f"Verdict: {judgement.verdict} ({'; '.join(judgement.reasons)}); expected error {expected}.")
 
 
 def write_files(done: Registered, folder: Path) -> None:
@@ -101,7 +101,7 @@ def add_to_scene(done: Registered, scene, mri, folder: Path) -> None:
     parameters = RegisterParameterNode(module_node(scene, "DiffUSRegister"))
     parameters.inputVolume, parameters.ultrasound = mri, browser
     parameters.startFrom, parameters.initialTransform = StartFrom.TRANSFORM, guess
-    result.SetDescription(f"{done.result.verdict.verdict}: {'; '.join(done.result.verdict.reasons)}")
+    result.SetDescription(f"{done.result.judgement.verdict}: {'; '.join(done.result.judgement.reasons)}")
 
 
 def module_node(scene, module: str):

@@ -14,7 +14,7 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the p
 
 from DiffUSLib.panel import runSoon
 from DiffUSLib.register.parameters import OverlayMode, ShownPose, StartFrom
-from DiffUSLib.register.run import RunState
+from DiffUSLib.run import RunState
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.panels import Panel
 from headless.qt_widgets import processEvents, savePicture

@@ -13,13 +13,23 @@ import vtk
 from .. import engine
 from ..errors import RenderError
 from ..i18n import _
+from ..run import RunState, Schedule, SteppedRun
 from ..torch_support import requireTorch
 from .overlay import FrameOverlay
 from .parameters import OverlayMode, ShownPose, readParameters
 from .report_nodes import SimilarityCurve, createResultTable, landmarkReport
 from .result import acceptResult, createResultTransform, readReport, undoResult, weighLandmarks
-from .run import RunState, Schedule, SteppedRun
 from .session import Session, ShownSweep, inputNames, openSession, sessionKey
+
+
+class RegisterRun(SteppedRun):
+    """A registration that the event loop steps through."""
+
+    def busyText(self) -> str:
+        return _("A registration is running: cancel it first.")
+
+    def failedText(self, error: Exception) -> str:
+        return _("The registration has stopped after an error: {error}").format(error=error)
 
 
 class RegisterLogic:
@@ -40,7 +50,7 @@ class RegisterLogic:
     ) -> None:
         self.schedule, self.onState, self.onEnded = schedule, onState, onEnded
         self._build = buildRegistration
-        self._run = SteppedRun(lambda call: self.schedule(call), self._onState, self._onFinished, self._onStopped)
+        self._run = RegisterRun(lambda call: self.schedule(call), self._onState, self._onFinished, self._onStopped)
         self._overlay = FrameOverlay()
         self._registration = None
         self._session: Session | None = None

@@ -16,9 +16,11 @@ from ..errors import InputError
 from ..geometry.pose import require_rigid, transform_points
 from ..io.atomic import replacing, require_not_input, require_writable
 from ..io.tables import write_csv
+from ..register.extent import sweep_extent
 from ..register.landmarks import target_errors
-from ..register.registration import RegistrationResult, RigidRegistration, sweep_extent
+from ..register.registration import RegistrationResult, RigidRegistration
 from ..register.search import PoseSpace
+from ..register.verdict import Verdict
 from ..sweep.sweep import TrackedSweep, read_sweep
 from .common import options, progress, torch_device
 from .register import COLOURS, SEARCH, VOLUME, _report, _settings, _volume
@@ -63,10 +65,10 @@ def benchmark(
     """
     require_writable(output, (".csv",))
     require_not_input((output,), (volume_path, labels_table))
-    place, settings = torch_device(device), _settings(**bounds)
+    choices = {"kind": kind, "method": method, "seed": seed, "device": torch_device(device)}
+    choices["settings"] = _settings(**bounds)
     cases = _cases(folder, pattern)
-    voxels, ijk_to_ras, medium = _volume(volume_path, kind, labels_table, place)
-    choices = {"kind": kind, "method": method, "seed": seed, "device": place, "settings": settings, "medium": medium}
+    voxels, ijk_to_ras, choices["medium"] = _volume(volume_path, kind, labels_table, choices["device"])
     rows = []
     with progress() as bar:
         task = bar.add_task("registering", total=len(cases) * starts)
@@ -111,11 +113,11 @@ def _starts(sweep: TrackedSweep, truth: Tensor, count: int, mm: float, deg: floa
 
 
 def _row(name: str, number: int, result: RegistrationResult, initial: Tensor, truth: Tensor, targets: Tensor) -> list:
-    place = transform_points(truth, targets)
-    start, end = (float(target_errors(m, targets, place).mean()) for m in (initial, result.mri_to_reference))
-    verdict, report = result.verdict, _report(result)
+    true = transform_points(truth, targets)
+    start, end = (float(target_errors(m, targets, true).mean()) for m in (initial, result.mri_to_reference))
+    report = _report(result)
     expected = (report["expected_error_mm"], report["expected_error_worst_mm"])
-    return [name, number, start, end, verdict.verdict, *expected, result.similarity, result.seconds]
+    return [name, number, start, end, report["verdict"], *expected, result.similarity, result.seconds]
 
 
 def _print_benchmark(rows: list[list]) -> None:
@@ -126,7 +128,7 @@ def _print_benchmark(rows: list[list]) -> None:
     console = Console(width=120, highlight=False)
     console.print(table)
     errors, verdicts = np.array([row[3] for row in rows]), [row[4] for row in rows]
-    wrong = sum(error > 3 for error, verdict in zip(errors, verdicts) if verdict == "trusted")
+    wrong = sum(error > 3 for error, verdict in zip(errors, verdicts) if verdict == Verdict.TRUSTED)
     counts = ", ".join(f"{verdicts.count(name)} {name}" for name in COLOURS)
     console.print(
         f"{len(rows)} runs: median {np.median(errors):.2f} mm, {np.mean(errors < 2):.0%} under 2 mm; {counts}; "

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from ..errors import InputError
 from ..io.atomic import replacing, require_not_input, require_writable
+from ..io.landmarks import read_landmarks
 from ..io.tables import write_csv
 from ..io.transforms import TRANSFORM_SUFFIXES, read_transform, write_transform
-from ..register.landmarks import match_landmarks, pair_names, read_landmarks, rigid_from_landmarks, target_errors
+from ..register.landmarks import match_landmarks, pair_names, rigid_from_landmarks, target_errors
 
 if TYPE_CHECKING:
     from torch import Tensor

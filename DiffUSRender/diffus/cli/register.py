@@ -6,7 +6,6 @@ import json
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -22,19 +21,14 @@ from ..medium import AcousticMedium
 from ..register.methods import METHODS
 from ..register.registration import KINDS, RegistrationResult, RigidRegistration, Settings
 from ..register.search import SearchSettings
+from ..register.verdict import Verdict
 from ..settings import SEARCH_SEED, declared
 from ..sweep.from_volume import sweep_from_volume
 from ..sweep.sweep import TrackedSweep, read_sweep
 from .common import label_table, options, progress, setting_option, torch_device
 
-if TYPE_CHECKING:
-    pass
-
-
 REJECTED = 3  # exit status; 2 is input that cannot be used
-
-
-COLOURS = {"trusted": "green", "check": "yellow", "rejected": "red"}
+COLOURS = {Verdict.TRUSTED: "green", Verdict.CHECK: "yellow", Verdict.REJECTED: "red"}
 
 
 VOLUME = (
@@ -98,11 +92,11 @@ def register(
     if report_path:
         require_writable(report_path, (".json",))
     require_not_input((output, report_path), (volume_path, sweep_path, initial, image_to_probe, labels_table))
-    place, start = torch_device(device), None if initial is None else read_transform(initial)
+    processor, start = torch_device(device), None if initial is None else read_transform(initial)
     with progress() as bar:
         task = bar.add_task("reading", total=1.0)
         sweep = _sweep(sweep_path, image_to_probe, from_volume)
-        voxels, ijk_to_ras, medium = _volume(volume_path, kind, labels_table, place)
+        voxels, ijk_to_ras, medium = _volume(volume_path, kind, labels_table, processor)
         registration = RigidRegistration(
             voxels,
             ijk_to_ras,
@@ -111,7 +105,7 @@ def register(
             kind=kind,
             method=method,
             seed=seed,
-            device=place,
+            device=processor,
             settings=_settings(**bounds),
             medium=medium,
         )
@@ -119,7 +113,7 @@ def register(
             text = f"{state.stage}, similarity {state.similarity:.3f}"
             bar.update(task, completed=state.progress, description=text)
     result = registration.result
-    rejected = result.verdict.verdict == "rejected"
+    rejected = result.judgement.verdict is Verdict.REJECTED
     written = _write(result, None if rejected else output, report_path)
     _summary(result, sweep.report.notes)
     click.echo(f"{' and '.join(written)} written." if written else "Nothing was written.")
@@ -189,19 +183,19 @@ def _finite(value):
 
 
 def _summary(result: RegistrationResult, notes: tuple[str, ...]) -> None:
-    verdict, console = result.verdict, Console(width=100, highlight=False)
+    judgement, console = result.judgement, Console(width=100, highlight=False)
     report = result.report()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
-    colour = COLOURS[verdict.verdict]
-    table.add_row("verdict", f"[bold {colour}]{verdict.verdict}[/]: {'; '.join(verdict.reasons)}")
-    if verdict.verdict != "rejected":
-        expected = f"{verdict.expected_error_mm:.2f} mm, at worst {verdict.expected_error_worst_mm:.2f} mm"
+    colour = COLOURS[judgement.verdict]
+    table.add_row("verdict", f"[bold {colour}]{judgement.verdict}[/]: {'; '.join(judgement.reasons)}")
+    if judgement.verdict is not Verdict.REJECTED:
+        expected = f"{judgement.expected_error_mm:.2f} mm, at worst {judgement.expected_error_worst_mm:.2f} mm"
         table.add_row("expected error", f"{expected}, assuming {report['assumptions']}")
     else:
         table.add_row("expected error", "not known")
-    table.add_row("", f"calibrated on {verdict.calibrated_on}")
+    table.add_row("", f"calibrated on {judgement.calibrated_on}")
     table.add_row("similarity", f"{result.similarity:.4f} ({result.method})")
     table.add_row("frames", f"{result.frames_used} used, {result.frames_skipped} skipped in the file")
     table.add_row("seconds", f"{result.seconds:.1f}")

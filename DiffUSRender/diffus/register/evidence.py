@@ -7,9 +7,9 @@ they go or what they gain tells what a rigid optimum cannot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from .channels import ChannelVolume
 from .mapping import global_fit
 from .patches import PatchSet, log_likelihood, patch_similarity, patch_systems, score_poses
 from .search import PoseSpace, distinct, refine
+from .steps import mapped
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -26,41 +27,70 @@ HALF_REACH_MM = 7.0  # how far a half of the sweep is looked for around the pose
 HALF_SAMPLES = 256
 SPECKLE_CELLS = 0.5  # independent samples per averaged pixel: speckle is about as large as two of them
 FREE_MM = 4.0  # prior standard deviation of a free displacement
+RIVAL_MM = 4.0  # farther from the pose than this a start is another optimum
+AGREEING_MM = 1.0
+SCALES = (0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06)
+MIN_MIRRORED = 12  # patches that have a mirrored partner
+POSES_PER_STEP = 64  # scored before the next yield
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Numbers about one pose; mm where the name says so."""
+    """Numbers about one pose; mm where the name says so. Gains are fractions of what they add to."""
 
-    overlap: float  # share of the pixels that lie in the volume
+    overlap: float  # fraction of the pixels that lie in the volume
     similarity: float  # mean of -log(1 - S) over the patches, finest level
     z_score: float  # similarity above that of random poses, in their standard deviations (coarsest level)
-    runner_up: float  # merit of the best other optimum, as a share of the best one's (coarsest level)
-    starts_agreeing: float  # share of the refined starts that end within 1 mm of the best
-    global_fit: float  # share of the variance that one grey value mapping for the whole sweep explains
+    runner_up: float  # merit of the best other optimum, as a fraction of the best one's (coarsest level)
+    starts_agreeing: float  # fraction of the refined starts that end within 1 mm of the best
+    global_fit: float  # fraction of the variance that one grey value mapping for the whole sweep explains
     bend_mm: float  # RMS displacement by the quadratic deformation that the data ask for
-    bend_gain: float  # what that deformation adds to the log likelihood, as a share of it
+    bend_gain: float  # what that deformation adds to the log likelihood
     odd_even_mm: float  # RMS distance between the poses of odd and even frames
-    halves_mm: (
-        float  # RMS distance between the best poses of the first and the second half of the frames, each searched
-    )
-    halves_gain: float  # what these poses add to the similarity, as a share of it: did the tracker or the head move?
+    halves_mm: float  # RMS distance between the best poses of the first and second half of the frames, each searched
+    halves_gain: float  # what these poses add to the similarity: did the tracker or the head move?
     scale_percent: float  # change of the image's scale that the data ask for
-    scale_gain: float  # what that change adds to the similarity, as a share of it
-    mirrored: float  # similarity of the left-right mirrored frames, refined, as a share of the similarity
-    laplace_mm: float  # RMS standard deviation of the pixels' places (Laplace covariance of the pose)
+    scale_gain: float  # what that change adds to the similarity
+    mirrored: float  # similarity of the left-right mirrored frames, refined, as a fraction of the similarity
+    laplace_mm: float  # RMS standard deviation of the pixels' positions (Laplace covariance of the pose)
     weakest_mm: float  # standard deviation along the pose's weakest direction
     weakest: str  # that direction in words
     frames: int  # that lie apart from each other
 
     @property
     def bend(self) -> float:
-        """mm of bending times the share it gains: noise bends far for little, or gains by a bend of little."""
+        """mm of bending times the fraction it gains: noise bends far for little, or gains by a bend of little."""
         return self.bend_mm * self.bend_gain
 
     def as_dict(self) -> dict:
         """Plain numbers and strings for a report."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+class Resolution(NamedTuple):
+    """Patches of the sweep, and the volume smoothed alike."""
+
+    patches: PatchSet
+    volume: ChannelVolume
+
+
+@dataclass(frozen=True)
+class Found:
+    """The pose to be judged, reference_to_mri, and what its search has left.
+
+    starts: the refined starts' poses (n, 4, 4); merits (n,): each one's likelihood and twice its global fit;
+    population: the scores of random poses; coarse: as in the search; wide: of the same resolution, from all frames;
+    fine: the finest.
+    """
+
+    space: PoseSpace
+    pose: Float[Tensor, "4 4"]
+    starts: Float[Tensor, "n 4 4"]
+    merits: Float[Tensor, " n"]
+    population: Float[Tensor, " m"]
+    coarse: Resolution
+    wide: Resolution
+    fine: Resolution
 
 
 def patch_centres(patches: PatchSet) -> Float[Tensor, "p 3"]:
@@ -93,8 +123,17 @@ def fit_displacement(
     space: PoseSpace,
     basis: Float[Tensor, "p m 3"],
     steps: int = 6,
-) -> FreeFit:
-    """Sets the patches free to move by sum_m theta_m basis_m from `pose`, and climbs to the nearest optimum (LM)."""
+) -> Generator[None, None, FreeFit]:
+    """Sets the patches free to move by sum_m theta_m basis_m from `pose`, and climbs to the nearest optimum (LM).
+
+    Args:
+        patches: P of them.
+        volume: Its channels are sampled.
+        pose: (4, 4) reference_to_ras.
+        space: Of the pose; its centre and radius scale the system.
+        basis: (P, M, 3) mm of each patch per unit of each parameter.
+        steps: At most so many.
+    """
     basis = basis.double()
     theta = torch.zeros(basis.shape[1], dtype=torch.float64, device=basis.device)
     prior = torch.eye(len(theta), dtype=torch.float64, device=basis.device) / FREE_MM**2
@@ -112,6 +151,7 @@ def fit_displacement(
     hessian, slope, value = system(theta)
     before, damping = value, 1e-2
     for _ in range(steps):
+        yield
         step = torch.linalg.solve(hessian + damping * torch.diag(hessian.diagonal()), slope)
         trial = theta + step * (2.0 / step.abs().max().clamp_min(2.0))
         result = system(trial)
@@ -122,58 +162,117 @@ def fit_displacement(
     return FreeFit(theta, torch.linalg.inv(hessian), before, value)
 
 
-def bending(patches: PatchSet, volume: ChannelVolume, pose: Tensor, space: PoseSpace) -> tuple[float, float]:
-    """(RMS mm, share of the log likelihood gained) by letting a quadratic deformation of space loose at `pose`.
+def fit_at_the_pose(found: Found) -> dict:
+    """Similarity, overlap, the covariance there, and one grey value mapping for all."""
+    space, pose, (patches, volume) = found.space, found.pose, found.fine
+    h, _, _ = patch_systems(patches, volume, pose, space.centre, space.radius_mm)
+    hessian = (h.double() * (patches.count * SPECKLE_CELLS).double()[:, None, None]).sum(0)
+    laplace, weakest_mm, weakest = covariance_figures(hessian, space, patches)
+    return {
+        "similarity": mean_similarity(patches, volume, pose)[0],
+        "overlap": overlap_fraction(patches, volume, pose),
+        "laplace_mm": laplace,
+        "weakest_mm": weakest_mm,
+        "weakest": weakest,
+        "global_fit": global_fit(*found.wide, pose),
+    }
+
+
+def rivals(found: Found) -> dict:
+    """The pose beside the other starts and random poses."""
+    apart = found.space.distance(found.starts, found.pose)
+    others = found.merits[apart > RIVAL_MM]
+    best = float(found.merits[torch.argmin(apart)])
+    score, population = score_poses(*found.coarse, found.pose[None])[0], found.population
+    return {
+        "z_score": float((score - population.mean()) / population.std().clamp_min(1e-9)),
+        "runner_up": float(others.max() / max(best, 1e-9)) if len(others) else 0.0,
+        "starts_agreeing": float((apart < AGREEING_MM).double().mean()),
+    }
+
+
+def bending(found: Found) -> Generator[None, None, dict]:
+    """RMS mm, and the gain in log likelihood, by letting a quadratic deformation of space loose at the pose.
 
     Where the anatomy is that of the volume, moved rigidly, there is little to gain: a wrong scale, a shifted brain and
     a wrong pose all gain much.
     """
+    (patches, volume), space = found.wide, found.space
     x = (patch_centres(patches).double() - space.centre) / space.radius_mm
     pairs = [x[:, i] * x[:, j] for i in range(3) for j in range(i, 3)]
     terms = torch.cat([torch.ones_like(x[:, :1]), x, torch.stack(pairs, 1)], 1)
     eye = torch.eye(3, dtype=torch.float64, device=x.device)
     basis = torch.einsum("pa,ij->paij", terms, eye).flatten(1, 2)
-    fit = fit_displacement(patches, volume, pose, space, basis, steps=8)
+    fit = yield from fit_displacement(patches, volume, found.pose, space, basis, steps=8)
     moved = torch.einsum("pmd,m->pd", basis, fit.value)
-    return float(moved.square().sum(1).mean().sqrt()), (fit.after - fit.before) / max(fit.before, 1e-9)
+    return {
+        "bend_mm": float(moved.square().sum(1).mean().sqrt()),
+        "bend_gain": (fit.after - fit.before) / max(fit.before, 1e-9),
+    }
 
 
-def odd_even_apart(patches: PatchSet, volume: ChannelVolume, pose: Tensor, space: PoseSpace) -> float:
-    """RMS distance in mm between the poses that odd and even frames slide to from `pose`."""
-    rigid = rigid_fields(patches, space)
+def odd_and_even(found: Found) -> Generator[None, None, dict]:
+    """RMS distance in mm between the poses that odd and even frames slide to from the pose."""
+    patches, volume = found.fine
+    rigid = rigid_fields(patches, found.space)
     odd = (torch.unique(patches.frame, return_inverse=True)[1] % 2).double()[:, None, None]
-    fit = fit_displacement(patches, volume, pose, space, torch.cat([rigid * odd, rigid * (1 - odd)], 1))
+    basis = torch.cat([rigid * odd, rigid * (1 - odd)], 1)
+    fit = yield from fit_displacement(patches, volume, found.pose, found.space, basis)
     difference = fit.value[:6] - fit.value[6:]
-    return float(torch.einsum("pmd,m->pd", rigid, difference).square().sum(1).mean().sqrt())
+    return {"odd_even_mm": float(torch.einsum("pmd,m->pd", rigid, difference).square().sum(1).mean().sqrt())}
 
 
-def halves_apart(space: PoseSpace, pose: Tensor, wide, fine) -> tuple[float, float]:
-    """(mm between them, share of similarity gained) when each half of the sweep is searched for on its own.
+def halves(found: Found) -> Generator[None, None, dict]:
+    """How far apart each half of the sweep lies when it is searched for on its own, mm, and what that gains.
 
-    wide, fine: (patches, volume) at the coarse and fine resolution. Where nothing moved during the sweep, the halves'
-    own optima may differ by some mm along weak directions but add next to nothing to the fit.
+    Where nothing moved during the sweep, the halves' own optima may differ by some mm along weak directions but add
+    next to nothing to the fit.
     """
+    space, pose = found.space, found.pose
+    if len(torch.unique(found.fine.patches.frame)) < 2:
+        return {"halves_mm": 0.0, "halves_gain": 0.0}
     engine = torch.quasirandom.SobolEngine(6, scramble=True, seed=0)
     unit = engine.draw(HALF_SAMPLES - 1, dtype=torch.float64).clamp(1e-4, 1 - 1e-4)
     normal = torch.special.ndtri(unit).to(pose.device)
-    around = torch.cat([normal.new_zeros(1, 6), normal * (HALF_REACH_MM / 3)])
-    candidates = space.step(pose, around)
-    ends, before, after = [], 0.0, 0.0
+    candidates = space.step(pose, torch.cat([normal.new_zeros(1, 6), normal * (HALF_REACH_MM / 3)]))
+    best, before, after = [], 0.0, 0.0
     for late in (False, True):
-        coarse, sharp = (_half(patches, late) for patches, _ in (wide, fine))
-        top = distinct(space, candidates, score_poses(coarse, wide[1], candidates), 1.0, 8)
-        found = refine(space, coarse, wide[1], torch.cat([candidates[top], pose[None]]), 10)
-        kept = distinct(space, found.pose, found.value, 0.5, 3)
-        last = refine(space, sharp, fine[1], torch.cat([found.pose[kept], pose[None]]), 8)
-        ends.append(last.pose[last.value.argmax()])
-        before += mean_similarity(sharp, fine[1], pose)[0]
+        coarse, fine = (_half(patches, late) for patches in (found.wide.patches, found.fine.patches))
+        scores = []
+        for batch in candidates.split(POSES_PER_STEP):
+            scores.append(score_poses(coarse, found.wide.volume, batch))
+            yield
+        top = distinct(space, candidates, torch.cat(scores), 1.0, 8)
+        near = yield from refine(space, coarse, found.wide.volume, torch.cat([candidates[top], pose[None]]), 10)
+        kept = distinct(space, near.pose, near.value, 0.5, 3)
+        last = yield from refine(space, fine, found.fine.volume, torch.cat([near.pose[kept], pose[None]]), 8)
+        best.append(last.pose[last.value.argmax()])
+        before += mean_similarity(fine, found.fine.volume, pose)[0]
         after += float(last.value.max())
-    return float(space.distance(*ends)), after / max(before, 1e-9) - 1
+    return {"halves_mm": float(space.distance(*best)), "halves_gain": after / max(before, 1e-9) - 1}
 
 
 def _half(patches: PatchSet, late: bool) -> PatchSet:
     rank = torch.unique(patches.frame, return_inverse=True)[1]
     return patches.select((rank > rank.max() / 2) == late)
+
+
+def image_scale(found: Found) -> Generator[None, None, dict]:
+    """Change of the image's scale in percent that the data ask for, within +-6 %, and what it gains.
+
+    The pose is refined anew at every scale. A parabola through the best and its neighbours gives the top.
+    """
+    patches, volume = found.fine.patches.thinned(500), found.fine.volume
+    tops = []
+    for scale in SCALES:
+        refined = yield from refine(found.space, scaled_patches(patches, scale), volume, found.pose[None], 8)
+        tops.append(float(refined.value[0]))
+    best = max(range(len(SCALES)), key=tops.__getitem__)
+    change = SCALES[best] - 1
+    if 0 < best < len(SCALES) - 1:
+        before, top, after = tops[best - 1 : best + 2]
+        change += 0.01 * (after - before) / max(2 * top - before - after, 1e-9)
+    return {"scale_percent": 100 * change, "scale_gain": tops[best] / max(tops[SCALES.index(1.0)], 1e-9) - 1}
 
 
 def scaled_patches(patches: PatchSet, scale: float) -> PatchSet:
@@ -187,21 +286,31 @@ def scaled_patches(patches: PatchSet, scale: float) -> PatchSet:
     return replace(patches, points=points)
 
 
-def image_scale(patches: PatchSet, volume: ChannelVolume, pose: Tensor, space: PoseSpace) -> tuple[float, float]:
-    """Change of the image's scale in percent that the data ask for, within +-6 %, and the share of similarity it adds.
+def mirrored(found: Found) -> Generator[None, None, dict]:
+    """Similarity of the frames mirrored left-right, after refinement from the pose, as a fraction of the plain one."""
+    patches, volume = found.wide
+    flipped = mirrored_patches(patches)
+    if flipped is None:
+        return {"mirrored": 0.0}
+    refined = yield from refine(found.space, flipped, volume, found.pose[None], 8)
+    plain = mean_similarity(patches, volume, found.pose)[0]
+    return {"mirrored": float(refined.value[0]) / max(plain, 1e-9)}
 
-    The pose is refined anew at every scale. A parabola through the best and its neighbours gives the top.
-    """
-    scales = torch.tensor([0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06], dtype=torch.float64)
-    tops = [refine(space, scaled_patches(patches, float(s)), volume, pose[None], 8).value[0] for s in scales]
-    value = torch.stack(tops).cpu()
-    best = int(value.argmax())
-    change = float(scales[best] - 1)
-    if 0 < best < len(scales) - 1:
-        before, top, after = value[best - 1 : best + 2].tolist()
-        change += 0.01 * (after - before) / max(2 * top - before - after, 1e-9)
-    plain = float(value[len(scales) // 2])
-    return 100 * change, float(value[best]) / max(plain, 1e-9) - 1
+
+def mirrored_patches(patches: PatchSet) -> PatchSet | None:
+    """Each patch with the mirrored pixels of the one at its mirrored position in the image; None if few have one."""
+    centres = [(int(f), float(r), float(c)) for f, (r, c) in zip(patches.frame, patches.centre)]
+    width = float(patches.centre[:, 1].min() + patches.centre[:, 1].max())
+    number = {(f, round(r, 3), round(c, 2)): n for n, (f, r, c) in enumerate(centres)}
+    partners = [number.get((f, round(r, 3), round(width - c, 2))) for f, r, c in centres]
+    here = [n for n, partner in enumerate(partners) if partner is not None]
+    if len(here) < MIN_MIRRORED:
+        return None
+    side = round(patches.valid.shape[1] ** 0.5)
+    flip = torch.arange(side * side, device=patches.valid.device).reshape(side, side).flip(1).flatten()
+    moved = patches.select(torch.tensor([partners[n] for n in here], device=flip.device))
+    kept = patches.select(torch.tensor(here, device=flip.device))
+    return replace(moved, points=kept.points[:, flip], centre=kept.centre)
 
 
 def mean_similarity(patches: PatchSet, volume: ChannelVolume, pose: Tensor) -> tuple[float, Float[Tensor, " p"]]:
@@ -212,8 +321,8 @@ def mean_similarity(patches: PatchSet, volume: ChannelVolume, pose: Tensor) -> t
     return float(log_likelihood(patches, similarity)[0]), similarity[:, 0]
 
 
-def overlap_share(patches: PatchSet, volume: ChannelVolume, pose: Tensor) -> float:
-    """Share of the patches' pixels that lie within the volume."""
+def overlap_fraction(patches: PatchSet, volume: ChannelVolume, pose: Tensor) -> float:
+    """Fraction of the patches' pixels that lie within the volume."""
     matrix = (volume.ras_to_ijk @ pose).to(patches.points.dtype)
     index = patches.points @ matrix[:3, :3].T + matrix[:3, 3]
     limit = index.new_tensor([n - 2.0 for n in reversed(volume.size)])
@@ -221,105 +330,46 @@ def overlap_share(patches: PatchSet, volume: ChannelVolume, pose: Tensor) -> flo
     return float((inside * patches.valid).sum() / patches.valid.sum().clamp_min(1))
 
 
-def mirrored_similarity(
-    patches: PatchSet, volume: ChannelVolume, pose: Tensor, space: PoseSpace, plain: float
-) -> float:
-    """Similarity of the frames mirrored left-right, after refinement from the same pose, as a share of `plain`.
-
-    Patches change places: each takes the mirrored pixels of the fan, at its mirrored place in the image.
-    """
-    side = round(patches.valid.shape[1] ** 0.5)
-    flip = torch.arange(side * side, device=patches.valid.device).reshape(side, side).flip(1).flatten()
-    mirrored = _swap_places(patches, flip)
-    if mirrored is None:
-        return 0.0
-    end = refine(space, mirrored, volume, pose[None], 8)
-    return float(end.value[0]) / max(plain, 1e-9)
-
-
-def _swap_places(patches: PatchSet, flip: Tensor) -> PatchSet | None:
-    key = {
-        (int(f), round(float(r), 3), round(float(c), 2)): n
-        for n, (f, (r, c)) in enumerate(zip(patches.frame, patches.place))
-    }
-    fan = patches.place[:, 1].min() + patches.place[:, 1].max()
-    pairs = []
-    for n, (f, (r, c)) in enumerate(zip(patches.frame, patches.place)):
-        other = key.get((int(f), round(float(r), 3), round(float(fan - c), 2)))
-        if other is not None:
-            pairs.append((n, other))
-    if len(pairs) < 12:
-        return None
-    here, there = (torch.tensor(x, device=flip.device) for x in zip(*pairs))
-    moved = patches.select(there)
-    return PatchSet(
-        patches.points[here][:, flip],
-        moved.valid,
-        moved.basis,
-        moved.target,
-        moved.energy,
-        moved.weight,
-        moved.frame,
-        patches.place[here],
-    )
-
-
 def covariance_figures(hessian: Tensor, space: PoseSpace, patches: PatchSet) -> tuple[float, float, str]:
     """(RMS mm over the pixels, mm along the weakest direction, that direction in words) of the Laplace covariance."""
     damped = hessian + 1e-9 * torch.eye(6, dtype=hessian.dtype, device=hessian.device)
     values, vectors = torch.linalg.eigh(damped)
     covariance = torch.linalg.inv(damped)
-    spread = torch.einsum("pmd,mn,pnd->p", rigid_fields(patches, space), covariance, rigid_fields(patches, space))
+    rigid = rigid_fields(patches, space)
+    spread = torch.einsum("pmd,mn,pnd->p", rigid, covariance, rigid)
     weak = vectors[:, 0]
     part = int(weak.abs().argmax())
     words = ("shift along " if part < 3 else "turn about ") + "xyz"[part % 3] + " of the reference frame"
     return float(spread.mean().clamp_min(0).sqrt()), float(values[0].clamp_min(1e-12).rsqrt()), words
 
 
-def gather(space: PoseSpace, pose: Tensor, ends, population, coarse, wide, fine) -> Iterator[float]:
-    """Yields progress 0..1; returns the evidence for `pose`, and the mean S of every frame.
+# Each gives some of the fields of Evidence; those that take long are generators that return them.
+MEASUREMENTS: tuple[Callable, ...] = (fit_at_the_pose, rivals, bending, image_scale, odd_and_even, halves, mirrored)
 
-    ends: (poses, merits) of the refined starts, a merit being the likelihood and twice the global fit; population: the
-    scores of random poses; coarse (as in the search), wide (the same resolution, all frames) and fine: pairs of
-    patches and volume.
+
+def gather(found: Found, frames: int) -> Generator[float, None, Evidence]:
+    """All measurements of a pose.
+
+    Args:
+        found: The pose and its search.
+        frames: How many lie apart from each other.
+
+    Yields:
+        Progress, 0..1, many times.
     """
-    patches, volume = fine
-    value, per_patch = mean_similarity(patches, volume, pose)
-    plain = mean_similarity(*wide, pose)[0]
-    apart = space.distance(ends[0], pose)
-    rivals = ends[1][apart > 4.0]
-    best = float(ends[1][torch.argmin(apart)])
-    h, _, _ = patch_systems(patches, volume, pose, space.centre, space.radius_mm)
-    hessian = (h.double() * (patches.count * SPECKLE_CELLS).double()[:, None, None]).sum(0)
-    laplace, weakest_mm, weakest = covariance_figures(hessian, space, patches)
-    bend_mm, bend_gain = bending(*wide, pose, space)
-    yield 0.3
-    scale, scale_gain = image_scale(patches.thinned(500), volume, pose, space)
-    yield 0.6
-    odd_even = odd_even_apart(patches, volume, pose, space)
-    several = len(torch.unique(patches.frame)) > 1
-    halves_mm, halves_gain = halves_apart(space, pose, wide, fine) if several else (0.0, 0.0)
-    yield 0.8
-    score = score_poses(*coarse, pose[None])[0]
-    per_frame = {int(f): float(per_patch[patches.frame == f].mean()) for f in torch.unique(patches.frame)}
-    evidence = Evidence(
-        overlap=overlap_share(patches, volume, pose),
-        similarity=value,
-        z_score=float((score - population.mean()) / population.std().clamp_min(1e-9)),
-        runner_up=float(rivals.max() / max(best, 1e-9)) if len(rivals) else 0.0,
-        starts_agreeing=float((apart < 1.0).double().mean()),
-        global_fit=global_fit(*wide, pose),
-        bend_mm=bend_mm,
-        bend_gain=bend_gain,
-        odd_even_mm=odd_even,
-        halves_mm=halves_mm,
-        halves_gain=halves_gain,
-        scale_percent=scale,
-        scale_gain=scale_gain,
-        mirrored=mirrored_similarity(*wide, pose, space, plain),
-        laplace_mm=laplace,
-        weakest_mm=weakest_mm,
-        weakest=weakest,
-        frames=len(per_frame),
-    )
-    return evidence, per_frame
+    values: dict = {"frames": frames}
+    for number, measure in enumerate(MEASUREMENTS):
+        done = number / len(MEASUREMENTS)
+        yield done
+        measured = measure(found)
+        if isinstance(measured, Iterator):
+            measured = yield from mapped(measured, lambda _, done=done: done)
+        values |= measured
+    return Evidence(**values)
+
+
+def similarity_per_frame(resolution: Resolution, pose: Float[Tensor, "4 4"]) -> dict[int, float]:
+    """Mean S of the patches of every frame."""
+    patches = resolution.patches
+    similarity = mean_similarity(*resolution, pose)[1]
+    return {int(f): float(similarity[patches.frame == f].mean()) for f in torch.unique(patches.frame)}

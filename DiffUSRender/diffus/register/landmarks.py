@@ -1,98 +1,22 @@
-"""Landmarks: read them, measure target registration error, register by least squares."""
+"""Landmarks: pair them, measure target registration error, register by least squares."""
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from ..errors import InputError
 from ..geometry.pose import transform_points
+from ..io.landmarks import Landmarks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jaxtyping import Float
-
-
-@dataclass(frozen=True)
-class Landmarks:
-    """Named points, (n, 3) mm RAS."""
-
-    names: tuple[str, ...]
-    points: Float[Tensor, "n 3"]
-
-
-def read_landmarks(path: str | Path) -> list[Landmarks]:
-    """Point lists in a file, RAS mm: one from `.mrk.json`, `.fcsv` or `.csv` (name,x,y,z), one or two from MNI `.tag`.
-
-    Markups in LPS are turned to RAS; `.tag` and `.csv` hold RAS.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            lists = [_from_markups(json.loads(text))]
-        elif path.suffix == ".tag":
-            lists = _from_tag(text)
-        else:
-            lists = [_from_csv(text)]
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path.name} holds no list of points that can be read (.mrk.json, .fcsv, .csv, .tag)."
-        ) from error
-    if not lists or any(len(found.names) == 0 for found in lists):
-        raise InputError(f"{path.name} holds no points.")
-    if not all(torch.isfinite(found.points).all() for found in lists):
-        raise InputError(f"{path.name} holds NaN or infinite coordinates; place those points again or remove them.")
-    return lists
-
-
-def _from_markups(document: dict) -> Landmarks:
-    markup = document["markups"][0]
-    system = markup.get("coordinateSystem", "LPS")
-    sign = [1.0, 1.0, 1.0] if str(system) in ("RAS", "0") else [-1.0, -1.0, 1.0]
-    defined = [p for p in markup["controlPoints"] if p.get("positionStatus", "defined") == "defined"]
-    points = np.array([p["position"] for p in defined], dtype=np.float64).reshape(-1, 3) * sign
-    return Landmarks(tuple(str(p.get("label", n)) for n, p in enumerate(defined)), torch.from_numpy(points))
-
-
-def _from_csv(text: str) -> Landmarks:
-    """`name,x,y,z` with or without a header; Slicer's .fcsv (id,x,y,z,...,label) with its CoordinateSystem line."""
-    header = [line for line in text.splitlines() if line.startswith("#")]
-    slicer = any("columns" in line for line in header)
-    lps = slicer and not any(re.search(r"CoordinateSystem\s*=\s*(RAS|0)", line) for line in header)
-    names, rows = [], []
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        if line.startswith("#") or len(cells) < 4:
-            continue
-        try:
-            rows.append([float(cell) for cell in cells[1:4]])
-        except ValueError:
-            if rows or any(re.match(r"[-+.\d]", cell) for cell in cells[1:4]):
-                raise  # a point with a coordinate missing is no heading
-            continue
-        names.append(cells[11] if slicer and len(cells) > 11 else cells[0])
-    points = np.array(rows, dtype=np.float64).reshape(-1, 3) * ([-1.0, -1.0, 1.0] if lps else [1.0, 1.0, 1.0])
-    return Landmarks(tuple(names), torch.from_numpy(points))
-
-
-def _from_tag(text: str) -> list[Landmarks]:
-    volumes = int(re.search(r"Volumes\s*=\s*(\d)", text)[1])
-    body = text[text.index("Points") :].split("=", 1)[1].rstrip().rstrip(";")
-    rows = [line.split() for line in body.strip().splitlines() if line.strip()]
-    values = np.array([[float(v) for v in row[: 3 * volumes]] for row in rows]).reshape(len(rows), volumes, 3)
-    names = tuple(row[-1].strip('"') if row[-1].startswith('"') else str(n + 1) for n, row in enumerate(rows))
-    return [Landmarks(names, torch.from_numpy(values[:, v].copy())) for v in range(volumes)]
 
 
 def match_landmarks(first: Landmarks, second: Landmarks) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
@@ -102,11 +26,17 @@ def match_landmarks(first: Landmarks, second: Landmarks) -> tuple[Float[Tensor, 
 
 
 def pair_names(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int]]:
-    """Which of the first list belongs to which of the second, (index, index), in the first list's order.
+    """Which of the first list belongs to which of the second.
 
     Equal names are pairs; of the others those that end in the same number ("F-3", "U-3"); where neither holds for any,
-    the order tells it, if the lists are of one length. Raises InputError where that is ambiguous, or where only some of
-    the shorter list have a partner: an error over those alone would mislead.
+    the order decides, if the lists are of one length.
+
+    Returns:
+        (index, index), in the first list's order.
+
+    Raises:
+        InputError: That is ambiguous, or only some of the shorter list have a partner: an error over those alone would
+            mislead.
     """
     if not first or not second:
         raise InputError("A list of landmarks is empty; place the same points in both lists.")
@@ -138,8 +68,8 @@ def _pair_keys(first: dict[int, str], second: dict[int, str]) -> list[tuple[int,
             raise InputError(
                 f"'{name}' stands for more than one landmark of a list; give every pair a name of its own."
             )
-    place = {name: n for n, name in second.items()}
-    return [(n, place[name]) for n, name in first.items() if name in common]
+    index = {name: n for n, name in second.items()}
+    return [(n, index[name]) for n, name in first.items() if name in common]
 
 
 def _number(name: str) -> str:
@@ -156,18 +86,26 @@ def target_errors(
 
 
 def rigid_from_landmarks(points_a: Float[Tensor, "n 3"], points_b: Float[Tensor, "n 3"]) -> Float[Tensor, "4 4"]:
-    """a_to_b, the rigid map of least squares between three or more pairs (Arun 1987; no reflection: Umeyama 1991)."""
+    """The rigid map of least squares, never a reflection (Arun 1987, Umeyama 1991).
+
+    Args:
+        points_a: (n, 3) mm.
+        points_b: Their partners.
+
+    Returns:
+        a_to_b, (4, 4) float64.
+
+    Raises:
+        InputError: Fewer than three pairs, or all on one line.
+    """
     if points_a.shape != points_b.shape or len(points_a) < 3:
         raise InputError("A landmark registration needs three or more pairs of points.")
-    a, b = points_a.double(), points_b.double()
-    centred = a - a.mean(0)
-    if torch.linalg.svdvals(centred)[1] < 1e-3 * torch.linalg.svdvals(centred)[0].clamp_min(1e-9):
+    a, b = points_a.double().cpu(), points_b.double().cpu()
+    a, b, middle_a, middle_b = a - a.mean(0), b - b.mean(0), a.mean(0), b.mean(0)
+    spread = torch.linalg.svdvals(a)
+    if spread[1] < 1e-3 * spread[0].clamp_min(1e-9):
         raise InputError("The landmarks lie on one line; add a point beside it.")
-    u, _, vh = torch.linalg.svd(centred.T @ (b - b.mean(0)))
-    flip = torch.ones(3, dtype=torch.float64, device=a.device)
-    flip[2] = torch.sign(torch.linalg.det(u) * torch.linalg.det(vh))
-    rotation = (vh.T * flip) @ u.T
-    matrix = torch.eye(4, dtype=torch.float64, device=a.device)
-    matrix[:3, :3] = rotation
-    matrix[:3, 3] = b.mean(0) - rotation @ a.mean(0)
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, :3] = torch.from_numpy(Rotation.align_vectors(b.numpy(), a.numpy())[0].as_matrix())
+    matrix[:3, 3] = middle_b - matrix[:3, :3] @ middle_a
     return matrix

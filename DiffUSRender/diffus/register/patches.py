@@ -1,16 +1,17 @@
 """LC2 in image patches, for many poses at once, and its Gauss-Newton step.
 
-Each patch of a frame is explained as u ~ sum_c a_c p_c + (a quadratic in the pixel's place): the volume's channels are
-credited, the quadratic is not. It takes up what the beam does on a larger scale than the patch (attenuation, time gain,
-the flank of a shadow). With Q an orthonormal basis of the quadratic, every vector is first made orthogonal to Q; then
-S = 1 - |residual|^2 / |u|^2 as in Wein et al. 2013, Med. Image Comput. Comput. Assist. Interv. (LC2), and the patch's
-log likelihood ratio is -1/2 log(1 - S) per pixel, which is what the search maximises.
+Each patch of a frame is explained as u ~ sum_c a_c p_c + (a quadratic in the pixel's position): the volume's channels
+are credited, the quadratic is not. It takes up what the beam does on a larger scale than the patch (attenuation, time
+gain, the flank of a shadow). With Q an orthonormal basis of the quadratic, every vector is first made orthogonal to Q;
+then S = 1 - |residual|^2 / |u|^2 as in Wein et al. 2013, Med. Image Comput. Comput. Assist. Interv. (LC2), and the
+patch's log likelihood ratio is -1/2 log(1 - S) per pixel, which is what the search maximises.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 RIDGE = 1e-3  # added to the channels' variances, which are of order one
-TISSUE = 0.7  # share of a patch that must not lie in air
+TISSUE = 0.7  # fraction of a patch that must not lie in air
 GREY_FLOOR = 0.01  # a patch whose grey values vary less than this (of 1) hardly counts
 
 
@@ -35,7 +36,7 @@ class PatchSet:
 
     points (P, n, 3) float32 reference mm; valid (P, n) 0/1; basis (P, q, n) orthonormal nuisance, zero where not valid;
     target (P, n) the pixels made orthogonal to the basis; energy (P,) |target|^2 / valid count; weight (P,);
-    frame (P,) index of the frame in the sweep; place (P, 2) row and column of the patch's centre in [0, 1].
+    frame (P,) index of the frame in the sweep; centre (P, 2) row and column of the patch's centre in [0, 1].
     """
 
     points: Float[Tensor, "p n 3"]
@@ -45,7 +46,7 @@ class PatchSet:
     energy: Float[Tensor, " p"]
     weight: Float[Tensor, " p"]
     frame: Int[Tensor, " p"]
-    place: Float[Tensor, "p 2"]
+    centre: Float[Tensor, "p 2"]
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -56,63 +57,83 @@ class PatchSet:
 
     def select(self, keep: Tensor) -> PatchSet:
         """The patches with these indices or where this mask is true."""
-        return PatchSet(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+        return PatchSet(*(getattr(self, field.name)[keep] for field in fields(self)))
 
     def thinned(self, count: int) -> PatchSet:
         """At most `count` of the patches, evenly taken."""
-        if len(self) <= count:
-            return self
-        return self.select(torch.linspace(0, len(self) - 1, count, device=self.energy.device).round().long())
+        return self if len(self) <= count else self.select(_evenly(len(self), count).to(self.energy.device))
+
+
+def _evenly(total: int, count: int) -> Int[Tensor, " n"]:
+    """Indices of at most `count` of `total` things."""
+    return torch.linspace(0, total - 1, min(count, total)).round().long()
 
 
 def make_patches(
-    sweep: TrackedSweep, frames: Int[Tensor, " f"], pixel_mm: float, side: int, overlap: bool = False, device="cpu"
+    sweep: TrackedSweep, frames: Int[Tensor, " f"], pixel_mm: float, side: int, count: int = sys.maxsize, device="cpu"
 ) -> PatchSet:
-    """Patches of `side` x `side` pixels, after averaging the frames to about `pixel_mm`; half valid or left out."""
+    """Patches that lie beside each other in the frames.
+
+    Args:
+        sweep: Where the frames are from.
+        frames: (F,) which of them.
+        pixel_mm: The frames are averaged to about this size.
+        side: Pixels of a patch's edge.
+        count: At most so many patches, evenly taken.
+        device: Of the result.
+
+    Raises:
+        InputError: No patch lies in the fan by half or more.
+    """
     images, weights, points = reduce_frames(sweep, frames, pixel_mm)
     stack = torch.cat([images[:, None], (weights > 0.5).float()[:, None], points], 1)
     height, width = images.shape[1:]
     if min(height, width) < side:
         side = max(3, min(height, width))
-    stride = max(1, side // 2) if overlap else side
-    cut = F.unfold(stack, side, stride=stride).reshape(len(frames), 5, side * side, -1)
-    across = (width - side) // stride + 1
+    cut = F.unfold(stack, side, stride=side).reshape(len(frames), 5, side * side, -1)
+    across = width // side
     number = torch.arange(cut.shape[-1])
-    place = torch.stack([(number // across) * stride / height, (number % across) * stride / width], 1)
-    place = (place + side / 2 / torch.tensor([height, width])).repeat(len(frames), 1)
+    centre = torch.stack([(number // across) * side / height, (number % across) * side / width], 1)
+    centre = (centre + side / 2 / torch.tensor([height, width])).repeat(len(frames), 1)
     which = frames.repeat_interleave(cut.shape[-1])
     cut = cut.permute(0, 3, 1, 2).reshape(-1, 5, side * side)
-    keep = cut[:, 1].mean(1) > 0.5
-    if not keep.any():
+    keep = torch.nonzero(cut[:, 1].mean(1) > 0.5).flatten()
+    if len(keep) == 0:
         raise InputError(
             "The ultrasound fan is too small to be registered; check the pixels' size in ImageToReference."
         )
-    cut, place, which = cut[keep], place[keep], which[keep]
+    keep = keep[_evenly(len(keep), count)]
+    cut, centre, which = cut[keep], centre[keep], which[keep]
     valid = cut[:, 1].contiguous()
     basis = _quadratic_basis(valid, side)
     pixels = cut[:, 0] * valid
     target = pixels - torch.einsum("pqn,pq->pn", basis, torch.einsum("pqn,pn->pq", basis, pixels))
     energy = target.square().sum(1) / valid.sum(1).clamp_min(1)
     weight = energy / (energy + GREY_FLOOR**2)
-    parts = (cut[:, 2:].permute(0, 2, 1).contiguous(), valid, basis, target, energy, weight, which, place.float())
+    parts = (cut[:, 2:].permute(0, 2, 1).contiguous(), valid, basis, target, energy, weight, which, centre.float())
     return PatchSet(*(part.to(device) for part in parts))
 
 
 def reduce_frames(sweep: TrackedSweep, frames: Tensor, pixel_mm: float):
-    """Frames averaged over blocks of pixels in the fan, the share within it, and the blocks' centres (F, 3, h, w)."""
+    """Frames averaged over blocks of pixels.
+
+    Returns:
+        The means over the fan's pixels (F, h, w), the fraction of every block that lies in the fan (F, h, w), and the
+        blocks' centres in the reference frame, mm (F, 3, h, w).
+    """
     images = sweep.frames[frames]
     mask = sweep.mask.expand(len(sweep), -1, -1)[frames].float()
     poses = sweep.image_to_reference[frames]
     spacing = poses[:, :3, :2].norm(dim=1).mean(0)
     block = [max(1, round(pixel_mm / float(spacing[a]))) for a in (1, 0)]
-    share = F.avg_pool2d(mask[:, None], block)[:, 0]
-    mean = F.avg_pool2d((images * mask)[:, None], block)[:, 0] / share.clamp_min(1e-6)
+    fraction = F.avg_pool2d(mask[:, None], block)[:, 0]
+    mean = F.avg_pool2d((images * mask)[:, None], block)[:, 0] / fraction.clamp_min(1e-6)
     rows = torch.arange(mean.shape[1], dtype=torch.float64) * block[0] + (block[0] - 1) / 2
     columns = torch.arange(mean.shape[2], dtype=torch.float64) * block[1] + (block[1] - 1) / 2
     r, c = torch.meshgrid(rows, columns, indexing="ij")
     pixels = torch.stack([c, r, torch.zeros_like(r), torch.ones_like(r)], -1)
     points = torch.einsum("fij,hwj->fihw", poses[:, :3], pixels)
-    return mean, share, points.float()
+    return mean, fraction, points.float()
 
 
 def _quadratic_basis(valid: Float[Tensor, "p n"], side: int) -> Float[Tensor, "p 6 n"]:
@@ -126,7 +147,16 @@ def _quadratic_basis(valid: Float[Tensor, "p n"], side: int) -> Float[Tensor, "p
 def patch_similarity(
     patches: PatchSet, values: Float[Tensor, "p n b c"], ridge: float = RIDGE
 ) -> tuple[Float[Tensor, "p b"], Float[Tensor, "p b c"]]:
-    """S of every patch and pose, and the coefficients, from the channels at the patches' pixels."""
+    """S of every patch and pose.
+
+    Args:
+        patches: P of them, of n pixels.
+        values: (P, n, B, C) channels at the pixels under B poses.
+        ridge: Added to the channels' variances.
+
+    Returns:
+        S (P, B), and the channels' coefficients (P, B, C).
+    """
     p, n, b, c = values.shape
     values = values * patches.valid[:, :, None, None]
     rows = torch.cat([patches.basis, patches.target[:, None]], 1)
@@ -177,6 +207,15 @@ def score_poses(
 
     S counts up to 0.5 only: far from the optimum many patches that agree a little say more than a few that agree much.
     Patches that lie in air count nothing.
+
+    Args:
+        patches: Of the frames that are looked at.
+        volume: Its nearest voxels are taken.
+        reference_to_ras: (B, 4, 4).
+        chunk: Poses that are computed together.
+
+    Returns:
+        (B,) scores, 0..0.5.
     """
     points = patches.points.reshape(-1, 3)
     out = []
@@ -229,14 +268,24 @@ def patch_systems(
 
     Derivative of a channel: (R^T grad p)^T [I | -[x_ref - c]x]. The residual's Jacobian is that times the coefficients,
     projected off the basis and the channels (Kaufman 1975, variable projection). Patches are weighted by
-    weight / residual energy, so that the slope is that of weight * -1/2 log(1 - S). `shift` (P, 3) moves each patch by
-    so many mm in the reference frame first.
+    weight / residual energy, so that the slope is that of weight * -1/2 log(1 - S).
+
+    Args:
+        patches: P of them.
+        volume: Its channels are sampled.
+        reference_to_ras: (4, 4) the pose T.
+        centre: (3,) c, reference mm.
+        radius_mm: Scales the rotations.
+        shift: (P, 3) moves each patch by so many mm in the reference frame first.
+
+    Returns:
+        Hessians (P, 6, 6), slopes uphill (P, 6) and S (P,) of the patches.
     """
     matrix = reference_to_ras.to(patches.points.dtype)
-    places = patches.points if shift is None else patches.points + shift[:, None]
-    values, slope = volume.sample(places @ matrix[:3, :3].T + matrix[:3, 3], gradient=True)
+    points = patches.points if shift is None else patches.points + shift[:, None]
+    values, slope = volume.sample(points @ matrix[:3, :3].T + matrix[:3, 3], gradient=True)
     similarity, weights = (part[:, 0] for part in patch_similarity(patches, values[:, :, None]))
-    jacobian = _pose_jacobian(patches, slope @ matrix[:3, :3], weights, places - centre.to(places), radius_mm)
+    jacobian = _pose_jacobian(patches, slope @ matrix[:3, :3], weights, points - centre.to(points), radius_mm)
     values = values * patches.valid[..., None]
     flat = values - torch.bmm(patches.basis.transpose(1, 2), torch.bmm(patches.basis, values))
     residual = patches.target - torch.einsum("pnc,pc->pn", flat, weights)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,28 +19,27 @@ from ..geometry.pose import require_rigid, transform_points
 from ..medium import AcousticMedium
 from ..settings import SEARCH_SEED, SearchBounds, check_settings
 from ..sweep.sweep import TrackedSweep, choose_frames
-from .channels import ChannelVolume, crop_around, intensity_and_gradient, prepare_volume
-from .evidence import Evidence, gather
+from .channels import MRI, ChannelVolume, prepare_volume, smoothed_channels
+from .evidence import Evidence, Found, Resolution, gather, similarity_per_frame
+from .extent import field_scale, frames_apart, sweep_extent
 from .mapping import global_fit
 from .methods import intensity_objective, needs_medium, refine_images, rendered_objective
 from .patches import PatchSet, make_patches
-from .search import PoseSpace, SearchSettings, distinct, refine, sample_search
-from .verdict import Verdict, judge
+from .search import POSES_PER_STEP, PoseSpace, Refined, SearchSettings, distinct, refine, sample_search
+from .steps import in_steps, mapped
+from .verdict import Judgement, judge
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-
-# Share of the 99th percentile below which an MRI shows air: no echo comes from there.
-AIR = 0.06
 
 # What the methods of whole images look at; joint histograms cost most.
 IMAGE_FRAMES = {"mi": 12}
 USUAL_IMAGE_FRAMES = 24
 IMAGE_STEPS = 25  # their gradient steps at each resolution
 
-APART_MM = 0.5  # frames nearer to each other than this look at the same place
+WIDE_PATCHES = 600  # of the evidence that needs all frames but little detail
+MARGIN_MM = 20.0  # of the volume around the candidates of a finer level: what refinement and evidence move
 
-MRI = ("mri", "mri-t2")  # T1-weighted or alike (dark fluid), and with bright fluid
 KINDS = (*MRI, "ct", "labels", "us", "generic")
 
 
@@ -85,7 +87,7 @@ class RegistrationResult:
 
     mri_to_reference: Float[Tensor, "4 4"]
     similarity: float
-    verdict: Verdict
+    judgement: Judgement
     evidence: Evidence | None
     similarity_per_frame: dict[int, float]
     seconds: float
@@ -98,12 +100,12 @@ class RegistrationResult:
     def report(self) -> dict:
         """Everything that REPORT.json holds, as plain numbers, strings and lists."""
         return {
-            "verdict": self.verdict.verdict,
-            "reasons": list(self.verdict.reasons),
-            "expected_error_mm": self.verdict.expected_error_mm,
-            "expected_error_worst_mm": self.verdict.expected_error_worst_mm,
+            "verdict": self.judgement.verdict.value,
+            "reasons": list(self.judgement.reasons),
+            "expected_error_mm": self.judgement.expected_error_mm,
+            "expected_error_worst_mm": self.judgement.expected_error_worst_mm,
             "assumptions": "no calibration error and no brain shift beyond what the sweep itself shows",
-            "calibrated_on": self.verdict.calibrated_on,
+            "calibrated_on": self.judgement.calibrated_on,
             "similarity": self.similarity,
             "similarity_per_frame": {str(k): v for k, v in self.similarity_per_frame.items()},
             "evidence": {} if self.evidence is None else self.evidence.as_dict(),
@@ -117,13 +119,53 @@ class RegistrationResult:
         }
 
 
+@dataclass
+class _Run:
+    """What the phases hand on: the pose (reference_to_mri) and similarity so far, and what the evidence needs."""
+
+    started: float
+    space: PoseSpace
+    cloud: Float[Tensor, "n 3"]  # points of the fan, reference mm
+    pose: Float[Tensor, "4 4"]
+    candidates: Float[Tensor, "b 4 4"]
+    similarity: float = 0.0
+    population: Float[Tensor, " m"] | None = None
+    starts: Float[Tensor, "b 4 4"] | None = None
+    merits: Float[Tensor, " b"] | None = None
+    coarse: Resolution | None = None
+    fine: Resolution | None = None
+
+    def show(self, pose: Tensor, similarity) -> None:
+        self.pose, self.similarity = pose, float(similarity)
+
+    def state(self, stage: str, progress: float, *_: object) -> RegistrationState:
+        pose = torch.linalg.inv(self.pose).cpu()
+        return RegistrationState(stage, float(progress), self.similarity, pose)
+
+
+Phase = Generator[RegistrationState, None, None]
+
+
 class RigidRegistration:
     """Registers a sweep to a volume; iterate over it, then read `result`.
 
-    volume (K, J, I) array, ijk_to_ras (4, 4); initial: a first mri_to_reference (4, 4), identity if None. The search is
-    by patch LC2 whatever the method; the others refine what it found (see `methods`). medium: what the methods that
-    render need; made from the volume for kind mri and ct.
-    The same seed gives the same result to the last digit on one machine with one number of threads.
+    The search is by patch LC2 whatever the method; the others refine what it found (see `methods`).
+    The same seed gives the same result to the last digit on one machine, whatever else runs on it.
+
+    Args:
+        volume: (K, J, I) array of any real type; it is not copied.
+        ijk_to_ras: (4, 4) mm.
+        sweep: Tracked frames.
+        initial: A first mri_to_reference (4, 4), identity if None.
+        kind: What the volume holds, one of KINDS.
+        method: One of METHODS.
+        seed: Of the random poses.
+        device: Where torch computes.
+        settings: How far and how finely to look.
+        medium: What the methods that render need; made from the volume for kind mri and ct, in one long step.
+
+    Raises:
+        InputError: A volume, transform, kind or method that cannot be used.
     """
 
     def __init__(
@@ -143,17 +185,11 @@ class RigidRegistration:
         if kind not in KINDS:
             raise InputError(f"The kind of volume must be one of {', '.join(KINDS)}, not {kind}.")
         SEARCH_SEED.check("seed", seed)
+        self.renders = needs_medium(method, kind)
+        if self.renders and medium is None and kind == "labels":
+            raise InputError("Labels are rendered through a medium that knows their tissues; give one.")
         self.medium = medium
-        if needs_medium(method, kind) and medium is None:
-            if kind == "labels":
-                raise InputError("Labels are rendered through a medium that knows their tissues; give one.")
-            if kind == "ct":
-                self.medium = AcousticMedium.from_ct(volume, ijk_to_ras).to(device)
-            else:
-                contrast = "t2" if kind == "mri-t2" else "t1"
-                self.medium = AcousticMedium.from_mri(volume, ijk_to_ras, contrast=contrast).to(device)
-        self.data, self.matrix = prepare_volume(volume, ijk_to_ras, kind)
-        self.air = AIR * float(np.percentile(self.data, 99)) if kind in MRI else -np.inf
+        self.source = prepare_volume(volume, ijk_to_ras, kind)
         guess = torch.eye(4, dtype=torch.float64) if initial is None else torch.as_tensor(np.array(initial, np.float64))
         self.initial = torch.linalg.inv(require_rigid(guess, "The initial transform"))
         self.kind = kind
@@ -163,84 +199,137 @@ class RigidRegistration:
 
     def __iter__(self) -> Iterator[RegistrationState]:
         """Yields the state several times a second; stop asking to cancel. After the last one `result` is set."""
-        started = time.perf_counter()
+        return in_steps(self._phases())
+
+    def _phases(self) -> Phase:
         self.result = None
-        s = self.settings
-        centre, radius, corners = sweep_extent(self.sweep)
-        initial = self.initial.to(self.device)
-        space = PoseSpace(initial, centre.to(self.device), radius, s.translation_mm, s.rotation_deg)
-        margin = 1.2 * s.translation_mm + 1.5 * radius * np.radians(s.rotation_deg) + 5
-        cropped = crop_around(self.data, self.matrix, transform_points(self.initial, corners).numpy(), margin)
-        if cropped is None:
-            self.result = self._finish(initial, 0.0, None, {}, started)
-            yield self._state("nothing overlaps", 1.0, 0.0, initial)
+        run = self._start()
+        yield from self._prepare(run)
+        if run.coarse is None:
+            self.result = self._finish(run, None, {})
+            yield run.state("nothing overlaps", 1.0)
             return
-        coarse = patches, volume = self._level(s.levels[0], cropped)
-        population = torch.zeros(0)
-        for progress, poses, scores in sample_search(space, patches, volume, s.search, self.seed):
-            population = scores if len(scores) >= len(population) else population  # all of the random poses
+        yield from self._search(run)
+        yield from self._refine(run)
+        yield from self._judge(run)
+        yield run.state(self.result.judgement.verdict.value, 1.0)
+
+    def _start(self) -> _Run:
+        centre, radius, cloud = sweep_extent(self.sweep)
+        initial, s = self.initial.to(self.device), self.settings
+        space = PoseSpace(initial, centre.to(self.device), radius, s.translation_mm, s.rotation_deg)
+        return _Run(time.perf_counter(), space, cloud, initial, initial[None])
+
+    def _prepare(self, run: _Run) -> Phase:
+        """The coarsest level: all of the volume that a pose within the bounds can reach."""
+        s = self.settings
+        margin = 1.2 * s.translation_mm + 1.5 * run.space.radius_mm * np.radians(s.rotation_deg) + 5
+        run.coarse = yield from self._level(run, s.levels[0], margin, partial(run.state, "preparing", 0.0))
+
+    def _search(self, run: _Run) -> Phase:
+        """Random poses; leaves the candidates that are to be refined."""
+        run.population = torch.zeros(0)
+        search = sample_search(run.space, *run.coarse, self.settings.search, self.seed)
+        for progress, poses, scores in search:
+            if len(scores) >= len(run.population):  # all of the random poses
+                run.population = scores
             best = int(scores.argmax())
-            yield self._state("searching", 0.45 * progress, scores[best], poses[best])
-        ends = []
-        for number, level in enumerate(s.levels):
-            patches, volume = coarse if number == 0 else self._level(level, cropped)
-            if number and self.method != "lc2":
-                poses, merit = refine_images(space, self._objective(level, volume), poses, IMAGE_STEPS)
-                value, kept = merit, distinct(space, poses, merit, 0.5, level.keep)
-                poses = poses[kept]
-                yield self._state(f"refining, level {number + 1}", 0.45 + 0.13 * number, value[kept[0]], poses[0])
-                continue
-            parts = []
-            for batch in poses.split(4):
-                parts.append(refine(space, patches, volume, batch, level.steps))
-                top = max(parts, key=lambda part: float(part.value.max()))
-                best = int(top.value.argmax())
-                done = (number + len(parts) * 4 / max(4, len(poses))) / len(s.levels)
-                yield self._state(
-                    f"refining, level {number + 1}", 0.45 + 0.4 * min(1.0, done), top.value[best], top.pose[best]
-                )
-            pose, value = torch.cat([p.pose for p in parts]), torch.cat([p.value for p in parts])
-            merit = value + 2 * value.new_tensor([global_fit(patches, volume, one) for one in pose])
-            ends.append((pose, merit))
-            kept = distinct(space, pose, merit, 0.5, level.keep)
-            poses = pose[kept]
-        pose, value = poses[0], float(value[kept[0]])
-        yield self._state("judging", 0.86, value, pose)
-        wide = self._patches(replace(s.levels[0], frames=s.levels[-1].frames, patches=600)), coarse[1]
-        work = gather(space, pose, ends[0], population, coarse, wide, (patches, volume))
-        evidence, per_frame = yield from self._judging(work, value, pose)
-        evidence = replace(evidence, frames=frames_apart(self.sweep.subset(sorted(per_frame))))
-        self.result = self._finish(pose, value, evidence, per_frame, started)
-        yield self._state(self.result.verdict.verdict, 1.0, value, pose)
+            run.show(poses[best], scores[best])
+            run.candidates = poses
+            yield run.state("searching", 0.45 * progress)
 
-    def _judging(self, work, value: float, pose: Tensor):
-        while True:
-            try:
-                progress = next(work)
-            except StopIteration as end:
-                return end.value
-            yield self._state("judging", 0.86 + 0.13 * progress, value, pose)
+    def _refine(self, run: _Run) -> Phase:
+        """From level to level fewer candidates; leaves the best one."""
+        for number, level in enumerate(self.settings.levels):
+            stage, progress = f"refining, level {number + 1}", 0.45 + 0.4 * number / len(self.settings.levels)
+            run.fine = run.coarse  # and the memory of the level before is free
+            if number:
+                state = partial(run.state, stage, progress)
+                run.fine = (yield from self._level(run, level, MARGIN_MM, state)) or run.coarse
+            refine_level = self._refine_images if number and self.method != "lc2" else self._refine_patches
+            values, merits = yield from refine_level(run, level, stage, progress)
+            if number == 0:
+                run.starts, run.merits = run.candidates, merits
+            kept = distinct(run.space, run.candidates, merits, 0.5, level.keep)
+            run.candidates = run.candidates[kept]
+            run.show(run.candidates[0], values[kept[0]])
 
-    def _level(self, level: Level, cropped) -> tuple[PatchSet, ChannelVolume]:
+    def _refine_patches(self, run: _Run, level: Level, stage: str, progress: float) -> Generator:
+        """Likelihood of the refined candidates, and with twice their global fit."""
+        total = level.steps * math.ceil(len(run.candidates) / POSES_PER_STEP)
+        steps, top = itertools.count(1), -math.inf
+
+        def shown(part: Refined) -> RegistrationState:
+            nonlocal top
+            if float(part.value.max()) > top:
+                top = float(part.value.max())
+                run.show(part.pose[part.value.argmax()], top)
+            return run.state(stage, progress + 0.4 / len(self.settings.levels) * next(steps) / total)
+
+        refined = yield from mapped(refine(run.space, *run.fine, run.candidates, level.steps), shown)
+        run.candidates = refined.pose
+        fits = []
+        for pose in refined.pose:
+            fits.append(global_fit(*run.fine, pose))
+            yield run.state(stage, progress + 0.4 / len(self.settings.levels))
+        return refined.value, refined.value + 2 * refined.value.new_tensor(fits)
+
+    def _refine_images(self, run: _Run, level: Level, stage: str, progress: float) -> Generator:
+        """The chosen method's similarity of the refined candidates: both their value and their merit."""
+        objective, parts = self._objective(level, run.fine.volume), []
+        for pose in run.candidates:
+            parts.append(refine_images(run.space, objective, pose[None], IMAGE_STEPS))
+            yield run.state(stage, progress + 0.4 / len(self.settings.levels) * len(parts) / len(run.candidates))
+        run.candidates, values = (torch.cat(part) for part in zip(*parts))
+        return values, values
+
+    def _judge(self, run: _Run) -> Phase:
+        """Measures the evidence, and sets the result."""
+        levels = self.settings.levels
+        yield run.state("judging", 0.86)
+        wide = Resolution(
+            self._patches(replace(levels[0], frames=levels[-1].frames, patches=WIDE_PATCHES)), run.coarse.volume
+        )
+        found = Found(run.space, run.pose, run.starts, run.merits, run.population, run.coarse, wide, run.fine)
+        per_frame = similarity_per_frame(run.fine, run.pose)
+        work = gather(found, frames_apart(self.sweep.subset(sorted(per_frame))))
+        evidence = yield from mapped(work, lambda done: run.state("judging", 0.86 + 0.13 * done))
+        self.result = self._finish(run, evidence, per_frame)
+
+    def _level(self, run: _Run, level: Level, margin_mm: float, state) -> Generator:
+        """Patches, and the volume around the candidates, at one resolution; None if they do not overlap."""
+        if self.renders and self.medium is None:
+            yield state()
+            self.medium = self._made_medium()
+        cloud = run.cloud.to(run.candidates).expand(len(run.candidates), -1, -1)
+        reached = transform_points(run.candidates, cloud).flatten(0, 1)
         sigma = level.sigma_mm * field_scale(self.sweep)
-        spread = float(self.data.std())
-        return self._patches(level), intensity_and_gradient(*cropped, sigma, spread, self.device, self.air)
+        work = smoothed_channels(self.source, reached, margin_mm, sigma, self.device)
+        volume = yield from mapped(work, state)
+        if volume is None:
+            return None
+        yield state()
+        return Resolution(self._patches(level), volume)
 
     def _patches(self, level: Level) -> PatchSet:
         frames = choose_frames(self.sweep, level.frames)
         pixel_mm = level.pixel_mm * field_scale(self.sweep)
-        return make_patches(self.sweep, frames, pixel_mm, level.side, device=self.device).thinned(level.patches)
+        return make_patches(self.sweep, frames, pixel_mm, level.side, level.patches, self.device)
+
+    def _made_medium(self) -> AcousticMedium:
+        data, matrix = self.source.data, self.source.ijk_to_ras
+        if self.kind == "ct":
+            return AcousticMedium.from_ct(data, matrix).to(self.device)
+        contrast = "t2" if self.kind == "mri-t2" else "t1"
+        return AcousticMedium.from_mri(data, matrix, contrast=contrast).to(self.device)
 
     def _objective(self, level: Level, volume: ChannelVolume):
         """The chosen method's similarity of poses, on this level's frames and pixels."""
         frames = choose_frames(self.sweep, min(level.frames, IMAGE_FRAMES.get(self.method, USUAL_IMAGE_FRAMES)))
         pixel_mm = level.pixel_mm * field_scale(self.sweep)
-        if needs_medium(self.method, self.kind):
+        if self.renders:
             return rendered_objective(self.method, self.sweep, frames, pixel_mm, self.medium)
         return intensity_objective(self.method, self.sweep, frames, pixel_mm, volume)
-
-    def _state(self, stage: str, progress: float, similarity, pose: Tensor) -> RegistrationState:
-        return RegistrationState(stage, float(progress), float(similarity), torch.linalg.inv(pose).cpu())
 
     def _uncalibrated(self) -> str:
         """What of this run the verdict's limits were not set on, in words, or an empty string."""
@@ -252,53 +341,21 @@ class RigidRegistration:
             return f"the method {self.method}"
         return "" if self.settings == Settings() else "a search other than the standard one"
 
-    def _finish(self, pose, value, evidence, per_frame, started) -> RegistrationResult:
+    def _finish(self, run: _Run, evidence: Evidence | None, per_frame: dict[int, float]) -> RegistrationResult:
         report = self.sweep.report
         return RegistrationResult(
-            torch.linalg.inv(pose).cpu(),
-            value,
+            torch.linalg.inv(run.pose).cpu(),
+            run.similarity,
             judge(evidence, self._uncalibrated()),
             evidence,
             per_frame,
-            time.perf_counter() - started,
+            time.perf_counter() - run.started,
             len(per_frame),
             report.frames_skipped,
             self.method,
             self.seed,
             report.notes,
         )
-
-
-def sweep_extent(sweep: TrackedSweep) -> tuple[Float[Tensor, "3"], float, Float[Tensor, "n 3"]]:
-    """Centre of the fan's pixels over all frames, their RMS distance to it in mm, and a sparse set of them."""
-    points = []
-    for number in range(len(sweep)):
-        mask = sweep.mask[0 if sweep.mask.shape[0] == 1 else number]
-        pixels = torch.nonzero(mask)[:: max(1, int(mask.sum()) // 200)].double()
-        flat = torch.cat([pixels.flip(1), torch.zeros(len(pixels), 1), torch.ones(len(pixels), 1)], 1).double()
-        points.append((flat @ sweep.image_to_reference[number].T)[:, :3])
-    cloud = torch.cat(points)
-    centre = cloud.mean(0)
-    return centre, float((cloud - centre).square().sum(1).mean().sqrt()), cloud
-
-
-def frames_apart(sweep: TrackedSweep) -> int:
-    """How many frames lie at least APART_MM (RMS over the image's corners) from each other: a still probe adds none."""
-    right, bottom = sweep.frames.shape[2] - 1.0, sweep.frames.shape[1] - 1.0
-    corners = torch.tensor([[x, y, 0.0, 1.0] for x in (0.0, right) for y in (0.0, bottom)], dtype=torch.float64)
-    kept: list[Tensor] = []
-    for pose in sweep.image_to_reference.double().cpu():
-        place = (corners @ pose.T)[:, :3]
-        if all((place - other).square().sum(1).mean().sqrt() >= APART_MM for other in kept):
-            kept.append(place)
-    return len(kept)
-
-
-def field_scale(sweep: TrackedSweep) -> float:
-    """Size of the fan relative to one of 3500 mm2 (a neurosurgical one, 72 mm deep), within what the levels bear."""
-    pixel = sweep.image_to_reference[0, :3, :2].norm(dim=0).prod()
-    area = float(sweep.mask.float().sum((1, 2)).mean() * pixel)
-    return float(np.clip(np.sqrt(area / 3500.0), 0.35, 2.0))
 
 
 def register(volume, ijk_to_ras, sweep: TrackedSweep, **options) -> RegistrationResult:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,10 +14,15 @@ from ..geometry.pose import twist_to_matrix
 from ..settings import check_settings, setting
 from .channels import ChannelVolume
 from .mapping import global_fit
-from .patches import PatchSet, normal_equations, score_poses
+from .patches import NormalEquations, PatchSet, normal_equations, score_poses
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
+
+# So little is done before the next yield: some hundredths of a second on one core.
+FITS_PER_STEP = 8
+POSES_PER_STEP = 4
+MAX_STEP_MM = 4.0  # of the six unknowns together, in one step of the refinement
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class PoseSpace:
 
     def sample(self, count: int, seed: int) -> Float[Tensor, "n 4 4"]:
         """`count` quasi-random poses (scrambled Sobol points), uniform in both balls; the first is the guess itself."""
+        return self.step(self.initial, self.sample_steps(count, seed))
+
+    def sample_steps(self, count: int, seed: int) -> Float[Tensor, "n 6"]:
+        """The steps from the guess to the poses of `sample`, mm."""
         engine = torch.quasirandom.SobolEngine(8, scramble=True, seed=seed)
         unit = engine.draw(count, dtype=torch.float64).clamp(1e-6, 1 - 1e-6).to(self.initial.device)
         normal = torch.special.ndtri(unit[:, :6])
@@ -66,13 +75,17 @@ class PoseSpace:
         turn = torch.nn.functional.normalize(normal[:, 3:], dim=1) * unit[:, 7:8] ** (1 / 3)
         xi = torch.cat([shift, turn * math.radians(self.rotation_deg) * self.radius_mm], 1)
         xi[0] = 0.0
-        return self.step(self.initial, xi)
+        return xi
+
+    def coordinates(self, pose: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 12"]:
+        """Twelve numbers in mm, whose Euclidean distance is `distance`."""
+        rotation = pose[..., :3, :3]
+        centre = rotation @ self.centre + pose[..., :3, 3]
+        return torch.cat([centre, rotation.flatten(-2) * (self.radius_mm / math.sqrt(3))], -1)
 
     def distance(self, a: Float[Tensor, "*#b 4 4"], b: Float[Tensor, "*#b 4 4"]) -> Float[Tensor, "*b"]:
         """RMS distance in mm that pixels of the sweep move between two poses."""
-        d = a - b
-        middle = (d[..., :3, :3] @ self.centre + d[..., :3, 3]).square().sum(-1)
-        return (middle + d[..., :3, :3].square().sum((-1, -2)) * self.radius_mm**2 / 3).sqrt()
+        return (self.coordinates(a) - self.coordinates(b)).norm(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ class SearchSettings:
     copies: int = 10  # new samples around each
     spread_mm: float = 1.5  # standard deviation of each of the six unknowns in the second round
     starts: int = 72  # candidates that are refined by gradient
-    chunk: int = 512
+    chunk: int = 128  # poses before the next yield
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -94,29 +107,39 @@ class SearchSettings:
 def sample_search(
     space: PoseSpace, patches: PatchSet, volume: ChannelVolume, settings: SearchSettings, seed: int
 ) -> Iterator[tuple[float, Float[Tensor, "n 4 4"], Float[Tensor, " n"]]]:
-    """Two rounds of samples; yields (progress 0..1, poses so far, their scores), at the end the starts, best first.
+    """Two rounds of samples.
 
     A third of the starts each are the best samples that lie apart, the best of a second round around them, and those of
     the samples that a single grey value mapping explains best: what is near a broad false optimum scores better than
     what is near a narrow true one, but not by all three.
+
+    Args:
+        space: Where to look.
+        patches: Of a few frames at the coarsest resolution.
+        volume: Smoothed alike.
+        settings: How many samples.
+        seed: Of both rounds.
+
+    Yields:
+        (progress 0..1, poses so far, their scores); at the end the starts, best first.
     """
-    first = space.sample(settings.samples, seed)
     total = settings.samples + settings.around * settings.copies
-    poses, scores = first[:0], first.new_zeros(0, dtype=torch.float32)
-    for batch in first.split(settings.chunk):
+    poses, scores = space.initial.new_zeros(0, 4, 4), space.initial.new_zeros(0, dtype=torch.float32)
+    for steps in space.sample_steps(settings.samples, seed).split(settings.chunk):
+        batch = space.step(space.initial, steps)
         poses, scores = torch.cat([poses, batch]), torch.cat([scores, score_poses(patches, volume, batch)])
         yield len(poses) / total, poses, scores
     top = torch.argsort(scores, descending=True, stable=True)[: 10 * settings.families]
     apart = top[distinct(space, poses[top], scores[top], 4.0, settings.families)]
     parents, values = poses[apart], scores[apart]
-    near, best = _second_round(space, patches, volume, parents[: settings.around], values, settings, seed)
+    yield settings.samples / total, parents, values
+    near, best = yield from _second_round(space, patches, volume, parents, values, settings, seed)
     third = settings.starts // 3
     kept = distinct(space, near, best, 1.0, third)
-    yield len(first) / total, parents, values
     fits = []
-    for batch in parents[third:].split(48):
+    for batch in parents[third:].split(FITS_PER_STEP):
         fits += [global_fit(patches, volume, pose) for pose in batch]
-        yield (len(first) + (total - len(first)) * len(fits) / len(parents)) / total, parents, values
+        yield (settings.samples + (total - settings.samples) * len(fits) / len(parents)) / total, parents, values
     mapped = third + torch.argsort(values.new_tensor(fits), descending=True, stable=True)[:third]
     starts = torch.cat([parents[:third], near[kept], parents[mapped]])
     value = torch.cat([values[:third], best[kept], values[mapped]])
@@ -125,16 +148,21 @@ def sample_search(
 
 
 def _second_round(space, patches, volume, parents: Tensor, scores: Tensor, settings: SearchSettings, seed: int):
-    """The best of each family of samples around the parents, and its score."""
+    """The best of each family of samples around the first parents, and its score; yields as sample_search does."""
+    progress = settings.samples / (settings.samples + settings.around * settings.copies)
+    first = parents[: settings.around]
     generator = torch.Generator().manual_seed(seed + 1)
-    noise = torch.randn(len(parents), settings.copies, 6, generator=generator, dtype=torch.float64)
-    children = space.step(parents[:, None], noise.to(parents.device) * settings.spread_mm)
+    noise = torch.randn(len(first), settings.copies, 6, generator=generator, dtype=torch.float64)
+    children = space.step(first[:, None], noise.to(first.device) * settings.spread_mm)
     flat = children.flatten(0, 1)
-    values = torch.cat([score_poses(patches, volume, batch) for batch in flat.split(settings.chunk)])
-    values = torch.where(space.inside(flat), values, -torch.inf).reshape(len(parents), -1)
-    best, index = torch.cat([scores[: len(parents), None], values], 1).max(1)
-    family = torch.cat([parents[:, None], children], 1)
-    return family[torch.arange(len(parents)), index], best
+    parts = []
+    for batch in flat.split(settings.chunk):
+        parts.append(score_poses(patches, volume, batch))
+        yield progress, parents, scores
+    values = torch.where(space.inside(flat), torch.cat(parts), -torch.inf).reshape(len(first), -1)
+    best, index = torch.cat([scores[: len(first), None], values], 1).max(1)
+    family = torch.cat([first[:, None], children], 1)
+    return family[torch.arange(len(first)), index], best
 
 
 @dataclass(frozen=True)
@@ -149,20 +177,41 @@ class Refined:
 
 def refine(
     space: PoseSpace, patches: PatchSet, volume: ChannelVolume, pose: Float[Tensor, "b 4 4"], steps: int
-) -> Refined:
-    """Levenberg-Marquardt on the patches' log likelihood, from each pose on its own, never out of the space."""
+) -> Generator[Refined, None, Refined]:
+    """Levenberg-Marquardt on the patches' log likelihood, from each pose on its own, never out of the space.
+
+    Args:
+        space: The bounds, and the scale of rotations.
+        patches: Of the frames that are looked at.
+        volume: Smoothed alike.
+        pose: (B, 4, 4) reference_to_ras.
+        steps: At most so many of each pose.
+
+    Yields:
+        What there is so far of the poses of one batch, after each of their steps.
+
+    Returns:
+        All poses, refined.
+    """
+    parts = []
+    for batch in pose.split(POSES_PER_STEP):
+        parts.append((yield from _refine_together(space, patches, volume, batch, steps)))
+    pose, value, hessian, similarity = ([getattr(part, f.name) for part in parts] for f in fields(Refined))
+    return Refined(torch.cat(pose), torch.cat(value), torch.cat(hessian), torch.cat(similarity, 1))
+
+
+def _refine_together(
+    space: PoseSpace, patches: PatchSet, volume: ChannelVolume, pose: Tensor, steps: int
+) -> Generator[Refined, None, Refined]:
     system = normal_equations(patches, volume, pose, space.centre, space.radius_mm)
     damping = torch.full((len(pose),), 1e-2, dtype=torch.float64, device=pose.device)
     active = torch.ones(len(pose), dtype=torch.bool, device=pose.device)
     for _ in range(steps):
+        yield Refined(pose, system.value, system.hessian, system.similarity)
         rows = torch.nonzero(active).flatten()
         if len(rows) == 0:
             break
-        h = system.hessian[rows]
-        diagonal = torch.diagonal(h, dim1=1, dim2=2)
-        damped = h + torch.diag_embed(diagonal * damping[rows, None] + 1e-3 * diagonal.mean(1, keepdim=True) + 1e-9)
-        xi = torch.linalg.solve(damped, system.slope[rows])
-        xi = xi * (4.0 / xi.norm(dim=1, keepdim=True).clamp_min(4.0))
+        xi = _damped_step(system, damping, rows)
         trial = space.step(pose[rows], xi)
         next_system = normal_equations(patches, volume, trial, space.centre, space.radius_mm)
         better = (next_system.value > system.value[rows]) & space.inside(trial)
@@ -178,13 +227,23 @@ def refine(
     return Refined(pose, system.value, system.hessian, system.similarity)
 
 
+def _damped_step(system: NormalEquations, damping: Tensor, rows: Tensor) -> Float[Tensor, "r 6"]:
+    """The step of these poses, at most MAX_STEP_MM long."""
+    h = system.hessian[rows]
+    diagonal = torch.diagonal(h, dim1=1, dim2=2)
+    damped = h + torch.diag_embed(diagonal * damping[rows, None] + 1e-3 * diagonal.mean(1, keepdim=True) + 1e-9)
+    xi = torch.linalg.solve(damped, system.slope[rows])
+    return xi * (MAX_STEP_MM / xi.norm(dim=1, keepdim=True).clamp_min(MAX_STEP_MM))
+
+
 def distinct(
     space: PoseSpace, pose: Float[Tensor, "b 4 4"], value: Float[Tensor, " b"], apart_mm: float, count: int
 ) -> Tensor:
     """Indices of at most `count` poses, best first, each at least `apart_mm` from every better one."""
-    open_ = torch.argsort(value, descending=True, stable=True)
+    candidates = torch.argsort(value, descending=True, stable=True)
+    at = space.coordinates(pose)
     kept: list[int] = []
-    while len(open_) and len(kept) < count:
-        kept.append(int(open_[0]))
-        open_ = open_[space.distance(pose[open_], pose[open_[0]]) >= apart_mm]
+    while len(candidates) and len(kept) < count:
+        kept.append(int(candidates[0]))
+        candidates = candidates[(at[candidates] - at[candidates[0]]).norm(dim=-1) >= apart_mm]
     return torch.tensor(kept, dtype=torch.long, device=pose.device)

@@ -1,11 +1,12 @@
 """One verdict from the evidence: trusted, check or rejected, with its reasons and the error to expect.
 
-The limits stand in one table. They were set on registrations of simulated brain sweeps, good ones and spoilt ones
+The limits stand in one table. They were set on registrations of simulated brain sweeps, good ones and corrupted ones
 (another head, a mirrored fan, a scale 5 % off, a deformation of 5-10 mm, nothing to find); a good pose passes all.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from dataclasses import dataclass
 
@@ -54,40 +55,53 @@ LIMITS = (
 )
 
 
+class Verdict(str, enum.Enum):
+    """How far a pose can be trusted; its value is what reports say."""
+
+    TRUSTED = "trusted"
+    CHECK = "check"
+    REJECTED = "rejected"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 @dataclass(frozen=True)
-class Verdict:
-    """verdict is trusted, check or rejected; expected errors in mm over the fan's pixels (RMS, and 95th percentile).
+class Judgement:
+    """The verdict, why, and the errors to expect in mm over the fan's pixels (RMS, and 95th percentile).
 
     A rejected pose has no expected error: None.
     """
 
-    verdict: str
+    verdict: Verdict
     reasons: tuple[str, ...]
     expected_error_mm: float | None
     expected_error_worst_mm: float | None
     calibrated_on: str = CALIBRATED_ON
 
 
-def judge(evidence: Evidence | None, uncalibrated: str = "") -> Verdict:
-    """The verdict; without evidence (nothing overlaps) it is rejected.
+def judge(evidence: Evidence | None, uncalibrated: str = "") -> Judgement:
+    """The verdict of the evidence.
 
-    uncalibrated: in words, what of this run the limits were not set on; such a run gets no more than check.
+    Args:
+        evidence: Without it (nothing overlaps) a pose is rejected.
+        uncalibrated: In words, what of this run the limits were not set on; such a run gets no more than check.
     """
-    where = NOT_CALIBRATED + CALIBRATED_ON if uncalibrated else CALIBRATED_ON
+    basis = NOT_CALIBRATED + CALIBRATED_ON if uncalibrated else CALIBRATED_ON
     if evidence is None:
-        return Verdict("rejected", ("the sweep and the volume do not overlap",), None, None, where)
+        return Judgement(Verdict.REJECTED, ("the sweep and the volume do not overlap",), None, None, basis)
     reasons = [_sentence(limit, evidence) for limit in LIMITS if _fails(limit, evidence)]
     if evidence.frames < 5:
         reasons.append(f"weakest direction: {evidence.weakest}, {evidence.weakest_mm:.2f} mm standard deviation")
     lost = _lost(evidence)
     if lost:
-        return Verdict("rejected", (lost, *reasons), None, None, where)
+        return Judgement(Verdict.REJECTED, (lost, *reasons), None, None, basis)
     if uncalibrated:
         reasons.append(f"the tests are not calibrated for {uncalibrated}")
     expected = math.hypot(3 * evidence.laplace_mm, 0.3 * evidence.bend_mm)
     if not reasons:
-        return Verdict("trusted", ("all tests passed",), expected, 2.2 * expected, where)
-    return Verdict("check", tuple(reasons), 3 * expected, max(6 * expected, 5.0), where)
+        return Judgement(Verdict.TRUSTED, ("all tests passed",), expected, 2.2 * expected, basis)
+    return Judgement(Verdict.CHECK, tuple(reasons), 3 * expected, max(6 * expected, 5.0), basis)
 
 
 def _fails(limit: Limit, evidence: Evidence) -> bool:
