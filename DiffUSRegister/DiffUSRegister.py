@@ -21,12 +21,8 @@ from DiffUSLib.register.parameter_node import RegisterParameterNode
 from DiffUSLib.register.sample import registerSampleData
 from DiffUSLib.register.widget import RegisterWidget
 from DiffUSLib.scene.sequences import addTrackedSweep
-from DiffUSLib.torch_support import isTorchInstalled
-from slicer.ScriptedLoadableModule import (
-    ScriptedLoadableModule,
-    ScriptedLoadableModuleLogic,
-    ScriptedLoadableModuleTest,
-)
+from DiffUSLib.self_test import ModuleTest
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleLogic
 
 DOCUMENTATION = "https://github.com/gduguey/DiffUS/blob/main/Docs/register.md"
 
@@ -72,20 +68,10 @@ class DiffUSRegisterLogic(ScriptedLoadableModuleLogic, RegisterLogic):
         RegisterLogic.__init__(self, schedule=runSoon)
 
 
-class DiffUSRegisterTest(ScriptedLoadableModuleTest):
+class DiffUSRegisterTest(ModuleTest):
     """What Slicer's self-test of the module runs: a small sweep of a small volume, from nodes to the verdict."""
 
-    def setUp(self) -> None:
-        slicer.mrmlScene.Clear()
-
-    def runTest(self) -> None:
-        self.setUp()
-        if not isTorchInstalled():
-            self.delayDisplay(_("Skipped: torch is not installed (extension PyTorch)"))
-            return
-        self.test_register()
-
-    def test_register(self) -> None:
+    def test_module(self) -> None:
         self.delayDisplay(_("Registering a sweep"))
         shift = np.array([3.0, -2.0, 2.0])  # mm, from where the volume lies to where the sweep was made
         volume, browser = addSweptVolume(slicer.mrmlScene, shift)
@@ -99,7 +85,6 @@ class DiffUSRegisterTest(ScriptedLoadableModuleTest):
         self.assertTrue(report["reasons"])
         np.testing.assert_allclose(np.array(report["volume_to_world"])[:3, 3], shift, atol=0.5)
         logic.forgetScene()
-        self.delayDisplay(_("Test passed"))
 
 
 def shortRegistration(problem, _parameters):

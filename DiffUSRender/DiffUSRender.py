@@ -8,12 +8,8 @@ from DiffUSLib.panel import runSoon
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameter_node import RenderParameterNode
 from DiffUSLib.render.widget import RenderWidget
-from DiffUSLib.torch_support import isTorchInstalled
-from slicer.ScriptedLoadableModule import (
-    ScriptedLoadableModule,
-    ScriptedLoadableModuleLogic,
-    ScriptedLoadableModuleTest,
-)
+from DiffUSLib.self_test import ModuleTest
+from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleLogic
 
 DOCUMENTATION = "https://github.com/gduguey/DiffUS/blob/main/Docs/render.md"
 
@@ -54,20 +50,10 @@ class DiffUSRenderLogic(ScriptedLoadableModuleLogic, RenderLogic):
         RenderLogic.__init__(self, schedule=runSoon)
 
 
-class DiffUSRenderTest(ScriptedLoadableModuleTest):
+class DiffUSRenderTest(ModuleTest):
     """What Slicer's self-test of the module runs: one slice of a ball of tissue, from nodes to pixels."""
 
-    def setUp(self) -> None:
-        slicer.mrmlScene.Clear()
-
-    def runTest(self) -> None:
-        self.setUp()
-        if not isTorchInstalled():
-            self.delayDisplay(_("Skipped: torch is not installed (extension PyTorch)"))
-            return
-        self.test_render()
-
-    def test_render(self) -> None:
+    def test_module(self) -> None:
         self.delayDisplay(_("Rendering a slice"))
         k, j, i = np.indices((60, 60, 60)) - 30
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
@@ -82,4 +68,3 @@ class DiffUSRenderTest(ScriptedLoadableModuleTest):
         self.assertEqual(pixels.dtype, np.uint8)
         self.assertGreater(float(pixels.std()), 5.0)
         logic.forgetScene()
-        self.delayDisplay(_("Test passed"))
