@@ -15,8 +15,17 @@ from ..medium import save_impedance
 from ..medium.tissue import TISSUE_COLUMNS, read_tissues
 from ..probe import probe_to_dict
 from ..render.settings import settings_to_dict
-from .common import KIND_OF, MEDIUM, label_table, options, progress, read_mask, read_medium, read_probe, require_of_kind
-from .inputs import INITIAL, read_rigid, read_tracked, require_files, sweep_options, volume_options
+from .common import MEDIUM, label_table, options, progress, read_mask, read_medium, require_of_kind
+from .inputs import (
+    INITIAL,
+    beam_probe,
+    medium_options,
+    read_rigid,
+    read_tracked,
+    require_files,
+    sweep_options,
+    volume_options,
+)
 
 OUTPUT = (
     click.option("--output", required=True, metavar="FILE.json", help="Probe, settings, numbers and scores."),
@@ -58,8 +67,7 @@ def fit(
     """
     require_files({output: (".json",), tissues_output: (".csv",), weights_output: (".pt",)}, given)
     names = [name.strip() for name in parameters.split(",") if name.strip()]
-    chosen = {name: given[name] for name in KIND_OF if given[name] is not None}
-    probe = None if given["probe_name"] is None else read_probe(given["probe_name"])
+    chosen, probe = medium_options(given), beam_probe(given)
     with progress() as bar:
         task = bar.add_task("reading", total=steps)
         volume = read_volume(given["volume_path"])

@@ -10,7 +10,9 @@ import torch
 from ..geometry.pose import require_rigid
 from ..io.atomic import require_not_input, require_writable
 from ..io.transforms import read_transform
+from ..io.volumes import read_volume
 from ..sweep.sweep import read_image_to_probe, read_sweep
+from .common import KIND_OF, read_mask, read_medium, read_probe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from ..medium import AcousticMedium
+    from ..probe import Probe
     from ..sweep.sweep import TrackedSweep
 
 # Parameters of commands that may name a file to read.
@@ -94,3 +98,20 @@ def read_rigid(path: str | None) -> Tensor:
     if path is None:
         return torch.eye(4, dtype=torch.float64)
     return require_rigid(torch.from_numpy(read_transform(path)), path)
+
+
+def medium_options(given: Mapping[str, object]) -> dict[str, str]:
+    """The options of `common.MEDIUM` that were given, but for the mask."""
+    return {name: given[name] for name in KIND_OF if given[name] is not None}
+
+
+def medium_of(given: Mapping[str, object]) -> AcousticMedium:
+    """The medium of --volume, --kind, --mask and the options of `common.MEDIUM`. Raises InputError."""
+    volume = read_volume(given["volume_path"])
+    mask = None if given["mask"] is None else read_mask(given["mask"], volume)
+    return read_medium(given["kind"], volume, mask, medium_options(given))
+
+
+def beam_probe(given: Mapping[str, object]) -> Probe | None:
+    """The probe of --probe, if it was given."""
+    return None if given["probe_name"] is None else read_probe(given["probe_name"])

@@ -20,12 +20,14 @@ from ...render.settings import RenderSettings
 from ...studies.ablation import METRICS, Ablation, AblationResult, intensity_medium
 from ...studies.fan_frames import FanFrames, frames_of_sweep, frames_of_volume
 from ...studies.remind2reg import MODALITIES, Case, find_cases
-from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium, read_probe
+from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium
 from ..inputs import (
     BEAM,
     FIGURE_SUFFIXES,
     FREQUENCY,
     INITIAL,
+    beam_probe,
+    medium_options,
     read_rigid,
     read_tracked,
     require_files,
@@ -110,9 +112,9 @@ def _one_sweep(given: dict) -> AblationResult:
     for name in ("volume", "sweep"):
         if given[f"{name}_path"] is None:
             raise InputError(f"--{name} is missing; give --volume and --sweep, or --remind2reg with a folder.")
-    probe = _probe(given)
+    probe = beam_probe(given)
     to_reference = read_rigid(given["initial"])
-    chosen = {name: given[name] for name in KIND_OF if given[name] is not None}
+    chosen = medium_options(given)
     with progress() as bar:
         task = bar.add_task("looking for the fan", total=None)
         views = _views(given, probe, to_reference)
@@ -137,7 +139,7 @@ def _every_case(folder: str, modality: str | None, given: dict) -> tuple[dict[st
     """The results of every usable case, and sentences about the others."""
     cases, unusable = find_cases(folder)
     notes = [f"{name}: no ultrasound, or no MRI." for name in unusable]
-    probe, results = _probe(given), {}
+    probe, results = beam_probe(given), {}
     with progress() as bar:
         for case in cases:
             task = bar.add_task(case.name, total=None)
@@ -178,10 +180,6 @@ def _run(
     for state in run:
         report(completed=state.done, total=state.total, description=state.row)
     return run.result
-
-
-def _probe(given: dict) -> Probe | None:
-    return None if given["probe_name"] is None else read_probe(given["probe_name"])
 
 
 def _table(results: dict[str, AblationResult]) -> list[list[object]]:

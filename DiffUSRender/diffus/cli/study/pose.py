@@ -13,15 +13,16 @@ import torch
 from ...errors import InputError
 from ...io.atomic import replacing
 from ...io.tables import write_csv
-from ...io.volumes import read_volume
 from ...render.settings import RenderSettings
 from ...studies.pose import PoseRecovery, displaced_pose, pose_error
 from ...sweep.probe_sweep import beam_of, probe_of_sweep, rigid_poses
-from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium, read_probe
+from ..common import MEDIUM, options, progress
 from ..inputs import (
     BEAM,
     FIGURE_SUFFIXES,
     FREQUENCY,
+    beam_probe,
+    medium_of,
     read_rigid,
     read_tracked,
     require_files,
@@ -76,14 +77,11 @@ def pose(output: str, figure: str | None, off_mm: float, off_deg: float, count: 
     require_files({output: (".csv",), figure: FIGURE_SUFFIXES}, given)
     if figure:
         pyplot()
-    chosen = {name: given[name] for name in KIND_OF if given[name] is not None}
     with progress() as bar:
         task = bar.add_task("reading", total=None)
         sweep = read_tracked(given["sweep_path"], given["image_to_probe"])
         frame, probe, pixel_to_probe, true = _frame(sweep, given)
-        volume = read_volume(given["volume_path"])
-        mask = None if given["mask"] is None else read_mask(given["mask"], volume)
-        medium = read_medium(given["kind"], volume, mask, chosen)
+        medium = medium_of(given)
         errors, similarities = {}, {}
         for seed in range(given["seed"], given["seed"] + count):
             start = displaced_pose(true, probe, off_mm, off_deg, seed)
@@ -117,8 +115,8 @@ def _frame(sweep: TrackedSweep, given: dict) -> tuple[TrackedSweep, Probe, torch
     if number >= len(sweep):
         raise InputError(f"There is no frame {number}: the sweep has {len(sweep)}, from 0; choose another --frame.")
     found, pixel_to_probe = probe_of_sweep(sweep, frequency_mhz=given["frequency_mhz"])
-    if given["probe_name"] is not None:
-        found = replace(found, **beam_of(read_probe(given["probe_name"]), sampling=True))
+    if (beam := beam_probe(given)) is not None:
+        found = replace(found, **beam_of(beam, sampling=True))
     frame = sweep.subset([number])
     true = torch.linalg.inv(read_rigid(given["volume_to_reference"])) @ rigid_poses(frame, pixel_to_probe)[0]
     return frame, found, pixel_to_probe, true

@@ -13,13 +13,14 @@ import torch
 from ...errors import InputError
 from ...io.atomic import replacing, require_writable
 from ...io.tables import write_csv
-from ...io.volumes import read_volume, write_volume
+from ...io.volumes import write_volume
 from ...studies.reconstruction import METHODS, HeldOutExperiment
-from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium
+from ..common import KIND_OF, MEDIUM, options, progress
 from ..inputs import (
     FIGURE_SUFFIXES,
     FREQUENCY,
     INITIAL,
+    medium_of,
     read_rigid,
     read_tracked,
     require_files,
@@ -112,19 +113,15 @@ def _volumes(output: str) -> dict[str, Path]:
 
 def _start(given: dict) -> tuple[AcousticMedium | None, torch.Tensor | None]:
     """The medium to start from and reference_to_ras, or None and None."""
-    chosen = {name: given[name] for name in KIND_OF if given[name] is not None}
     if given["volume_path"] is None:
-        for name in ("kind", "initial", "mask", *chosen):
+        for name in ("kind", "initial", "mask", *KIND_OF):
             if given[name] is not None:
                 raise InputError(f"--{name.replace('_', '-')} says how --volume is used; give --volume too.")
         return None, None
     if given["kind"] is None:
         raise InputError("--kind is missing: say whether --volume is mri, ct or labels.")
-    to_reference = read_rigid(given["initial"])
-    volume = read_volume(given["volume_path"])
-    mask = None if given["mask"] is None else read_mask(given["mask"], volume)
-    medium = read_medium(given["kind"], volume, mask, chosen)
-    return medium, torch.linalg.inv(to_reference)
+    reference_to_ras = torch.linalg.inv(read_rigid(given["initial"]))
+    return medium_of(given), reference_to_ras
 
 
 def _arrays(experiment: HeldOutExperiment) -> dict[str, np.ndarray]:
