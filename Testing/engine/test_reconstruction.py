@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 from diffus.cli.main import main
 from diffus.errors import InputError
+from diffus.geometry.filters import gaussian_blur
 from diffus.io.volumes import read_volume
 from diffus.medium import AcousticMedium
 from diffus.render.renderer import UltrasoundRenderer
@@ -22,7 +23,7 @@ from diffus.studies.reconstruction import (
     resliced,
     uniform_maps,
 )
-from diffus.sweep.probe_sweep import in_fan, polar_sweep, probe_of_sweep, rigid_poses, smooth
+from diffus.sweep.probe_sweep import in_fan, polar_sweep, probe_of_sweep, rigid_poses
 from diffus.sweep.sweep import TrackedSweep, write_sweep
 from support.phantoms import phantom, pose_from, probe_of
 
@@ -60,7 +61,7 @@ def test_frames_along_rays_come_back_on_their_pixels(sweep):
     wave = torch.sin(torch.arange(rows)[:, None] / 9) * torch.cos(torch.arange(columns) / 11)
     waves = replace(sweep, frames=(0.5 + 0.4 * wave).expand(len(sweep), -1, -1))
     views = polar(waves, smoothing_mm=0.0)
-    inner = smooth(sweep.mask.float(), 2.0)[0] > 0.999
+    inner = gaussian_blur(sweep.mask.float(), 2.0)[0] > 0.999
     error = views.in_frame(views.brightness, rows, columns) - waves.frames
     assert error[:, inner].abs().max() < 0.03
     assert torch.equal(views.inside[0], views.inside[-1])

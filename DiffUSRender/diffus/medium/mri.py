@@ -155,8 +155,12 @@ def mri_memberships(
     volume, inside = volume[box], inside[box]
     level = in_slabs(lambda planes: normalise(planes, scale), volume)
     narrow = narrow_fluid(level.detach(), inside, spacing_mm) if sulci is None else sulci[box].to(level) * inside
-    fluid, *solid = _class_fractions(volume, inside, scale)
-    values = torch.stack([fluid - narrow, narrow, *solid])
+
+    def classes(volume: Tensor, inside: Tensor, narrow: Tensor) -> Tensor:
+        fluid, *solid = _class_fractions(volume, inside, scale)
+        return torch.stack([fluid - narrow, narrow, *solid])
+
+    values = in_slabs(classes, volume, inside, narrow)
     return MriMemberships(mri_tissues(MRI_CLASSES, tissues), values, level, inside, mapping, shape, box)
 
 
@@ -224,10 +228,10 @@ def _box_of(inside: Bool[Tensor, "k j i"]) -> tuple[slice, slice, slice]:
     """The smallest box around a mask, with a margin of one voxel, over which impedance is softened."""
     if not inside.any():
         return tuple(slice(0, size) for size in inside.shape)
-    across = inside.any(2)
-    box = []
-    for occupied, size in zip((across.any(1), across.any(0), inside.flatten(0, 1).any(0)), inside.shape):
-        found = torch.nonzero(occupied)[:, 0]
+    mask, box = inside.cpu().numpy(), []
+    across = mask.any(2)
+    for occupied, size in zip((across.any(1), across.any(0), mask.any(0).any(0)), mask.shape):
+        found = np.flatnonzero(occupied)
         box.append(slice(max(int(found[0]) - 1, 0), min(int(found[-1]) + 2, size)))
     # No axis of a medium has fewer than two voxels.
     return tuple(slice(0, size) if b.stop - b.start < 2 else b for b, size in zip(box, inside.shape))
