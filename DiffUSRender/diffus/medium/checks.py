@@ -59,7 +59,9 @@ def as_mask(mask: np.ndarray | Tensor, like: Tensor) -> Bool[Tensor, "k j i"]:
             f"The mask has shape {tuple(np.shape(mask))} and the volume {tuple(like.shape)}; "
             "resample the mask onto the volume's grid."
         )
-    inside = torch.as_tensor(np.asarray(mask) != 0 if not isinstance(mask, Tensor) else mask != 0, device=like.device)
+    if not isinstance(mask, Tensor):
+        mask = torch.from_numpy(np.asarray(mask) != 0)
+    inside = (mask if mask.dtype == torch.bool else mask != 0).to(like.device)
     if not inside.any():
         raise InputError("The mask is empty; choose one that covers the patient.")
     return inside

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -99,6 +99,7 @@ class LabelMemberships:
     tissues: tuple[Tissue, ...]
     index: Int[np.ndarray, "k j i"]
     antialias: bool = True
+    mapping: ClassVar[None] = None  # a segmentation has no network
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -109,11 +110,6 @@ class LabelMemberships:
     def box(self) -> Box:
         """The whole grid."""
         return tuple(slice(0, size) for size in self.shape)
-
-    @property
-    def mapping(self) -> None:
-        """A segmentation has no network."""
-        return None
 
     def maps(
         self, under: Float[Tensor, "4 k j i"] | None = None, free: Bool[np.ndarray, "k j i"] | None = None
@@ -132,10 +128,6 @@ class LabelMemberships:
         """The fraction of each tissue in a region of the grid."""
         for number in range(len(self.tissues)):
             yield torch.from_numpy(self._softened((self.index[region] == number).astype(np.float32)))
-
-    def levels(self, region: Box) -> None:
-        """A segmentation has no network."""
-        return None
 
     def _softened(self, volume: np.ndarray) -> np.ndarray:
         if not self.antialias:

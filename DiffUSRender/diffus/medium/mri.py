@@ -155,8 +155,12 @@ def mri_memberships(
     volume, inside = volume[box], inside[box]
     level = in_slabs(lambda planes: normalise(planes, scale), volume)
     narrow = narrow_fluid(level.detach(), inside, spacing_mm) if sulci is None else sulci[box].to(level) * inside
-    fluid, *solid = _class_fractions(volume, inside, scale)
-    values = torch.stack([fluid - narrow, narrow, *solid])
+
+    def classes(volume: Tensor, inside: Tensor, narrow: Tensor) -> Tensor:
+        fluid, *solid = _class_fractions(volume, inside, scale)
+        return torch.stack([fluid - narrow, narrow, *solid])
+
+    values = in_slabs(classes, volume, inside, narrow)
     return MriMemberships(mri_tissues(MRI_CLASSES, tissues), values, level, inside, mapping, shape, box)
 
 
@@ -189,15 +193,17 @@ def foreground_mask(volume: Float[Tensor, "k j i"]) -> Bool[Tensor, "k j i"]:
     """The head (or stripped brain) in an MRI: the largest piece above the darker of two Otsu thresholds, holes filled.
 
     The first threshold (Otsu 1979, IEEE Trans. Syst. Man Cybern. 9:62-66) parts bright tissue from the rest, the second
-    the rest into dark tissue and air. Both are found on a grid of at most 128 voxels an axis.
+    the rest into dark tissue and air. Both are found on a grid of at most 256 voxels an axis.
     """
     values = volume.detach().cpu().numpy()
-    some = values[tuple(slice(None, None, -(-size // 128)) for size in values.shape)].astype(np.float32).ravel()
+    some = values[tuple(slice(None, None, -(-size // 256)) for size in values.shape)]
     top = np.percentile(some, 99.9)
-    some = some[some <= top] if top > some.min() else some
-    bright = _otsu_threshold(some)
-    rest = some[some < bright]
-    above = sitk.GetImageFromArray((values > (_otsu_threshold(rest) if np.ptp(rest) else bright)).astype(np.uint8))
+    counts, edges = np.histogram(some, 512, range=(some.min(), top if top > some.min() else some.max()))
+    middles = (edges[1:] + edges[:-1]) / 2
+    bright = _otsu(counts, middles)
+    darker = middles < bright
+    above = values > (_otsu(counts[darker], middles[darker]) if darker.sum() > 1 else bright)
+    above = sitk.GetImageFromArray(above.astype(np.uint8))
     largest = sitk.RelabelComponent(sitk.ConnectedComponent(above)) == 1
     mask = torch.from_numpy(sitk.GetArrayFromImage(largest)).bool()
     box = _box_of(mask)
@@ -222,10 +228,10 @@ def _box_of(inside: Bool[Tensor, "k j i"]) -> tuple[slice, slice, slice]:
     """The smallest box around a mask, with a margin of one voxel, over which impedance is softened."""
     if not inside.any():
         return tuple(slice(0, size) for size in inside.shape)
-    across = inside.any(2)
-    box = []
-    for occupied, size in zip((across.any(1), across.any(0), inside.flatten(0, 1).any(0)), inside.shape):
-        found = torch.nonzero(occupied)[:, 0]
+    mask, box = inside.cpu().numpy(), []
+    across = mask.any(2)
+    for occupied, size in zip((across.any(1), across.any(0), mask.any(0).any(0)), mask.shape):
+        found = np.flatnonzero(occupied)
         box.append(slice(max(int(found[0]) - 1, 0), min(int(found[-1]) + 2, size)))
     # No axis of a medium has fewer than two voxels.
     return tuple(slice(0, size) if b.stop - b.start < 2 else b for b, size in zip(box, inside.shape))
@@ -261,8 +267,12 @@ def _k_means(values: np.ndarray, n: int) -> np.ndarray | None:
     return centres if len(centres) == n and (np.diff(centres) > 0).all() else None
 
 
-def _otsu_threshold(values: np.ndarray) -> float:
-    otsu = sitk.OtsuThresholdImageFilter()
-    otsu.SetNumberOfHistogramBins(512)
-    otsu.Execute(sitk.GetImageFromArray(values[None]))
-    return otsu.GetThreshold()
+def _otsu(counts: np.ndarray, middles: np.ndarray) -> float:
+    """The threshold of a histogram with the greatest variance between the two classes.
+
+    Not SimpleITK's, which takes the far end of the bin: heads of whole numbers would lose or win a grey level.
+    """
+    weight, moment = np.cumsum(counts), np.cumsum(counts * middles)
+    rest = weight[-1] - weight
+    between = (moment[-1] * weight / weight[-1] - moment) ** 2 / np.maximum(weight * rest, 1e-12)
+    return float(middles[between[:-1].argmax()])
