@@ -21,10 +21,13 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def only_the_engines_own_checks(request):
     """Without the check of shapes for tests marked bad_input: what the engine itself says of such input is tested."""
-    off = request.node.get_closest_marker("bad_input") is not None
-    jaxtyping.config.update("jaxtyping_disable", off)
+    if request.node.get_closest_marker("bad_input") is None:
+        yield
+        return
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

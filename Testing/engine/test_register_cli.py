@@ -134,9 +134,9 @@ class Told:
         pose = torch.from_numpy(Told.pose)
         yield SimpleNamespace(stage="searching", progress=0.5, similarity=0.25, mri_to_reference=pose)
         errors = (None, None) if Told.verdict == "rejected" else (0.5, 1.5)
-        verdict = Judgement(Verdict(Told.verdict), ("because",), *errors)
-        evidence, frames = SimpleNamespace(as_dict=dict), len(self.given["sweep"])
-        self.result = RegistrationResult(pose, Told.similarity, verdict, evidence, {}, 1.0, frames, 0, "lc2", 0, ())
+        judgement = Judgement(Verdict(Told.verdict), ("because",), *errors)
+        frames = len(self.given["sweep"])
+        self.result = RegistrationResult(pose, Told.similarity, judgement, None, {}, 1.0, frames, 0, "lc2", 0, ())
 
 
 @pytest.fixture

@@ -49,6 +49,10 @@ if TYPE_CHECKING:
     from ..probe import Probe
     from ..render.renderer import FramePlan
 
+    Acquisition = dict[str, Tensor] | dict[str, float]
+    Table = Float[Tensor, "c 4"]
+    Curve = Float[Tensor, " knots"]
+
 GRID = (96, 160)  # rays and samples that the mean is compared on, at most
 FINE_GRID = (192, 400)  # and the texture, and the rendered frames
 TEXTURE_FRAMES = 6
@@ -224,7 +228,7 @@ class AppearanceFit:
 
         return descend
 
-    def _texture_loss(self, acquisition: dict[str, Tensor], table: Tensor | None, curve: Tensor | None) -> Tensor:
+    def _texture_loss(self, acquisition: Acquisition, table: Table | None, curve: Curve | None) -> Tensor:
         view = self.fine
         frames = self._rendered(view, acquisition, table, curve)
         seen = replace(self.sweep.subset(view.frames), frames=frames)
@@ -232,13 +236,17 @@ class AppearanceFit:
         again = polar_sweep(seen, self.probe, self.pixel_to_probe, rays=rays, samples=samples).brightness
         return texture_misfit(texture_features(again, view.weight)[0], self.wanted, self.cells)
 
-    def _rendered(self, view: _View, acquisition, table, curve) -> Float[Tensor, "f rows columns"]:
+    def _rendered(
+        self, view: _View, acquisition: Acquisition, table: Table | None, curve: Curve | None
+    ) -> Float[Tensor, "f rows columns"]:
         """A view's frames with speckle, on the sweep's pixels."""
         plan = self._plan(view, acquisition, speckle=True, grain_mm=self.grain_mm)
         polar = render_polar(plan, view.shares.mixed(table, curve), view.points)
         return view.polar.in_frame(polar, *self.sweep.frames.shape[1:])
 
-    def _plan(self, view: _View, acquisition: dict, *, speckle: bool, grain_mm: float | None = None) -> FramePlan:
+    def _plan(
+        self, view: _View, acquisition: Acquisition, *, speckle: bool, grain_mm: float | None = None
+    ) -> FramePlan:
         """The frame's constants for some values of the acquisition, by name."""
         of_probe = {name: value for name, value in acquisition.items() if name in OF_PROBE}
         rest = {name: value for name, value in acquisition.items() if name not in OF_PROBE}
@@ -247,13 +255,13 @@ class AppearanceFit:
         pinned = {} if grain_mm is None else {"grain_mm": grain_mm}
         return plan_frame(probe, self.settings.replace(speckle=speckle, **pinned, **rest))
 
-    def _table(self, unknowns: Unknowns | None) -> Tensor | None:
+    def _table(self, unknowns: Unknowns | None) -> Table | None:
         if not self.medium.tissues:
             return None
         start = tissue_properties(self.medium.tissues)
         return start if unknowns is None else unknowns.table(start)
 
-    def _curve(self, network: ImpedanceMLP | None) -> Tensor | None:
+    def _curve(self, network: ImpedanceMLP | None) -> Curve | None:
         network = network or self.medium.mapping
         return None if network is None else network(network_levels())
 
@@ -275,7 +283,7 @@ class AppearanceFit:
     # --- the result
 
     @torch.no_grad()
-    def _score(self, acquisition: dict[str, Tensor], table: Tensor | None, curve: Tensor | None) -> Score:
+    def _score(self, acquisition: Acquisition, table: Table | None, curve: Curve | None) -> Score:
         view, real = self.scored, self.sweep.subset(self.scored.frames)
         table = self._table(None) if table is None else table
         curve = self._curve(None) if curve is None else curve
