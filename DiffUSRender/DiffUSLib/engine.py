@@ -15,7 +15,7 @@ from diffus.settings import PROBE, SHAPES, ArraySettings, declared
 
 from .declared import engineValues, sceneValues
 from .errors import RenderError
-from .i18n import _
+from .i18n import _, translated
 from .kinds import Device
 from .render.parameters import IMAGE, ImageSettings, ProbeSettings, ProbeType, RenderParameters
 from .scene.transforms import isRigid, mapPoints
@@ -45,7 +45,7 @@ def engineErrors():
     try:
         yield
     except InputError as error:
-        raise RenderError(str(error)) from error
+        raise RenderError(translated(error.sentence)) from error
     except RuntimeError as error:  # torch's, of CUDA and of MPS
         if not _OUT_OF_MEMORY.search(str(error)):
             raise
@@ -397,6 +397,7 @@ def states(registration: Iterable) -> Iterator:
 def outcomeOf(registration) -> Outcome:
     """The result of a registration that has run to its end."""
     report = registration.result.report()
+    report |= {name: [translated(text) for text in report[name]] for name in ("reasons", "notes")}
     return Outcome(
         np.array(report["mri_to_reference"], dtype=np.float64),
         report["verdict"],

@@ -12,4 +12,13 @@ except ImportError:
         return text
 
 
-__all__ = ["_", "translate"]
+def translated(sentence: str) -> str:
+    """A sentence of the engine in the user's language; text that is no `diffus.errors.Sentence` stays as it is."""
+    template = getattr(sentence, "template", None)
+    if template is None:
+        return sentence
+    found = translate(sentence.context, template)
+    return found.format(**sentence.values) if sentence.values else found
+
+
+__all__ = ["_", "translate", "translated"]

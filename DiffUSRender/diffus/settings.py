@@ -12,7 +12,7 @@ import numbers
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
+from .errors import InputError, _
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -59,27 +59,38 @@ class Setting:
             return
         if hasattr(value, "requires_grad"):  # a tensor; this file does not know torch
             if not self.fitted or value.ndim or not value.is_floating_point():
-                raise InputError(f"{name} must be one number, not a tensor of shape {tuple(value.shape)}.")
+                raise InputError(
+                    _("{name} must be one number, not a tensor of shape {shape}."), name=name, shape=tuple(value.shape)
+                )
             value = value.detach().item()
         if self.kind is bool:
             if not isinstance(value, bool):
-                raise InputError(f"{name} must be true or false, but it is {value!r}.")
+                raise InputError(_("{name} must be true or false, but it is {value!r}."), name=name, value=value)
         elif self.kind is str:
             if not isinstance(value, str) or value not in self.choices:
-                raise InputError(f"There is no {name} {value!r}; choose one of {', '.join(self.choices)}.")
+                raise InputError(
+                    _("There is no {name} {value!r}; choose one of {names}."),
+                    name=name,
+                    value=value,
+                    names=", ".join(self.choices),
+                )
         else:
             self._check_number(name, value)
 
     def _check_number(self, name: str, value: object) -> None:
         whole = self.kind is int
         if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
-            raise InputError(f"{name} must be a {'whole ' if whole else ''}number, but it is {value!r}.")
+            if whole:
+                raise InputError(_("{name} must be a whole number, but it is {value!r}."), name=name, value=value)
+            raise InputError(_("{name} must be a number, but it is {value!r}."), name=name, value=value)
         if not (math.isfinite(value) and self.low <= value <= self.high):  # NaN too
-            low, high = (str(n) if whole else f"{n:g}" for n in (self.low, self.high))
-            limits = f"{low} to {high}" if math.isfinite(self.high) else f"{low} or more"
-            raise InputError(
-                f"{name} is {value if whole else f'{value:g}'}; choose {limits} {self.unit}".rstrip() + "."
-            )
+            shown, low, high = (str(n) if whole else f"{n:g}" for n in (value, self.low, self.high))
+            unit = f" {self.unit}" if self.unit else ""
+            if math.isfinite(self.high):
+                sentence = _("{name} is {value}; choose {low} to {high}{unit}.")
+            else:
+                sentence = _("{name} is {value}; choose {low} or more{unit}.")
+            raise InputError(sentence, name=name, value=shown, low=low, high=high, unit=unit)
 
 
 def setting(kind: type, default: Any = MISSING, **declared: Any) -> Any:

@@ -136,9 +136,9 @@ class Told:
         pose = torch.from_numpy(Told.pose)
         yield SimpleNamespace(stage="searching", progress=0.5, similarity=0.25, mri_to_reference=pose)
         errors = (None, None) if Told.verdict == "rejected" else (0.5, 1.5)
-        verdict = Judgement(Verdict(Told.verdict), ("because",), *errors)
+        judgement = Judgement(Verdict(Told.verdict), ("because",), *errors)
         frames = len(self.given["sweep"])
-        self.result = RegistrationResult(pose, Told.similarity, verdict, None, {}, 1.0, frames, 0, "lc2", 0, ())
+        self.result = RegistrationResult(pose, Told.similarity, judgement, None, {}, 1.0, frames, 0, "lc2", 0, ())
 
 
 @pytest.fixture

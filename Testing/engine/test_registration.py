@@ -155,14 +155,15 @@ def test_mirrored_frames_are_never_trusted_though_the_same_unmirrored_are(case, 
     assert judgement.reasons
 
 
-def test_mirrored_patches_of_a_mirrored_sweep_are_those_of_the_sweep(case):
-    frames = torch.arange(0, 16, 5)
-    plain, other = (make_patches(sweep, frames, 1.8, 9) for sweep in (case.sweep, flipped(case.sweep)))
-    back = mirrored_patches(other)
-    assert len(back) > 0.6 * len(plain)
-    same = {(int(f), *np.round(c.tolist(), 3)): n for n, (f, c) in enumerate(zip(plain.frame, plain.centre))}
-    rows = [same[(int(f), *np.round(c.tolist(), 3))] for f, c in zip(back.frame, back.centre)]
-    assert torch.allclose(back.target.abs().sum(1), plain.target[rows].abs().sum(1), rtol=0.02, atol=1e-4)
+def test_patches_mirrored_twice_are_themselves(case):
+    patches = make_patches(case.sweep, torch.arange(0, 16, 5), 1.8, 9)
+    once = mirrored_patches(patches)
+    assert len(once) > 0.6 * len(patches)
+    twice = mirrored_patches(once)
+    again = mirrored_patches(twice)
+    assert torch.equal(again.points, once.points)
+    assert torch.equal(again.target, once.target)
+    assert not torch.equal(twice.target, once.target)
 
 
 def test_a_sweep_whose_second_half_has_moved_is_not_trusted_because_of_its_halves(case, quick):

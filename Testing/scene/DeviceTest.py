@@ -8,15 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import headless
-
-headless.prepare()
 from types import SimpleNamespace
 from unittest import mock
 
+import headless
 import numpy as np
-import torch
-from diffus.medium import AcousticMedium
 from DiffUSLib.declared import engineValues
 from DiffUSLib.engine import buildRegistration, engineErrors
 from DiffUSLib.errors import RenderError
@@ -33,7 +29,7 @@ from headless.fixtures import addHead, addParameterNode
 
 def withGpu(there: bool):
     """A machine with or without a CUDA GPU."""
-    return mock.patch.object(torch.cuda, "is_available", return_value=there)
+    return mock.patch("torch.cuda.is_available", return_value=there)
 
 
 class Moved:
@@ -43,6 +39,8 @@ class Moved:
         self.devices: list[str] = []
 
     def __enter__(self):
+        from diffus.medium import AcousticMedium
+
         def moved(medium, device):
             self.devices.append(device)
             return medium
@@ -68,7 +66,7 @@ class DeviceTest(unittest.TestCase):
             self.assertEqual(torchDevice(Device.CUDA), "cuda")
 
     def testADeviceThatIsNotThereGetsOneSentence(self):
-        mps = mock.patch.object(torch.backends.mps, "is_available", return_value=False)
+        mps = mock.patch("torch.backends.mps.is_available", return_value=False)
         with withGpu(False), mps:
             for device, words in ((Device.CUDA, "no NVIDIA GPU"), (Device.MPS, "no Apple GPU")):
                 with self.assertRaisesRegex(RenderError, words) as caught:
@@ -110,11 +108,13 @@ class DeviceTest(unittest.TestCase):
             self.assertEqual(registration.call_args.kwargs["device"], "cuda")
             with withGpu(False), self.assertRaisesRegex(RenderError, "no NVIDIA GPU"):
                 buildRegistration(session, readParameters(node))
-            mps = mock.patch.object(torch.backends.mps, "is_available", return_value=True)
+            mps = mock.patch("torch.backends.mps.is_available", return_value=True)
             with mps, self.assertRaisesRegex(RenderError, "double precision"):
                 buildRegistration(session, RegisterParameters(device=Device.MPS))
 
     def testAGpuWithoutMemoryGetsOneSentence(self):
+        import torch
+
         with self.assertRaisesRegex(RenderError, "too little memory"), engineErrors():
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
         with self.assertRaisesRegex(RuntimeError, "shapes"), engineErrors():

@@ -194,7 +194,7 @@ class RenderLogic:
         line = _("Seen in the image: {type}, {shape}, {depth:.0f} mm deep. Set frequency and focus by hand.").format(
             type=seen.probeType.label(), shape=shape, depth=seen.depthMm
         )
-        return line if fan.isDepthCertain else line + " " + _("The far edge does not show: check the depth.")
+        return line if fan.isDepthCertain else " ".join((line, _("The far edge does not show: check the depth.")))
 
     # --- the probe
 

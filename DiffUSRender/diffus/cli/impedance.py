@@ -6,7 +6,8 @@ import click
 
 from ..io.atomic import replacing, require_not_input, require_writable
 from ..io.tables import read_number_pairs
-from ..medium import mri
+from ..medium.impedance import save_impedance
+from ..medium.impedance import train_impedance as training_steps
 from .common import progress
 
 
@@ -22,8 +23,8 @@ def train_impedance(output: str, points: str | None, epochs: int, seed: int) -> 
     reference = None if points is None else read_number_pairs(points)
     with progress() as bar:
         task = bar.add_task("training", total=epochs)
-        for step in mri.train_impedance(reference, epochs=epochs, seed=seed):
+        for step in training_steps(reference, epochs=epochs, seed=seed):
             bar.update(task, completed=step.epoch, description=f"training, error {step.loss**0.5:.5f} MRayl")
     with replacing(output) as temporary:
-        mri.save_impedance(step.model, temporary)
+        save_impedance(step.model, temporary)
     click.echo(f"{output}: error {step.loss**0.5:.5f} MRayl (root mean square) after {step.epoch} epochs")

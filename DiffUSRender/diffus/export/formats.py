@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..io.atomic import require_new_folder, require_writable
 from ..io.volumes import write_volume
 from .movie import require_ffmpeg, write_gif, write_mp4
@@ -37,9 +37,13 @@ def format_of(path: str | Path, count: int) -> str:
     path = require_writable(path, FORMATS)
     ending = next(each for each in FORMATS if path.name.lower().endswith(each))
     if ending in ONE_FRAME and count > 1:
-        raise InputError(f"{path} can hold one slice only; write a sweep as {SEQUENCE_SUFFIX}.")
+        raise InputError(
+            _("{path} can hold one slice only; write a sweep as {SEQUENCE_SUFFIX}."),
+            path=path,
+            SEQUENCE_SUFFIX=SEQUENCE_SUFFIX,
+        )
     if ending in FILMS and count < 2:
-        raise InputError(f"{path} is a film, and there is one slice only; write it as .png.")
+        raise InputError(_("{path} is a film, and there is one slice only; write it as .png."), path=path)
     if ending == ".png" and count > 1:
         require_new_folder(series_folder(path))
     if ending == ".mp4":

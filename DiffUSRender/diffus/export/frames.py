@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..render.scan_conversion import scan_grid
 from ..sweep.frames import rising_times
 from ..sweep.probe_sweep import probe_of_sweep, rigid_poses, shows_slices_of
@@ -48,11 +48,14 @@ class SimulatedFrames:
         count = len(self.pixels)
         if not count or self.pixels.shape[1:] != (geometry.rows, geometry.columns) or self.pixels.dtype != np.uint8:
             raise InputError(
-                f"Frames of {geometry.rows} x {geometry.columns} 8-bit pixels are needed, but theirs is "
-                f"{self.pixels.shape} of {self.pixels.dtype}."
+                _("Frames of {rows} x {columns} 8-bit pixels are needed, but theirs is {shape} of {dtype}."),
+                rows=geometry.rows,
+                columns=geometry.columns,
+                shape=self.pixels.shape,
+                dtype=self.pixels.dtype,
             )
         if self.probe_to_reference.shape != (count, 4, 4) or self.timestamps.shape != (count,):
-            raise InputError(f"{count} frames need as many 4x4 poses and times.")
+            raise InputError(_("{count} frames need as many 4x4 poses and times."), count=count)
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..io.atomic import replacing
 from .annotation import make_canvas
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from .frames import SimulatedFrames
 
 MIN_GIF_MS = 20  # viewers play shorter ones slowly
-NO_FFMPEG = (
-    "MP4 needs the package imageio-ffmpeg: write a .gif instead, or install it (pip install imageio-ffmpeg; in 3D "
-    "Slicer's Python console, slicer.util.pip_install('imageio-ffmpeg'))."
-)
 
 
 def write_gif(path: Path, frames: SimulatedFrames) -> Iterator[int]:
@@ -44,7 +40,12 @@ def require_ffmpeg() -> ModuleType:
 
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        raise InputError(NO_FFMPEG) from error
+        raise InputError(
+            _(
+                "MP4 needs the package imageio-ffmpeg: write a .gif instead, or install it (pip install "
+                "imageio-ffmpeg; in 3D Slicer's Python console, slicer.util.pip_install('imageio-ffmpeg'))."
+            )
+        ) from error
     return imageio_ffmpeg
 
 
@@ -70,6 +71,6 @@ def write_mp4(path: Path, frames: SimulatedFrames) -> Iterator[int]:
                 writer.send(canvas.draw(pixels))
                 yield number + 1
         except OSError as error:
-            raise InputError(f"{path} cannot be encoded here; write a .gif instead.") from error
+            raise InputError(_("{path} cannot be encoded here; write a .gif instead."), path=path) from error
         finally:
             writer.close()

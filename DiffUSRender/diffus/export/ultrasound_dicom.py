@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import InputError, _
 from ..io.atomic import replacing
 from ..probe import probe_to_dict
 from .annotation import TEXT, Canvas, make_canvas
@@ -58,9 +58,9 @@ def read_source(path: str | Path) -> Dataset:
     try:
         source = dcmread(path, stop_before_pixels=True)
     except (OSError, InvalidDicomError) as error:
-        raise InputError(f"{path} cannot be read as DICOM; give a file of the source's study.") from error
+        raise InputError(_("{path} cannot be read as DICOM; give a file of the source's study."), path=path) from error
     if not source.get("StudyInstanceUID"):
-        raise InputError(f"{path} names no study; give a DICOM image of the source's study.")
+        raise InputError(_("{path} names no study; give a DICOM image of the source's study."), path=path)
     return source
 
 

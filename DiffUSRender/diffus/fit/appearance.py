@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.filters import gaussian_blur
 from ..geometry.pose import require_rigid, transform_points
 from ..medium.impedance import ImpedanceMLP
@@ -122,7 +122,7 @@ class AppearanceFit:
         require_expectable(settings)
         _require_fittable(self.names, medium, settings)
         if steps < 2 or frames < 1:
-            raise InputError("A fit needs at least one frame and two steps.")
+            raise InputError(_("A fit needs at least one frame and two steps."))
         self.medium, self.sweep, self.steps = medium, sweep, steps
         self.settings = settings.replace(seed=seed)
         self.to_mri = torch.linalg.inv(require_rigid(torch.as_tensor(mri_to_reference).double(), "The alignment"))
@@ -166,7 +166,7 @@ class AppearanceFit:
             views.append((frames, polar, points.reshape(len(frames), -1, rays, samples, 3)))
         inside = [self.medium.contains(points[:, 0]) & polar.inside for _, polar, points in views]
         if not inside[0].any():
-            raise InputError("The sweep lies outside of the volume; check the initial transform.")
+            raise InputError(_("The sweep lies outside of the volume; check the initial transform."))
         fractions = self.medium.sample([points for _, _, points in views])
         made = [
             _View(frames, polar, points.float(), made_of, weight.float())
@@ -371,7 +371,9 @@ def split_frames(count: int) -> tuple[Tensor, Tensor]:
         InputError: for fewer than four frames.
     """
     if count < 4:
-        raise InputError(f"A fit with held-out frames needs at least 4 frames, not {count}; give a longer sweep.")
+        raise InputError(
+            _("A fit with held-out frames needs at least 4 frames, not {count}; give a longer sweep."), count=count
+        )
     index = torch.arange(count)
     held = (index >= count // 2) & (index < count // 2 + max(1, count // 4))
     return index[~held], index[held]
@@ -390,15 +392,15 @@ def _probe_in_frames(
 
 def _require_fittable(names: Sequence[str], medium: FittableMedium, settings: RenderSettings) -> None:
     if set(names) & set(TISSUE_CHANNELS) and not medium.tissues:
-        raise InputError("A CT's tissues are not in the table: fit the acquisition, or use labels or an MRI.")
+        raise InputError(_("A CT's tissues are not in the table: fit the acquisition, or use labels or an MRI."))
     if NETWORK in names and medium.mapping is None:
-        raise InputError("Only an MRI has an impedance network to fit; leave 'impedance' out.")
+        raise InputError(_("Only an MRI has an impedance network to fit; leave 'impedance' out."))
     if names == ("impedance_mrayl",) and medium.mapping is not None:
-        raise InputError("An MRI's impedance is its network's: fit 'impedance' instead of 'impedance_mrayl'.")
+        raise InputError(_("An MRI's impedance is its network's: fit 'impedance' instead of 'impedance_mrayl'."))
     if isinstance(settings.specular_exponent, Tensor) or settings.specular_exponent > 0:
-        raise InputError("Fitting knows no specular lobe; leave specular_exponent at 0.")
+        raise InputError(_("Fitting knows no specular lobe; leave specular_exponent at 0."))
     if set(names) & {"attenuation_db_cm_mhz"} and not settings.attenuation:
-        raise InputError("Attenuation cannot be fitted while it is switched off.")
+        raise InputError(_("Attenuation cannot be fitted while it is switched off."))
 
 
 def _tissues(tissues: Sequence[Tissue], numbers: Sequence[Fitted]) -> tuple[Tissue, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..medium import GEL, AcousticMedium
 from ..medium.checks import as_ijk_to_ras
 from ..medium.impedance import ImpedanceMLP
@@ -143,7 +143,7 @@ def label_medium(labels: np.ndarray | Tensor, table: LabelTable, ijk_to_ras: np.
     """
     memberships = label_memberships(labels, table)
     if not memberships.tissues:
-        raise InputError("The segmentation holds no tissue; choose one with labels.")
+        raise InputError(_("The segmentation holds no tissue; choose one with labels."))
     return FittableMedium(as_ijk_to_ras(ijk_to_ras), memberships)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..render.renderer import time_gain_db_per_cm
 
 if TYPE_CHECKING:
@@ -72,10 +72,12 @@ def chosen_parameters(names: Sequence[str]) -> tuple[str, ...]:
     found: list[str] = []
     for name in names:
         if name not in known:
-            raise InputError(f"There is no parameter '{name}' to fit; choose from {', '.join(known)}.")
+            raise InputError(
+                _("There is no parameter '{name}' to fit; choose from {names}."), name=name, names=", ".join(known)
+            )
         found += [one for one in GROUPS.get(name, (name,)) if one not in found]
     if not found:
-        raise InputError(f"Nothing to fit was named; choose from {', '.join(known)}.")
+        raise InputError(_("Nothing to fit was named; choose from {names}."), names=", ".join(known))
     return tuple(found)
 
 

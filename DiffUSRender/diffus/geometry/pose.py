@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -84,12 +84,14 @@ def require_affine(matrix: Tensor, name: str) -> Tensor:
         InputError: It is not 4x4, not finite, or its last row is not 0 0 0 1.
     """
     if matrix.ndim < 2 or matrix.shape[-2:] != (4, 4):
-        raise InputError(f"{name} must be a 4x4 matrix, but its shape is {tuple(matrix.shape)}.")
+        raise InputError(
+            _("{name} must be a 4x4 matrix, but its shape is {shape}."), name=name, shape=tuple(matrix.shape)
+        )
     m = matrix.detach().double()
     if not torch.isfinite(m).all():
-        raise InputError(f"{name} holds NaN or infinite numbers; choose a valid transform.")
+        raise InputError(_("{name} holds NaN or infinite numbers; choose a valid transform."), name=name)
     if (m[..., 3, :] - m.new_tensor([0.0, 0.0, 0.0, 1.0])).abs().max() > 1e-6:
-        raise InputError(f"{name} is not an affine transform: its last row must be 0 0 0 1.")
+        raise InputError(_("{name} is not an affine transform: its last row must be 0 0 0 1."), name=name)
     return m
 
 
@@ -110,12 +112,18 @@ def require_rigid(matrix: Tensor, name: str, tolerance: float = 0.01) -> Tensor:
     rotation = require_affine(matrix, name)[..., :3, :3]
     determinant = torch.linalg.det(rotation)
     if (determinant.abs() < 1e-6).any():
-        raise InputError(f"{name} is singular (it flattens space); choose a rigid transform.")
+        raise InputError(_("{name} is singular (it flattens space); choose a rigid transform."), name=name)
     if (determinant < 0).any():
-        raise InputError(f"{name} mirrors space (left-handed); choose a rigid transform without reflection.")
+        raise InputError(
+            _("{name} mirrors space (left-handed); choose a rigid transform without reflection."), name=name
+        )
     gram = rotation.transpose(-1, -2) @ rotation
     if (gram - torch.eye(3, dtype=gram.dtype, device=gram.device)).abs().max() > 2 * tolerance:
-        raise InputError(f"{name} scales or shears by more than {tolerance:.0%}; choose a rigid transform.")
+        raise InputError(
+            _("{name} scales or shears by more than {tolerance:.0%}; choose a rigid transform."),
+            name=name,
+            tolerance=tolerance,
+        )
     return matrix
 
 
@@ -135,7 +143,7 @@ def require_invertible(matrix: Tensor, name: str) -> Tensor:
     m = require_affine(matrix, name)
     size = m[..., :3, :3].norm(dim=-2)
     if (size < 1e-9).any() or (torch.linalg.det(m[..., :3, :3] / size[..., None, :]).abs() < 1e-6).any():
-        raise InputError(f"{name} is singular (it flattens space); check spacing and directions.")
+        raise InputError(_("{name} is singular (it flattens space); check spacing and directions."), name=name)
     return m
 
 
@@ -156,13 +164,17 @@ def require_image_matrix(matrix: Tensor, name: str, shear: float = 0.05) -> Tens
     axes = require_affine(matrix, name)[..., :3, :3]
     size = axes.norm(dim=-2)
     if (size < 1e-6).any() or (size > 1e4).any():
-        raise InputError(f"{name} gives a pixel no size in one direction; check the image calibration.")
+        raise InputError(_("{name} gives a pixel no size in one direction; check the image calibration."), name=name)
     unit = axes / size[..., None, :]
     gram = unit.transpose(-1, -2) @ unit
     if (gram - torch.eye(3, dtype=gram.dtype, device=gram.device)).abs().max() > shear:
-        raise InputError(f"{name} shears the image by more than {shear:.0%}; check the image calibration.")
+        raise InputError(
+            _("{name} shears the image by more than {shear:.0%}; check the image calibration."), name=name, shear=shear
+        )
     if (torch.linalg.det(axes) < 0).any():
-        raise InputError(f"{name} mirrors the image (left-handed); flip its third column or the image's orientation.")
+        raise InputError(
+            _("{name} mirrors the image (left-handed); flip its third column or the image's orientation."), name=name
+        )
     return matrix
 
 

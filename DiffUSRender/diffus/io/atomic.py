@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, _
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,14 +47,14 @@ def making_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 def no_space(path: str | os.PathLike) -> InputError:
     """The error for a file that could not be written to its end, as on a full disk."""
-    return InputError(f"Nothing could be written to {Path(path).parent}; is the disk full?")
+    return InputError(_("Nothing could be written to {parent}; is the disk full?"), parent=Path(path).parent)
 
 
 def require_new_folder(path: str | os.PathLike) -> Path:
     """`path`, if nothing is there, or an empty folder; else InputError."""
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path} is there already and not empty; give the name of a new folder.")
+        raise InputError(_("{path} is there already and not empty; give the name of a new folder."), path=path)
     return path
 
 
@@ -62,9 +62,11 @@ def require_writable_parent(path: str | os.PathLike) -> Path:
     """`path`, if the folder that it lies in exists and takes files; else InputError."""
     path = Path(path)
     if not path.parent.is_dir():
-        raise InputError(f"The folder {path.parent} does not exist; make it first, or write somewhere else.")
+        raise InputError(
+            _("The folder {parent} does not exist; make it first, or write somewhere else."), parent=path.parent
+        )
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path} cannot be written (no permission for its folder); choose another place.")
+        raise InputError(_("{path} cannot be written (no permission for its folder); choose another place."), path=path)
     return path
 
 
@@ -72,9 +74,11 @@ def require_writable(path: str | os.PathLike, suffixes: tuple[str, ...]) -> Path
     """`path`, if its folder exists, takes files, and it ends in one of `suffixes`; else InputError."""
     path = Path(path)
     if not path.name.lower().endswith(suffixes):
-        raise InputError(f"{path} has an ending that cannot be written here; use {' or '.join(suffixes)}.")
+        raise InputError(
+            _("{path} has an ending that cannot be written here; use {names}."), path=path, names=" or ".join(suffixes)
+        )
     if path.is_dir():
-        raise InputError(f"{path} cannot be written (it is a folder); choose another place.")
+        raise InputError(_("{path} cannot be written (it is a folder); choose another place."), path=path)
     return require_writable_parent(path)
 
 
@@ -83,14 +87,14 @@ def require_not_input(written: Iterable[str | Path | None], read: Iterable[str |
     sources = {Path(path).resolve() for path in read if path}
     for path in filter(None, written):
         if Path(path).resolve() in sources:
-            raise InputError(f"{path} is read too and would be overwritten; choose another file to write.")
+            raise InputError(_("{path} is read too and would be overwritten; choose another file to write."), path=path)
 
 
 def existing_file(path: str | os.PathLike) -> Path:
     """`path`, if it is a file; else InputError."""
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path} is a folder; give one file.")
+        raise InputError(_("{path} is a folder; give one file."), path=path)
     if not path.is_file():
-        raise InputError(f"There is no file {path}; check the name.")
+        raise InputError(_("There is no file {path}; check the name."), path=path)
     return path

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -40,7 +40,7 @@ def read_landmarks(path: str | Path) -> list[Landmarks]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"There is no file {path}.")
+        raise InputError(_("There is no file {path}."), path=path)
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
@@ -51,12 +51,14 @@ def read_landmarks(path: str | Path) -> list[Landmarks]:
             lists = [_from_csv(text)]
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path.name} holds no list of points that can be read (.mrk.json, .fcsv, .csv, .tag)."
+            _("{name} holds no list of points that can be read (.mrk.json, .fcsv, .csv, .tag)."), name=path.name
         ) from error
     if not lists or any(len(found.names) == 0 for found in lists):
-        raise InputError(f"{path.name} holds no points.")
+        raise InputError(_("{name} holds no points."), name=path.name)
     if not all(torch.isfinite(found.points).all() for found in lists):
-        raise InputError(f"{path.name} holds NaN or infinite coordinates; place those points again or remove them.")
+        raise InputError(
+            _("{name} holds NaN or infinite coordinates; place those points again or remove them."), name=path.name
+        )
     return lists
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, Sentence, _
 from ..geometry.pose import require_image_matrix, require_rigid
 from .atomic import existing_file, replacing, require_writable
 from .transforms import read_transform
@@ -72,10 +72,17 @@ def read_sweep_file(path: str | os.PathLike, image_to_probe: Real[np.ndarray, "4
     pixels, keys = _read_image(path)
     fields = _frame_fields(keys)
     if not fields:
-        raise InputError(f"{path.name} holds no tracking (no Seq_Frame... keys); record it with its transforms.")
+        raise InputError(
+            _("{name} holds no tracking (no Seq_Frame... keys); record it with its transforms."), name=path.name
+        )
     count = max(fields) + 1
     if len(pixels) != count:
-        raise InputError(f"{path.name} holds {len(pixels)} frames, but tracking for {count}.")
+        raise InputError(
+            _("{name} holds {count} frames, but tracking for {count2}."),
+            name=path.name,
+            count=len(pixels),
+            count2=count,
+        )
     # Of the header only: a frame's own matrices are read where its status says that they hold.
     header = {name: text for name, text in keys.items() if not _FRAME_KEY.match(name)}
     target = _target_frame(fields, header, image_to_probe is not None)
@@ -88,14 +95,16 @@ def read_sweep_file(path: str | os.PathLike, image_to_probe: Real[np.ndarray, "4
                 poses[number] = pose
     if not poses:
         raise InputError(
-            f"{path.name} has no frame with valid tracking; record the sweep again in view of the tracker."
+            _("{name} has no frame with valid tracking; record the sweep again in view of the tracker."), name=path.name
         )
     valid, matrices = list(poses), np.stack(list(poses.values()))
     pixels, orientation, note = _orient(pixels[valid], keys.get("UltrasoundImageOrientation"))
-    notes = ["The file tracks no reference: poses are relative to the tracker."] if target == "Tracker" else []
+    notes = (
+        [Sentence(_("The file tracks no reference: poses are relative to the tracker."))] if target == "Tracker" else []
+    )
     notes += [note] if note else []
     if len(valid) > 1 and np.abs(matrices - matrices[0]).max() < 1e-9:
-        notes.append("All frames have the same pose: the probe did not move, or was not tracked.")
+        notes.append(Sentence(_("All frames have the same pose: the probe did not move, or was not tracked.")))
     times = np.array([_timestamp(fields[n].get("Timestamp", str(n))) for n in valid])
     return SweepFile(pixels, matrices, times, SweepReport(count, count - len(valid), orientation, tuple(notes)))
 
@@ -115,11 +124,11 @@ def read_image_to_probe(path: str | os.PathLike) -> Float[np.ndarray, "4 4"]:
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter two: unknown encodings
-        raise InputError(f"{path.name} is not an XML file.") from error
+        raise InputError(_("{name} is not an XML file."), name=path.name) from error
     for node in root.iter("Transform"):
         if (node.get("From"), node.get("To")) == ("Image", "Probe"):
             return _matrix(node.get("Matrix", ""), "ImageToProbe")
-    raise InputError(f"{path.name} holds no transform from Image to Probe; calibrate the probe first.")
+    raise InputError(_("{name} holds no transform from Image to Probe; calibrate the probe first."), name=path.name)
 
 
 def write_sweep_file(
@@ -138,7 +147,7 @@ def write_sweep_file(
     """
     path = Path(path)
     if path.suffix.lower() not in (".mha", ".nrrd"):
-        raise InputError("A sweep is written as .igs.mha or .nrrd; change the file's name.")
+        raise InputError(_("A sweep is written as .igs.mha or .nrrd; change the file's name."))
     require_writable(path, (".mha", ".nrrd"))
     image = sitk.GetImageFromArray(pixels)
     image.SetMetaData("UltrasoundImageOrientation", "MFA")
@@ -170,11 +179,13 @@ def _read_image(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path.name} cannot be read as an image sequence.") from error
+        raise InputError(_("{name} cannot be read as an image sequence."), name=path.name) from error
     keys = {key: image.GetMetaData(key).strip() for key in image.GetMetaDataKeys()}
     pixels = frames_of_image(image, len(_frame_fields(keys)))
     if pixels.ndim != 3:
-        raise InputError(f"{path.name} is not a sequence of 2-D frames: its size is {image.GetSize()}.")
+        raise InputError(
+            _("{name} is not a sequence of 2-D frames: its size is {GetSize}."), name=path.name, GetSize=image.GetSize()
+        )
     return pixels, keys
 
 
@@ -191,11 +202,15 @@ def _matrix(text: str, name: str) -> np.ndarray:
     try:
         values = np.array([float(v) for v in text.split()])
     except ValueError as error:
-        raise InputError(f"{name} is not a list of 16 numbers; export the tracking again.") from error
+        raise InputError(_("{name} is not a list of 16 numbers; export the tracking again."), name=name) from error
     if values.size != 16:
-        raise InputError(f"{name} holds {values.size} numbers where 16 are needed; export the tracking again.")
+        raise InputError(
+            _("{name} holds {size} numbers where 16 are needed; export the tracking again."),
+            name=name,
+            size=values.size,
+        )
     if not np.isfinite(values).all():
-        raise InputError(f"{name} holds NaN or infinite numbers; export the tracking again.")
+        raise InputError(_("{name} holds NaN or infinite numbers; export the tracking again."), name=name)
     return values.reshape(4, 4)
 
 
@@ -220,7 +235,9 @@ def _timestamp(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"The timestamp {text!r} of a frame is not a number; export the tracking again.") from error
+        raise InputError(
+            _("The timestamp {text!r} of a frame is not a number; export the tracking again."), text=text
+        ) from error
 
 
 def _target_frame(fields: dict, header: dict, given: bool) -> str:
@@ -232,16 +249,16 @@ def _target_frame(fields: dict, header: dict, given: bool) -> str:
     } & header.keys()
     if "ImageToReferenceTransform" in names and given and not probe:
         raise InputError(
-            "The file holds ImageToReference and no pose of the probe: leave the ImageToProbe calibration out."
+            _("The file holds ImageToReference and no pose of the probe: leave the ImageToProbe calibration out.")
         )
     if "ImageToReferenceTransform" in names and not given:
         return "Direct"
     if not probe:
         raise InputError(
-            "The file tracks no probe: neither ImageToReference nor ProbeToReference or ProbeToTracker is there."
+            _("The file tracks no probe: neither ImageToReference nor ProbeToReference or ProbeToTracker is there.")
         )
     if not given and "ImageToProbeTransform" not in names | static:
-        raise InputError("The file tracks the probe but not the image: give its ImageToProbe calibration.")
+        raise InputError(_("The file tracks the probe but not the image: give its ImageToProbe calibration."))
     return "Reference" if {"ProbeToReferenceTransform", "ReferenceToTrackerTransform"} & (names | static) else "Tracker"
 
 
@@ -274,8 +291,11 @@ def _orient(pixels: np.ndarray, stated: str | None) -> tuple[np.ndarray, str, st
     name = (stated or "").strip().upper()
     axes = name[:2]
     if set(axes) not in ({"M", "F"}, {"M", "N"}, {"U", "F"}, {"U", "N"}) or len(name) > 3:
-        what = f"is unknown ({stated})" if name else "is not stated"
-        return pixels, "unknown", f"The image orientation {what}: it was taken as MF (x to the marked side, y far)."
+        if name:
+            note = _("The image orientation {name} is unknown: it was taken as MF (x to the marked side, y far).")
+        else:
+            note = _("The image orientation is not stated: it was taken as MF (x to the marked side, y far).")
+        return pixels, "unknown", Sentence(note, name=stated)
     if axes[0] in "FN":  # the file's first axis is depth
         pixels = pixels.transpose(0, 2, 1)
     if "U" in axes:

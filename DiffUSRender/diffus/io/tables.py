@@ -9,7 +9,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, _
 from .atomic import existing_file
 
 if TYPE_CHECKING:
@@ -35,10 +35,12 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
         else:
             rows = list(csv.reader(text.splitlines()))
     except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a label table; give JSON, CSV (value, name) or a Slicer .ctbl.") from error
+        raise InputError(
+            _("{path} is not a label table; give JSON, CSV (value, name) or a Slicer .ctbl."), path=path
+        ) from error
     names = dict(pair for pair in map(_label_and_name, rows) if pair)
     if not names:
-        raise InputError(f"{path} names no label; every row needs a whole number and a name.")
+        raise InputError(_("{path} names no label; every row needs a whole number and a name."), path=path)
     return names
 
 
@@ -52,11 +54,11 @@ def read_settings(path: str | os.PathLike) -> dict[str, object]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}.") from error
+        raise InputError(_("{path} is not valid JSON: {error}."), path=path, error=error) from error
     if isinstance(settings, dict):
         settings = settings.get("settings", settings)
     if not isinstance(settings, dict):
-        raise InputError(f"{path} must hold settings by name, as fit writes them.")
+        raise InputError(_("{path} must hold settings by name, as fit writes them."), path=path)
     return settings
 
 
@@ -73,7 +75,7 @@ def read_number_pairs(path: str | os.PathLike) -> list[tuple[float, float]]:
             rows = rows[1:]
         return [(float(first), float(second)) for first, second in rows]
     except ValueError as error:
-        raise InputError(f"{path} must hold two numbers in every row, separated by a comma.") from error
+        raise InputError(_("{path} must hold two numbers in every row, separated by a comma."), path=path) from error
 
 
 def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

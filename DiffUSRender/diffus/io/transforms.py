@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..errors import InputError
+from ..errors import InputError, _
 from .atomic import existing_file, no_space, replacing, require_writable
 from .volumes import LPS
 
@@ -39,17 +39,25 @@ def read_transform(path: str | os.PathLike) -> np.ndarray:
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path} cannot be read as a transform; give a .tfm or .h5 file of 3D Slicer.") from error
+        raise InputError(
+            _("{path} cannot be read as a transform; give a .tfm or .h5 file of 3D Slicer."), path=path
+        ) from error
     if transform.GetDimension() != 3:
-        raise InputError(f"{path} is a {transform.GetDimension()}-D transform; give a three-dimensional one.")
+        raise InputError(
+            _("{path} is a {GetDimension}-D transform; give a three-dimensional one."),
+            path=path,
+            GetDimension=transform.GetDimension(),
+        )
     if not transform.IsLinear():
-        raise InputError(f"{path} is not a linear transform; give one that is a single matrix.")
+        raise InputError(_("{path} is not a linear transform; give one that is a single matrix."), path=path)
     from_parent = np.eye(4)
     from_parent[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
     for axis in range(3):
         from_parent[:3, axis] = np.subtract(transform.TransformPoint(np.eye(3)[axis].tolist()), from_parent[:3, 3])
     if not np.isfinite(from_parent).all() or abs(np.linalg.det(from_parent)) < 1e-12:
-        raise InputError(f"{path} holds a singular transform (it flattens space); give one that can be inverted.")
+        raise InputError(
+            _("{path} holds a singular transform (it flattens space); give one that can be inverted."), path=path
+        )
     return LPS @ np.linalg.inv(from_parent) @ LPS
 
 
@@ -59,9 +67,9 @@ def _require_whole(path: Path) -> None:
     single = [text for text in transforms if not text.lstrip().startswith("CompositeTransform")]
     for text in single:
         if not all(re.search(f"^{key}:", text, re.MULTILINE) for key in ("Parameters", "FixedParameters")):
-            raise InputError(f"{path} is cut off (its transform lacks parameters); save it again.")
+            raise InputError(_("{path} is cut off (its transform lacks parameters); save it again."), path=path)
     if len(single) > 1 and len(single) == len(transforms):
-        raise InputError(f"{path} holds {len(single)} transforms; give a file of one.")
+        raise InputError(_("{path} holds {count} transforms; give a file of one."), path=path, count=len(single))
 
 
 def write_transform(path: str | os.PathLike, matrix_to_parent: np.ndarray) -> None:

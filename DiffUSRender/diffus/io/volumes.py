@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..errors import InputError
+from ..errors import InputError, _
 from .atomic import existing_file, no_space, replacing, require_writable
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -45,19 +45,33 @@ def read_volume(path: str | os.PathLike) -> Volume:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path} cannot be read as an image; give a NIfTI, NRRD or MetaImage volume.") from error
+        raise InputError(
+            _("{path} cannot be read as an image; give a NIfTI, NRRD or MetaImage volume."), path=path
+        ) from error
     size = image.GetSize()
     if image.GetDimension() != 3 or min(size) < 2:
         shape = " x ".join(map(str, size))
-        raise InputError(f"{path} is not a 3-D volume (it has {shape} pixels); give one with several slices.")
+        raise InputError(
+            _("{path} is not a 3-D volume (it has {shape} pixels); give one with several slices."),
+            path=path,
+            shape=shape,
+        )
     components = image.GetNumberOfComponentsPerPixel()
     if components != 1 or "complex" in image.GetPixelIDTypeAsString():
-        raise InputError(f"{path} holds {components} values per voxel (colour or vector); give a scalar volume.")
+        raise InputError(
+            _("{path} holds {components} values per voxel (colour or vector); give a scalar volume."),
+            path=path,
+            components=components,
+        )
     array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"{path} holds NaN or infinite voxels; replace them first (CT: -1000, MRI: 0).")
+        raise InputError(_("{path} holds NaN or infinite voxels; replace them first (CT: -1000, MRI: 0)."), path=path)
     if array.min() == array.max():
-        raise InputError(f"{path} holds the same value ({array.flat[0]:g}) in every voxel; give one with content.")
+        raise InputError(
+            _("{path} holds the same value ({flat:g}) in every voxel; give one with content."),
+            path=path,
+            flat=array.flat[0],
+        )
     return Volume(array, _ijk_to_ras(image), _segment_names(image))
 
 
@@ -93,17 +107,26 @@ def read_picture(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path} cannot be read as an image; give PNG, JPEG, NRRD, MetaImage or DICOM.") from error
+        raise InputError(
+            _("{path} cannot be read as an image; give PNG, JPEG, NRRD, MetaImage or DICOM."), path=path
+        ) from error
     frame_count = sum(bool(re.fullmatch(r"Seq_Frame\d+_ImageStatus", key)) for key in image.GetMetaDataKeys())
     pixels = frames_of_image(image, frame_count).astype(np.float32)
     if pixels.ndim != 3:
-        raise InputError(f"{path} is not a picture or a series of pictures (its shape is {pixels.shape}).")
+        raise InputError(
+            _("{path} is not a picture or a series of pictures (its shape is {shape})."), path=path, shape=pixels.shape
+        )
     pixels = pixels[0] if len(pixels) == 1 else pixels
     across, down = image.GetSpacing()[:2]
     if path.suffix.lower() in PICTURE_SUFFIXES or across == down == 1.0:  # what formats say that know no size
         return pixels, None
     if abs(across - down) > 0.01 * down:
-        raise InputError(f"{path} has pixels of {across:g} x {down:g} mm; resample it to square pixels.")
+        raise InputError(
+            _("{path} has pixels of {across:g} x {down:g} mm; resample it to square pixels."),
+            path=path,
+            across=across,
+            down=down,
+        )
     return pixels, float(down)
 
 

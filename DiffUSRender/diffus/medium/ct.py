@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.filters import soften
 from .checks import as_mask, as_volume, require_contrast
 from .curves import piecewise_linear
@@ -212,13 +212,15 @@ def scanner_line(scanner: str | tuple[float, float]) -> tuple[float, float]:
     if isinstance(scanner, str):
         if scanner not in SCANNERS:
             raise InputError(
-                f'No scanner is called "{scanner}"; use one of {", ".join(SCANNERS)}, or (slope, intercept).'
+                _('No scanner is called "{scanner}"; use one of {names}, or (slope, intercept).'),
+                scanner=scanner,
+                names=", ".join(SCANNERS),
             )
         return SCANNERS[scanner]
     try:
         slope, intercept = (float(number) for number in scanner)
     except (TypeError, ValueError) as error:
-        raise InputError("A scanner is a name or two numbers: slope in m/s per HU and intercept in m/s.") from error
+        raise InputError(_("A scanner is a name or two numbers: slope in m/s per HU and intercept in m/s.")) from error
     return slope, intercept
 
 
@@ -241,7 +243,7 @@ def ct_maps(
     volume = as_volume(hu, "CT")
     require_contrast(volume, "CT")
     if outside not in ("gel", "air"):
-        raise InputError(f'What is outside of the patient must be "gel" or "air", not "{outside}".')
+        raise InputError(_('What is outside of the patient must be "gel" or "air", not "{outside}".'), outside=outside)
     if mask is not None:
         gel = ~as_mask(mask, volume)
     elif outside == "gel":

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, _
 from .curves import in_slabs, lookup, piecewise_linear
 from .tissue import tissue_table
 
@@ -93,7 +93,7 @@ def train_impedance(
     """
     knots, values = _checked_points(reference_points() if points is None else points)
     if epochs < 1:
-        raise InputError(f"The number of epochs must be at least 1, not {epochs}.")
+        raise InputError(_("The number of epochs must be at least 1, not {epochs}."), epochs=epochs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ImpedanceMLP()
@@ -138,13 +138,13 @@ def load_impedance(path: str | Path | None = None) -> ImpedanceMLP:
         model = ImpedanceMLP()
         model.load_state_dict(state)
     except FileNotFoundError as error:
-        raise InputError(f"The impedance weights {name} do not exist; choose another file.") from error
+        raise InputError(_("The impedance weights {name} do not exist; choose another file."), name=name) from error
     except Exception as error:  # a damaged file can fail in any layer of the reader
         raise InputError(
-            f"{name} does not hold the weights of an impedance network; train one with train-impedance."
+            _("{name} does not hold the weights of an impedance network; train one with train-impedance."), name=name
         ) from error
     if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
-        raise InputError(f"The impedance weights {name} hold NaN or infinite numbers; train them again.")
+        raise InputError(_("The impedance weights {name} hold NaN or infinite numbers; train them again."), name=name)
     return model.requires_grad_(False).eval()
 
 
@@ -173,14 +173,14 @@ def impedance_from_level(
         return in_slabs(lambda planes: lookup(planes, *LEVEL_RANGE, values), level)
     impedance = mapping(level)
     if not isinstance(impedance, Tensor) or impedance.shape != level.shape:
-        raise InputError("The mapping from intensity to impedance must return a tensor of the same shape.")
+        raise InputError(_("The mapping from intensity to impedance must return a tensor of the same shape."))
     return impedance.to(level)
 
 
 def _checked_points(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     pairs = sorted((float(level), float(impedance)) for level, impedance in points)
     if len({level for level, _ in pairs}) < max(2, len(pairs)):
-        raise InputError("Training needs at least two reference points at different intensities.")
+        raise InputError(_("Training needs at least two reference points at different intensities."))
     if not all(np.isfinite(pair).all() and pair[1] > 0 for pair in pairs):
-        raise InputError("Reference points must be finite numbers with a positive impedance in MRayl.")
+        raise InputError(_("Reference points must be finite numbers with a positive impedance in MRayl."))
     return [level for level, _ in pairs], [impedance for _, impedance in pairs]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from .memberships import LabelMemberships
 from .tissue import GEL, Tissue, label_table, tissue_table
 
@@ -36,10 +36,11 @@ def as_labels(labels: np.ndarray | Tensor) -> Integer[np.ndarray, "k j i"]:
     """
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.size == 0:
-        raise InputError(f"The label volume is empty (shape {array.shape}); load one with voxels.")
+        raise InputError(_("The label volume is empty (shape {shape}); load one with voxels."), shape=array.shape)
     if array.ndim != 3 or min(array.shape) < 2:
         raise InputError(
-            f"The labels must be a 3-D volume of one number per voxel, at least 2x2x2, not of shape {array.shape}."
+            _("The labels must be a 3-D volume of one number per voxel, at least 2x2x2, not of shape {shape}."),
+            shape=array.shape,
         )
     if array.dtype == bool:
         return array.astype(np.uint8)
@@ -47,10 +48,12 @@ def as_labels(labels: np.ndarray | Tensor) -> Integer[np.ndarray, "k j i"]:
         with np.errstate(invalid="ignore"):
             whole = array.astype(np.int32)
         if not np.array_equal(whole, array):
-            raise InputError("The labels must be whole numbers; choose a label volume or a segmentation, not an image.")
+            raise InputError(
+                _("The labels must be whole numbers; choose a label volume or a segmentation, not an image.")
+            )
         array = whole
     if array.min() < 0:
-        raise InputError(f"The label volume holds the negative label {array.min()}; labels start at 0.")
+        raise InputError(_("The label volume holds the negative label {min}; labels start at 0."), min=array.min())
     return array
 
 
@@ -77,6 +80,7 @@ def _tissues_of(values: list[int], table: LabelTable) -> list[Tissue | None]:
     if missing:
         named = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise InputError(
-            f"No tissue is known for label {named}; add it to the label table with one of the tissue names."
+            _("No tissue is known for label {named}; add it to the label table with one of the tissue names."),
+            named=named,
         )
     return found

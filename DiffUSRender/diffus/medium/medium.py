@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from .checks import as_ijk_to_ras, as_memberships
 from .ct import ct_maps
 from .labels import LabelTable, as_labels, label_memberships
@@ -62,12 +62,18 @@ class AcousticMedium:
 
     def __init__(self, maps: Float[Tensor, "4 k j i"], ijk_to_ras: Volume, background: Tensor | None = None):
         if maps.ndim != 4 or maps.shape[0] != len(CHANNELS) or min(maps.shape[1:]) < 2:
-            raise InputError(f"The maps of a medium must have shape (4, K, J, I), but theirs is {tuple(maps.shape)}.")
+            raise InputError(
+                _("The maps of a medium must have shape (4, K, J, I), but theirs is {shape}."), shape=tuple(maps.shape)
+            )
         if not maps.is_floating_point():
-            raise InputError(f"The maps of a medium must be floating-point numbers, not {maps.dtype}.")
+            raise InputError(_("The maps of a medium must be floating-point numbers, not {dtype}."), dtype=maps.dtype)
         self._background = maps.new_tensor(GEL) if background is None else background.to(maps)
         if self._background.shape != (len(CHANNELS),):
-            raise InputError(f"The background needs {len(CHANNELS)} values, not {tuple(self._background.shape)}.")
+            raise InputError(
+                _("The background needs {count} values, not {shape}."),
+                count=len(CHANNELS),
+                shape=tuple(self._background.shape),
+            )
         # Only the difference from the background is kept, so that zero padding gives the background outside.
         contrast = (maps - self._background[:, None, None, None])[None]
         # The four channels of a voxel side by side: one cache line per corner instead of four.
@@ -182,7 +188,7 @@ class AcousticMedium:
         """
         under = None if elsewhere is None else elsewhere.maps
         if under is not None and tuple(under.shape[1:]) != tuple(np.shape(labels)):
-            raise InputError("The segmentation and the medium under it have different grids; resample one of them.")
+            raise InputError(_("The segmentation and the medium under it have different grids; resample one of them."))
         memberships = label_memberships(labels, table, antialias=antialias)
         return cls(memberships.maps(under, None if under is None else as_labels(labels) == 0), ijk_to_ras)
 
@@ -205,7 +211,11 @@ class AcousticMedium:
         """
         fractions, properties = as_memberships(memberships), tissue_properties(tissues)
         if properties.shape != (fractions.shape[0], len(CHANNELS)):
-            raise InputError(f"{len(fractions)} memberships need as many tissues, but {len(properties)} were given.")
+            raise InputError(
+                _("{count} memberships need as many tissues, but {count2} were given."),
+                count=len(fractions),
+                count2=len(properties),
+            )
         return cls(mix(fractions, properties), ijk_to_ras)
 
     @classmethod

@@ -18,7 +18,7 @@ from scipy import ndimage
 from scipy.cluster.vq import kmeans
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.filters import grey_opening
 from .checks import as_mask, as_volume, require_contrast
 from .curves import in_slabs, piecewise_linear
@@ -71,9 +71,9 @@ def fit_intensity_scale(
     volume = as_volume(volume, "MRI").detach()
     require_contrast(volume, "MRI")
     if contrast not in CONTRASTS:
-        raise InputError(f'The contrast of an MRI must be "t1" or "t2", not "{contrast}".')
+        raise InputError(_('The contrast of an MRI must be "t1" or "t2", not "{contrast}".'), contrast=contrast)
     if n < 2:
-        raise InputError(f"The number of tissue classes must be at least 2, not {n}.")
+        raise InputError(_("The number of tissue classes must be at least 2, not {n}."), n=n)
     inside = foreground_mask(volume) if mask is None else as_mask(mask, volume)
     centres = None
     for values in _intensities(volume.cpu().numpy(), inside.cpu().numpy(), spacing_mm):
@@ -97,7 +97,11 @@ def normalise(volume: Float[Tensor, "*shape"], scale: IntensityScale) -> Float[T
     Landmark-based standardisation as in Nyul and Udupa 1999 (MRM 42:1072-1081), the landmarks being tissue means.
     """
     if len(scale.centres) != len(LEVELS):
-        raise InputError(f"The intensity scale has {len(scale.centres)} tissue classes; fit it with {len(LEVELS)}.")
+        raise InputError(
+            _("The intensity scale has {count} tissue classes; fit it with {count2}."),
+            count=len(scale.centres),
+            count2=len(LEVELS),
+        )
     return piecewise_linear(volume, *_ascending(scale, LEVELS))
 
 

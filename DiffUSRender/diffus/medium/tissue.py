@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..io.atomic import existing_file
 
 if TYPE_CHECKING:
@@ -122,7 +122,9 @@ class TissueTable(Mapping[str, Tissue]):
             return tissue
         found = self.find(tissue)
         if found is None:
-            raise InputError(f'No tissue is called "{tissue}"; use one of: {", ".join(self)}.')
+            raise InputError(
+                _('No tissue is called "{tissue}"; use one of: {names}.'), tissue=tissue, names=", ".join(self)
+            )
         return found
 
 
@@ -150,7 +152,9 @@ def label_table(name: str) -> dict[int, str]:
         InputError: for another name.
     """
     if name not in LABEL_TABLES:
-        raise InputError(f'No label table is called "{name}"; use one of: {", ".join(LABEL_TABLES)}.')
+        raise InputError(
+            _('No label table is called "{name}"; use one of: {names}.'), name=name, names=", ".join(LABEL_TABLES)
+        )
     column = name.replace("-", "_")
     return {int(row[column]): row["name"] for row in _read_rows("labels.csv") if row[column]}
 
@@ -186,12 +190,16 @@ def read_tissues(path: str | os.PathLike) -> dict[str, Tissue]:
         texts = ("name", "source")
         tissues = [Tissue(**{c: row[c] if c in texts else float(row[c]) for c in TISSUE_COLUMNS}) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a tissue table; it needs the columns {', '.join(TISSUE_COLUMNS)}.") from error
+        raise InputError(
+            _("{path} is not a tissue table; it needs the columns {names}."), path=path, names=", ".join(TISSUE_COLUMNS)
+        ) from error
     if not tissues:
-        raise InputError(f"{path} is not a tissue table: it has no row below its heading.")
+        raise InputError(_("{path} is not a tissue table: it has no row below its heading."), path=path)
     numbers = [(t.impedance_mrayl, t.attenuation_db_cm_mhz, t.attenuation_exponent) for t in tissues]
     scattering = [t.scattering_db for t in tissues]
     physical = np.isfinite(numbers).all() and not np.isnan(scattering).any() and np.max(scattering, initial=0) < 100
     if not physical or min(z for z, _, _ in numbers) <= 0 or min(a for _, a, _ in numbers) < 0:
-        raise InputError(f"{path} holds tissues that cannot be: impedances must be positive, attenuation 0 or more.")
+        raise InputError(
+            _("{path} holds tissues that cannot be: impedances must be positive, attenuation 0 or more."), path=path
+        )
     return {tissue.name: tissue for tissue in tissues}

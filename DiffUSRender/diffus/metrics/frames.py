@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.filters import gaussian_blur
 from .images import autocorrelation_width, envelope_snr, gcnr, histogram_distance, nakagami_m, patch_kl
 
@@ -132,7 +132,7 @@ def _patches(frames: Tensor, corners: list[tuple[int, int]], size: int) -> Float
     useful = torch.nonzero(torch.cat(clipped) < CLIPPED)[:, 0] if cut else torch.arange(0)
     if len(useful) < 2:
         raise InputError(
-            "The frames show too little tissue to measure speckle; use frames that are neither black nor saturated."
+            _("The frames show too little tissue to measure speckle; use frames that are neither black nor saturated.")
         )
     bright = torch.cat(levels)[useful].argsort(descending=True)[: max(2, round(BRIGHT_FRACTION * len(useful)))]
     some = torch.randperm(len(bright), generator=torch.Generator().manual_seed(0))[:MAX_PATCHES]
@@ -149,5 +149,5 @@ def _width(patches: Tensor, dim: int, spacing: float) -> float:
         except InputError:
             continue
     if not widths:
-        raise InputError("The frames show no speckle whose width can be measured.")
+        raise InputError(_("The frames show no speckle whose width can be measured."))
     return torch.tensor(widths).median().item()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.filters import gaussian_blur
 
 if TYPE_CHECKING:
@@ -78,7 +78,11 @@ def ssim(
     _require_alike(a, b)
     size = 2 * SSIM_RADIUS + 1
     if min(a.shape[-2:]) < size:
-        raise InputError(f"SSIM needs images of at least {size} x {size} pixels, not {tuple(a.shape[-2:])}.")
+        raise InputError(
+            _("SSIM needs images of at least {size} x {size} pixels, not {shape}."),
+            size=size,
+            shape=tuple(a.shape[-2:]),
+        )
     products = torch.stack([a, b, a * a, b * b, a * b])
     means = gaussian_blur(products, SSIM_SIGMA, ends="valid", half=SSIM_RADIUS)
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = means
@@ -158,7 +162,7 @@ def gcnr(image: Float[Tensor, "h w"], inside: Region, outside: Region, *, bins: 
     """
     regions = [image.detach()[mask.bool()].double().cpu() for mask in (inside, outside)]
     if min(len(values) for values in regions) == 0:
-        raise InputError("gCNR needs at least one pixel in each of the two regions.")
+        raise InputError(_("gCNR needs at least one pixel in each of the two regions."))
     low, high = torch.cat(regions).aminmax()
     if low == high:
         return image.new_zeros(())
@@ -172,7 +176,7 @@ def histogram_distance(a: Float[Tensor, "*n"], b: Float[Tensor, "*m"], *, levels
     The mean distance of equal quantiles (Wasserstein-1), taken at `levels` of them. Differentiable.
     """
     if min(a.numel(), b.numel()) == 0:
-        raise InputError("A histogram distance needs at least one pixel of each image.")
+        raise InputError(_("A histogram distance needs at least one pixel of each image."))
     probability = (torch.arange(levels, dtype=a.dtype, device=a.device) + 0.5) / levels
 
     def quantiles(values: Tensor) -> Tensor:
@@ -201,7 +205,11 @@ def patch_kl(
         InputError: for images of two sizes, and where no block lies in the mask.
     """
     if a.shape[1:] != b.shape[1:] or a.ndim != 3 or b.ndim != 3:
-        raise InputError(f"The images must be (n, h, w) of one size, not {tuple(a.shape)} and {tuple(b.shape)}.")
+        raise InputError(
+            _("The images must be (n, h, w) of one size, not {shape} and {shape2}."),
+            shape=tuple(a.shape),
+            shape2=tuple(b.shape),
+        )
     rows, columns = a.shape[1] // block, a.shape[2] // block
     whole = torch.ones(a.shape[1:], dtype=torch.bool) if mask is None else mask.bool().cpu()
 
@@ -211,7 +219,7 @@ def patch_kl(
 
     inside = blocks(whole[None]).all(1)
     if not inside.any():
-        raise InputError(f"No block of {block} x {block} pixels lies in the mask; use smaller blocks.")
+        raise InputError(_("No block of {block} x {block} pixels lies in the mask; use smaller blocks."), block=block)
 
     def histograms(images: Tensor) -> Tensor:
         level = (blocks(images.detach().cpu())[inside] * bins).long().clamp(0, bins - 1)
@@ -239,7 +247,9 @@ def autocorrelation_width(
         InputError: where the autocovariance does not fall to one half within the image.
     """
     if dim not in (-1, -2):
-        raise InputError(f"dim is {dim}; choose -1 (along the columns' index) or -2 (along the rows' index).")
+        raise InputError(
+            _("dim is {dim}; choose -1 (along the columns' index) or -2 (along the rows' index)."), dim=dim
+        )
     values = image if dim == -1 else image.transpose(-1, -2)
     values = values - values.mean((-2, -1), keepdim=True)
     n = values.shape[-1]
@@ -248,7 +258,7 @@ def autocorrelation_width(
     lags = lags / lags[..., :1]
     below = lags < 0.5
     if not below.any(-1).all():
-        raise InputError("The image's autocovariance does not fall to one half; use a larger uniform region.")
+        raise InputError(_("The image's autocovariance does not fall to one half; use a larger uniform region."))
     after = below.to(torch.uint8).argmax(-1, keepdim=True)
     high, low = lags.gather(-1, after - 1), lags.gather(-1, after)
     half = (after - 1) + (high - 0.5) / (high - low)
@@ -270,11 +280,15 @@ def _mean(values: Tensor, mask: Mask | None) -> Tensor:
     if mask is None:
         return values.mean((-2, -1))
     if mask.shape[-2:] != values.shape[-2:]:
-        raise InputError(f"The mask is {tuple(mask.shape[-2:])}, the image {tuple(values.shape[-2:])} pixels.")
+        raise InputError(
+            _("The mask is {shape}, the image {shape2} pixels."),
+            shape=tuple(mask.shape[-2:]),
+            shape2=tuple(values.shape[-2:]),
+        )
     weights = mask.to(values)
     total = weights.sum((-2, -1))
     if not (total > 0).all():
-        raise InputError("The mask selects no pixel; choose a larger region.")
+        raise InputError(_("The mask selects no pixel; choose a larger region."))
     return (values * weights).sum((-2, -1)) / total
 
 
@@ -285,5 +299,7 @@ def _overlap(shift: int, size: int) -> slice:
 def _require_alike(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape or a.ndim < 2:
         raise InputError(
-            f"The images must have one shape (..., rows, columns), not {tuple(a.shape)}, {tuple(b.shape)}."
+            _("The images must have one shape (..., rows, columns), not {shape}, {shape2}."),
+            shape=tuple(a.shape),
+            shape2=tuple(b.shape),
         )

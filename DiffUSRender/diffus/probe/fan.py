@@ -15,8 +15,8 @@ import torch
 from scipy import ndimage, optimize
 from torch import Tensor
 
-from ..errors import InputError
-from .fan_mask import MIN_PIXELS, NOT_FOUND, fan_mask
+from ..errors import InputError, _
+from .fan_mask import MIN_PIXELS, fan_mask
 from .probe import ConvexProbe, LinearProbe, PhasedProbe, Probe
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class _Sector:
 
     def distances(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Signed distances, positive outside, of points to the left side, the right side, the face and the bottom."""
-        radius, _ = self.polar(x, y)
+        radius = self.polar(x, y)[0]
         across, along = (x - self.x) * math.cos(self.half), (y - self.y) * math.sin(self.half)
         return np.stack([-across - along, across - along, self.near - radius, radius - self.far])
 
@@ -111,18 +111,30 @@ def estimate_fan(
         InputError: No fan can be seen, or an argument is out of range.
     """
     if not (isinstance(mm_per_pixel, numbers.Real) and 0.005 <= mm_per_pixel <= 10.0):
-        raise InputError(f"mm_per_pixel is {mm_per_pixel!r}; give the size of a pixel, 0.005 to 10 mm.")
+        raise InputError(
+            _("mm_per_pixel is {mm_per_pixel!r}; give the size of a pixel, 0.005 to 10 mm."), mm_per_pixel=mm_per_pixel
+        )
     visible = fan_mask(image).numpy()
     points = _edge_points(visible)
     middle = np.argwhere(visible).mean(0)[::-1]
     sides = [_side_line(points, middle, sign) for sign in (-1, 1)]
     if any(side is None for side in sides):
-        raise InputError(NOT_FOUND + "its left and right edges do not show; use more frames, or an uncropped image.")
+        raise InputError(
+            _(
+                "No ultrasound fan can be seen in this image: its left and right edges do not show; use "
+                "more frames, or an uncropped image."
+            )
+        )
     (left, left_angle), (right, right_angle) = sides
     if max(abs(left_angle), abs(right_angle)) < LINEAR_HALF_ANGLE:
         shape = _fit_box(visible, left, right)
     elif left_angle + right_angle < LINEAR_HALF_ANGLE or left_angle + right_angle > 2 * WIDEST_HALF_ANGLE:
-        raise InputError(NOT_FOUND + "its sides do not open downwards; turn the image so that the probe is at its top.")
+        raise InputError(
+            _(
+                "No ultrasound fan can be seen in this image: its sides do not open downwards; turn the "
+                "image so that the probe is at its top."
+            )
+        )
     else:
         shape = _fit_sector(visible, points, (left, left_angle), (right, right_angle))
     fan = _as_fan(shape, visible, points, float(mm_per_pixel), frequency_mhz)
@@ -168,7 +180,7 @@ def _side_line(points: np.ndarray, middle: np.ndarray, sign: int) -> tuple[np.nd
     line = np.array([*normal[best], offset[best]])
     if score[best] < 0.03 * len(sample):
         return None
-    for _ in range(3):
+    for _round in range(3):
         on = points[np.abs(points @ line[:2] - line[2]) < INLIER_PX]
         centre = on.mean(0)
         across = np.linalg.eigh(np.cov((on - centre).T))[1][:, 0]
@@ -198,7 +210,7 @@ def _fit_sector(
     half = max(angles) if abs(angles[0] - angles[1]) > math.radians(1.0) else sum(angles) / 2
     near, far = _radial_range(visible, x, y, half)
     sector = _Sector(x, y, near, far, half)
-    for _ in range(3):
+    for _round in range(3):
         sector = _refine(sector, points)
     return sector
 
@@ -216,7 +228,12 @@ def _radial_range(visible: np.ndarray, x: float, y: float, half: float) -> tuple
     seen = visible[row, column] & on_image
     keep = seen.any(1)
     if not keep.any():
-        raise InputError(NOT_FOUND + "between the lines that its sides would follow lies nothing.")
+        raise InputError(
+            _(
+                "No ultrasound fan can be seen in this image: between the lines that its sides would "
+                "follow lies nothing."
+            )
+        )
     seen, on_image = seen[keep], on_image[keep]
     first, last = seen.argmax(1), seen.shape[1] - 1 - seen[:, ::-1].argmax(1)
     enters, leaves = on_image.argmax(1), on_image.shape[1] - 1 - on_image[:, ::-1].argmax(1)
@@ -300,7 +317,9 @@ def _as_fan(
         probe, x, y = _as_probe(shape, mm_per_pixel, frequency_mhz)
     except InputError as error:
         raise InputError(
-            f"The fan seen in this image is no probe's at {mm_per_pixel:g} mm per pixel: {error}"
+            _("The fan seen in this image is no probe's at {mm_per_pixel:g} mm per pixel: {error}"),
+            mm_per_pixel=mm_per_pixel,
+            error=error,
         ) from error
     row, column = np.indices(visible.shape)
     inside = shape.inside(column, row)
@@ -314,7 +333,12 @@ def _as_fan(
     support = _support(outline, points, visible.shape)
     # Much of the outline must show, or at least sharp parts of it: a curve that only touches lines is neither.
     if coverage < 0.4 or spilled > 0.05 or support < (0.45 if residual < 0.8 else 0.7):
-        raise InputError(NOT_FOUND + "the bright region has not the outline of a linear, convex or phased array.")
+        raise InputError(
+            _(
+                "No ultrasound fan can be seen in this image: the bright region has not the outline of a "
+                "linear, convex or phased array."
+            )
+        )
 
     pixel_to_probe = torch.diag(torch.tensor([mm_per_pixel] * 3 + [1.0], dtype=torch.float64))
     pixel_to_probe[:2, 3] = torch.tensor([-x * mm_per_pixel, -y * mm_per_pixel])

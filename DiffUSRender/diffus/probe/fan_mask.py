@@ -10,7 +10,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Real
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     Array = np.ndarray | Tensor
     Images = Real[Array, "h w"] | Real[Array, "n h w"] | Bool[Array, "h w"] | Bool[Array, "n h w"]
 
-NOT_FOUND = "No ultrasound fan can be seen in this image: "
 MIN_PIXELS = 32  # of an image's side
 MIN_FRACTION = 0.03  # of the image that the fan fills
 
@@ -35,14 +34,19 @@ def fan_mask(images: Images) -> Bool[Tensor, "h w"]:
     mean = _mean_frame(images)
     low, high = float(mean.min()), float(mean.max())
     if high <= low:
-        raise InputError(NOT_FOUND + "all of its pixels have the same value.")
+        raise InputError(_("No ultrasound fan can be seen in this image: all of its pixels have the same value."))
     threshold = _background_level(mean, low, high)
     margin = 8  # so that the image's border itself neither erodes nor closes anything
     filled = ndimage.binary_closing(np.pad(mean > threshold, margin, mode="edge"), iterations=3)
-    labels, _ = ndimage.label(ndimage.binary_opening(filled, iterations=2))
+    labels = ndimage.label(ndimage.binary_opening(filled, iterations=2))[0]
     largest = labels == np.argmax(np.bincount(labels.ravel(), minlength=2)[1:]) + 1
     if largest.sum() < MIN_FRACTION * mean.size:
-        raise InputError(NOT_FOUND + "its bright pixels are scattered; check that this is a B-mode image.")
+        raise InputError(
+            _(
+                "No ultrasound fan can be seen in this image: its bright pixels are scattered; check "
+                "that this is a B-mode image."
+            )
+        )
     # Opening rounds the corners off: give back what it took right beside the region.
     whole = ndimage.binary_dilation(largest, iterations=3) & filled
     inner = slice(margin, -margin)
@@ -53,12 +57,16 @@ def _mean_frame(images: np.ndarray | Tensor) -> np.ndarray:
     array = np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
     if array.ndim not in (2, 3) or min(array.shape[-2:]) < MIN_PIXELS or not array.size:
         raise InputError(
-            f"The fan needs a grey image (rows, columns) or a stack of them, at least {MIN_PIXELS} pixels wide and "
-            f"high, but the shape is {array.shape}."
+            _(
+                "The fan needs a grey image (rows, columns) or a stack of them, at least {MIN_PIXELS} "
+                "pixels wide and high, but the shape is {shape}."
+            ),
+            MIN_PIXELS=MIN_PIXELS,
+            shape=array.shape,
         )
     mean = array.mean(0, dtype=np.float64) if array.ndim == 3 else array.astype(np.float64)
     if not np.isfinite(mean).all():
-        raise InputError("The image holds NaN or infinite pixels; export it again.")
+        raise InputError(_("The image holds NaN or infinite pixels; export it again."))
     return mean
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..data import probe_presets
-from ..errors import InputError
+from ..errors import InputError, _
 from .probe import Probe
 from .specification import probe_from_dict
 
@@ -35,5 +35,7 @@ def preset_source(name: str) -> str:
 def _preset(name: str) -> dict:
     presets = probe_presets()
     if name not in presets:
-        raise InputError(f"There is no probe preset '{name}'; choose one of {', '.join(presets)}.")
+        raise InputError(
+            _("There is no probe preset '{name}'; choose one of {names}."), name=name, names=", ".join(presets)
+        )
     return presets[name]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..settings import ArraySettings, ConvexSettings, LinearSettings, PhasedSettings, check_settings
 from .beam import FWHM_PER_SIGMA, lateral_sigma_mm
 
@@ -69,8 +69,13 @@ class Probe(ArraySettings, ABC):
             pixels = max(self._slice_size_mm()) / self.mm_per_pixel
             if not 8 <= pixels <= MAX_SLICE_PIXELS:
                 raise InputError(
-                    f"mm_per_pixel {self.mm_per_pixel:g} makes the longer side of the slice {pixels:.0f} pixels; "
-                    f"choose a value that gives 8 to {MAX_SLICE_PIXELS}."
+                    _(
+                        "mm_per_pixel {mm_per_pixel:g} makes the longer side of the slice {pixels:.0f} pixels; "
+                        "choose a value that gives 8 to {MAX_SLICE_PIXELS}."
+                    ),
+                    mm_per_pixel=self.mm_per_pixel,
+                    pixels=pixels,
+                    MAX_SLICE_PIXELS=MAX_SLICE_PIXELS,
                 )
 
     # --- the array's shape, per type

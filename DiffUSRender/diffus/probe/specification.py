@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from .probe import ConvexProbe, LinearProbe, PhasedProbe, Probe
 
 _CLASSES = {probe.type: probe for probe in (ConvexProbe, LinearProbe, PhasedProbe)}
@@ -31,24 +31,35 @@ def probe_from_dict(specification: object) -> Probe:
         InputError: No dictionary, an unknown, misplaced or missing key, or a value out of range.
     """
     if not isinstance(specification, dict):
-        raise InputError("A probe specification must be a JSON object of names and numbers.")
+        raise InputError(_("A probe specification must be a JSON object of names and numbers."))
     probe_type = specification.get("type")
     if not isinstance(probe_type, str) or probe_type not in _CLASSES:
-        raise InputError(f"The probe's type is {probe_type!r}; choose one of {', '.join(_CLASSES)}.")
+        raise InputError(
+            _("The probe's type is {probe_type!r}; choose one of {names}."),
+            probe_type=probe_type,
+            names=", ".join(_CLASSES),
+        )
     probe_class = _CLASSES[probe_type]
     known = {field.name: field for field in fields(probe_class)}
     given = {name: value for name, value in specification.items() if name != "type"}
 
     everywhere = {field.name for each in _CLASSES.values() for field in fields(each)}
     if unknown := sorted(map(str, given.keys() - everywhere)):
-        raise InputError(f"Unknown probe keys {', '.join(unknown)}; the known ones are type, {', '.join(known)}.")
+        raise InputError(
+            _("Unknown probe keys {names}; the known ones are type, {names2}."),
+            names=", ".join(unknown),
+            names2=", ".join(known),
+        )
     if misplaced := sorted(given.keys() - known.keys()):
         raise InputError(
-            f"A {probe_type} probe has no {', '.join(misplaced)}; the known keys are type, {', '.join(known)}."
+            _("A {probe_type} probe has no {names}; the known keys are type, {names2}."),
+            probe_type=probe_type,
+            names=", ".join(misplaced),
+            names2=", ".join(known),
         )
     required = [name for name, field in known.items() if field.default is MISSING]
     if missing := [name for name in required if name not in given]:
-        raise InputError(f"A {probe_type} probe also needs {', '.join(missing)}.")
+        raise InputError(_("A {probe_type} probe also needs {names}."), probe_type=probe_type, names=", ".join(missing))
     return probe_class(**given)
 
 
@@ -61,9 +72,11 @@ def read_probe_json(path: str | Path) -> Probe:
     try:
         specification = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"The probe file {path} cannot be read: {error.strerror}.") from error
+        raise InputError(
+            _("The probe file {path} cannot be read: {strerror}."), path=path, strerror=error.strerror
+        ) from error
     except ValueError as error:
-        raise InputError(f"The probe file {path} is not valid JSON: {error}.") from error
+        raise InputError(_("The probe file {path} is not valid JSON: {error}."), path=path, error=error) from error
     if isinstance(specification, dict) and isinstance(specification.get("probe"), dict):
         specification = specification["probe"]
     return probe_from_dict(specification)
@@ -79,4 +92,6 @@ def write_probe_json(probe: Probe, path: str | Path) -> None:
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"The probe file {path} cannot be written: {error.strerror}.") from error
+        raise InputError(
+            _("The probe file {path} cannot be written: {strerror}."), path=path, strerror=error.strerror
+        ) from error

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -152,13 +152,13 @@ def prepare_volume(volume, ijk_to_ras, kind: str = "generic") -> SourceVolume:
     """
     data = np.asarray(volume)
     if data.ndim != 3 or min(data.shape) < 4:
-        raise InputError(f"A 3-D volume is needed, but this one's shape is {data.shape}.")
+        raise InputError(_("A 3-D volume is needed, but this one's shape is {shape}."), shape=data.shape)
     low, high = float(data.min()), float(data.max())  # NaN if there is one
     if not math.isfinite(low) or not math.isfinite(high):
-        raise InputError("The volume holds NaN or infinite voxels; mask or replace them first.")
+        raise InputError(_("The volume holds NaN or infinite voxels; mask or replace them first."))
     matrix = np.array(ijk_to_ras, dtype=np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
-        raise InputError("The volume's ijk_to_ras must be an invertible 4x4 matrix.")
+        raise InputError(_("The volume's ijk_to_ras must be an invertible 4x4 matrix."))
     window = CT_WINDOW if kind == "ct" else None
     step = max(1, math.ceil((data.size / STATISTICS_VOXELS) ** (1 / 3)))
     thin = _intensities(data[::step, ::step, ::step], window)
@@ -167,7 +167,7 @@ def prepare_volume(volume, ijk_to_ras, kind: str = "generic") -> SourceVolume:
         thin = _intensities(data, window)
         scale = float(thin.std())
     if scale == 0.0:
-        raise InputError("The volume is constant: there is nothing in it to register to.")
+        raise InputError(_("The volume is constant: there is nothing in it to register to."))
     air = AIR_FRACTION * float(np.percentile(thin, 99)) / scale if kind in MRI else -math.inf
     return SourceVolume(data, matrix, window, scale, air)
 

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.pose import transform_points
 from ..io.landmarks import Landmarks
 
@@ -39,7 +39,7 @@ def pair_names(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, i
             mislead.
     """
     if not first or not second:
-        raise InputError("A list of landmarks is empty; place the same points in both lists.")
+        raise InputError(_("A list of landmarks is empty; place the same points in both lists."))
     pairs = _pair_keys(dict(enumerate(first)), dict(enumerate(second)))
     done = [set(side) for side in zip(*pairs)] or [set(), set()]
     rest = [
@@ -50,13 +50,21 @@ def pair_names(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, i
     if not pairs:
         if len(first) != len(second):
             raise InputError(
-                "The two landmark lists have no names in common and differ in length "
-                f"({len(first)} and {len(second)}); give pairs the same names."
+                _(
+                    "The two landmark lists have no names in common and differ in length ({count} and "
+                    "{count2}); give pairs the same names."
+                ),
+                count=len(first),
+                count2=len(second),
             )
         return [(n, n) for n in range(len(first))]
     if len(pairs) < min(len(first), len(second)):
         lonely = next(name for n, name in enumerate(first) if n not in dict(pairs))
-        raise InputError(f"Only {len(pairs)} landmarks have a partner of the same name (not '{lonely}'); rename them.")
+        raise InputError(
+            _("Only {count} landmarks have a partner of the same name (not '{lonely}'); rename them."),
+            count=len(pairs),
+            lonely=lonely,
+        )
     return sorted(pairs)
 
 
@@ -66,7 +74,7 @@ def _pair_keys(first: dict[int, str], second: dict[int, str]) -> list[tuple[int,
     for name in sorted(common):
         if list(first.values()).count(name) > 1 or list(second.values()).count(name) > 1:
             raise InputError(
-                f"'{name}' stands for more than one landmark of a list; give every pair a name of its own."
+                _("'{name}' stands for more than one landmark of a list; give every pair a name of its own."), name=name
             )
     index = {name: n for n, name in second.items()}
     return [(n, index[name]) for n, name in first.items() if name in common]
@@ -99,12 +107,12 @@ def rigid_from_landmarks(points_a: Float[Tensor, "n 3"], points_b: Float[Tensor,
         InputError: Fewer than three pairs, or all on one line.
     """
     if points_a.shape != points_b.shape or len(points_a) < 3:
-        raise InputError("A landmark registration needs three or more pairs of points.")
+        raise InputError(_("A landmark registration needs three or more pairs of points."))
     a, b = points_a.double().cpu(), points_b.double().cpu()
     a, b, middle_a, middle_b = a - a.mean(0), b - b.mean(0), a.mean(0), b.mean(0)
     spread = torch.linalg.svdvals(a)
     if spread[1] < 1e-3 * spread[0].clamp_min(1e-9):
-        raise InputError("The landmarks lie on one line; add a point beside it.")
+        raise InputError(_("The landmarks lie on one line; add a point beside it."))
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:3, :3] = torch.from_numpy(Rotation.align_vectors(b.numpy(), a.numpy())[0].as_matrix())
     matrix[:3, 3] = middle_b - matrix[:3, :3] @ middle_a

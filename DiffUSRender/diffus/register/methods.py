@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.pose import place_samples
 from ..medium import AcousticMedium
 from ..medium.medium import SampledMedium
@@ -54,9 +54,13 @@ def needs_medium(method: str, kind: str) -> bool:
         InputError: where it must and cannot, and for an unknown method.
     """
     if method not in METHODS:
-        raise InputError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+        raise InputError(
+            _("There is no method {method!r}; choose one of {names}."), method=method, names=", ".join(METHODS)
+        )
     if method == "rendered" and kind not in RENDERED_KINDS:
-        raise InputError(f"A volume of kind {kind} cannot be rendered; choose mri, ct or labels, or another method.")
+        raise InputError(
+            _("A volume of kind {kind} cannot be rendered; choose mri, ct or labels, or another method."), kind=kind
+        )
     return method == "rendered" or (method == "ncc" and kind in RENDERED_KINDS)
 
 
@@ -176,7 +180,7 @@ def refine_images(
     adam = torch.optim.Adam([xi], lr=STEP_MM)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps, eta_min=0.02 * STEP_MM)
     best, best_value = pose.clone(), torch.full((len(pose),), -torch.inf, dtype=torch.float64, device=pose.device)
-    for _ in range(steps):
+    for _step in range(steps):
         adam.zero_grad()
         with torch.enable_grad():
             here = space.step(pose, xi)

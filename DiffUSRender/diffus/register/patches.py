@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..sweep.sweep import TrackedSweep
 from .channels import ChannelVolume
 
@@ -100,7 +100,7 @@ def make_patches(
     keep = torch.nonzero(cut[:, 1].mean(1) > 0.5).flatten()
     if len(keep) == 0:
         raise InputError(
-            "The ultrasound fan is too small to be registered; check the pixels' size in ImageToReference."
+            _("The ultrasound fan is too small to be registered; check the pixels' size in ImageToReference.")
         )
     keep = keep[_evenly(len(keep), count)]
     cut, centre, which = cut[keep], centre[keep], which[keep]

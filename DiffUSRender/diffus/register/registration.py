@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.pose import require_rigid, transform_points
 from ..medium import AcousticMedium
 from ..settings import SEARCH_SEED, SearchBounds, check_settings
@@ -183,11 +183,13 @@ class RigidRegistration:
         medium: AcousticMedium | None = None,
     ):
         if kind not in KINDS:
-            raise InputError(f"The kind of volume must be one of {', '.join(KINDS)}, not {kind}.")
+            raise InputError(
+                _("The kind of volume must be one of {names}, not {kind}."), names=", ".join(KINDS), kind=kind
+            )
         SEARCH_SEED.check("seed", seed)
         self.renders = needs_medium(method, kind)
         if self.renders and medium is None and kind == "labels":
-            raise InputError("Labels are rendered through a medium that knows their tissues; give one.")
+            raise InputError(_("Labels are rendered through a medium that knows their tissues; give one."))
         self.medium = medium
         self.source = prepare_volume(volume, ijk_to_ras, kind)
         guess = torch.eye(4, dtype=torch.float64) if initial is None else torch.as_tensor(np.array(initial, np.float64))
@@ -361,6 +363,6 @@ class RigidRegistration:
 def register(volume, ijk_to_ras, sweep: TrackedSweep, **options) -> RegistrationResult:
     """Runs a RigidRegistration to its end; the options are its keyword arguments."""
     registration = RigidRegistration(volume, ijk_to_ras, sweep, **options)
-    for _ in registration:
+    for _state in registration:
         pass
     return registration.result

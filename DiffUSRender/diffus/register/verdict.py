@@ -10,6 +10,7 @@ import enum
 import math
 from dataclasses import dataclass
 
+from ..errors import Sentence, _
 from .evidence import Evidence
 
 CALIBRATED_ON = (
@@ -29,29 +30,32 @@ class Limit:
 
 
 LIMITS = (
-    Limit("overlap", 0.9, True, "only {value:.0%} of the ultrasound lies in the volume"),
-    Limit("frames", 5, True, "only {value} frames from different places: too few to pin the pose down"),
+    Limit("overlap", 0.9, True, _("only {value:.0%} of the ultrasound lies in the volume")),
+    Limit("frames", 5, True, _("only {value} frames from different places: too few to pin the pose down")),
     Limit(
-        "z_score", 4.5, True, "the similarity is little above that of random poses ({value:.1f} standard deviations)"
+        "z_score", 4.5, True, _("the similarity is little above that of random poses ({value:.1f} standard deviations)")
     ),
-    Limit("runner_up", 0.93, False, "another pose fits nearly as well ({value:.0%} of the similarity)"),
-    Limit("global_fit", 0.1, True, "one grey value mapping explains only {value:.1%} of the image"),
+    Limit("runner_up", 0.93, False, _("another pose fits nearly as well ({value:.0%} of the similarity)")),
+    Limit("global_fit", 0.1, True, _("one grey value mapping explains only {value:.1%} of the image")),
     Limit(
         "bend",
         0.55,
         False,
-        "bending the volume by {bend:.1f} mm improves the fit by {gain:.0%}: shift, deformation or a wrong pose",
+        _("bending the volume by {bend:.1f} mm improves the fit by {gain:.0%}: shift, deformation or a wrong pose"),
     ),
-    Limit("scale_gain", 0.042, False, "the image fits better if scaled by {scale:+.1f} %: check the calibration"),
-    Limit("odd_even_mm", 0.8, False, "odd and even frames disagree by {value:.1f} mm"),
+    Limit("scale_gain", 0.042, False, _("the image fits better if scaled by {scale:+.1f} %: check the calibration")),
+    Limit("odd_even_mm", 0.8, False, _("odd and even frames disagree by {value:.1f} mm")),
     Limit(
         "halves_gain",
         0.06,
         False,
-        "the first and second half of the sweep fit better by {value:.0%} at poses {apart:.1f} mm apart: did it move?",
+        _(
+            "the first and second half of the sweep fit better by {value:.0%} at poses {apart:.1f} mm apart: "
+            "did it move?"
+        ),
     ),
-    Limit("halves_mm", 3.0, False, "the first and second half of the sweep fit best at poses {value:.1f} mm apart"),
-    Limit("mirrored", 0.75, False, "the mirrored image fits nearly as well: check the probe's marked side"),
+    Limit("halves_mm", 3.0, False, _("the first and second half of the sweep fit best at poses {value:.1f} mm apart")),
+    Limit("mirrored", 0.75, False, _("the mirrored image fits nearly as well: check the probe's marked side")),
 )
 
 
@@ -89,18 +93,24 @@ def judge(evidence: Evidence | None, uncalibrated: str = "") -> Judgement:
     """
     basis = NOT_CALIBRATED + CALIBRATED_ON if uncalibrated else CALIBRATED_ON
     if evidence is None:
-        return Judgement(Verdict.REJECTED, ("the sweep and the volume do not overlap",), None, None, basis)
+        return Judgement(Verdict.REJECTED, (Sentence(_("the sweep and the volume do not overlap")),), None, None, basis)
     reasons = [_sentence(limit, evidence) for limit in LIMITS if _fails(limit, evidence)]
     if evidence.frames < 5:
-        reasons.append(f"weakest direction: {evidence.weakest}, {evidence.weakest_mm:.2f} mm standard deviation")
+        reasons.append(
+            Sentence(
+                _("weakest direction: {direction}, {mm:.2f} mm standard deviation"),
+                direction=evidence.weakest,
+                mm=evidence.weakest_mm,
+            )
+        )
     lost = _lost(evidence)
     if lost:
         return Judgement(Verdict.REJECTED, (lost, *reasons), None, None, basis)
     if uncalibrated:
-        reasons.append(f"the tests are not calibrated for {uncalibrated}")
+        reasons.append(Sentence(_("the tests are not calibrated for {what}"), what=uncalibrated))
     expected = math.hypot(3 * evidence.laplace_mm, 0.3 * evidence.bend_mm)
     if not reasons:
-        return Judgement(Verdict.TRUSTED, ("all tests passed",), expected, 2.2 * expected, basis)
+        return Judgement(Verdict.TRUSTED, (Sentence(_("all tests passed")),), expected, 2.2 * expected, basis)
     return Judgement(Verdict.CHECK, tuple(reasons), 3 * expected, max(6 * expected, 5.0), basis)
 
 
@@ -110,7 +120,8 @@ def _fails(limit: Limit, evidence: Evidence) -> bool:
 
 
 def _sentence(limit: Limit, evidence: Evidence) -> str:
-    return limit.words.format(
+    return Sentence(
+        limit.words,
         value=getattr(evidence, limit.name),
         scale=evidence.scale_percent,
         apart=evidence.halves_mm,
@@ -122,11 +133,11 @@ def _sentence(limit: Limit, evidence: Evidence) -> str:
 def _lost(evidence: Evidence) -> str:
     """Why the pose says nothing, or an empty string."""
     if not all(math.isfinite(value) for value in vars(evidence).values() if isinstance(value, float)):
-        return "the evidence could not be computed (NaN)"
+        return Sentence(_("the evidence could not be computed (NaN)"))
     if evidence.overlap < 0.5:
-        return "most of the ultrasound lies outside of the volume"
+        return Sentence(_("most of the ultrasound lies outside of the volume"))
     if evidence.z_score < 4.0:
-        return "the similarity is no better than that of random poses"
+        return Sentence(_("the similarity is no better than that of random poses"))
     if evidence.global_fit < 0.03 or (evidence.global_fit < 0.08 and evidence.runner_up > 0.93):
-        return "the images do not agree with the volume better at this pose than at others"
+        return Sentence(_("the images do not agree with the volume better at this pose than at others"))
     return ""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import InputError
+from ..errors import InputError, _
 from .settings import ECHO_MODELS
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def reverberation(
 
     def bounce(down: Tensor, up: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         arrivals = []
-        for _ in range(count):
+        for _arrival in range(count):
             back = (odd * down + (1 - odd) * up) * above_odd
             forth = ((1 + odd) * down - odd * up) * below_odd
             arrivals.append(back[..., 0])
@@ -164,7 +164,9 @@ def echo(model: str, impedance: Tensor, attenuation_db_cm: Tensor | None, spacin
         InputError: for an unknown model.
     """
     if model not in ECHO_MODELS:
-        raise InputError(f"There is no echo model {model!r}; choose one of {', '.join(ECHO_MODELS)}.")
+        raise InputError(
+            _("There is no echo model {model!r}; choose one of {names}."), model=model, names=", ".join(ECHO_MODELS)
+        )
     return ECHO_MODELS[model](impedance, attenuation_db_cm, spacing_mm)
 
 

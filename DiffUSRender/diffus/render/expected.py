@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..probe.beam import blur_axial, blur_lateral
 from .display import POWER_FLOOR, REFERENCE_BRIGHTNESS
 from .renderer import boundary_iq, ray_echoes
@@ -33,9 +33,11 @@ SPECKLE_DB = 5.57  # standard deviation of the level of fully developed speckle,
 def require_expectable(settings: RenderSettings) -> None:
     """Raises InputError for settings whose mean image is not known: another display, or image-space artefacts."""
     if settings.compression != "log" or settings.artefacts is not None:
-        raise InputError("Fitting needs the logarithmic display without the paper's artefacts; use the default preset.")
+        raise InputError(
+            _("Fitting needs the logarithmic display without the paper's artefacts; use the default preset.")
+        )
     if not (settings.speckle and settings.psf):
-        raise InputError("Fitting is to real ultrasound, which has speckle and blur; leave both switched on.")
+        raise InputError(_("Fitting is to real ultrasound, which has speckle and blur; leave both switched on."))
 
 
 def expected_polar(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.filters import gaussian_kernel
 from ..probe.beam import blur_lateral
 
@@ -54,7 +54,7 @@ def multiplicative_speckle(
     }
     for name, value in parameters.items():
         if not value >= 0:  # also refuses NaN
-            raise InputError(f"{name} must be 0 or more, but it is {value}.")
+            raise InputError(_("{name} must be 0 or more, but it is {value}."), name=name, value=value)
     rays, samples = image.shape[1:]
     generator = torch.Generator().manual_seed(seed)
     # Drawn on the CPU in one precision, so that a seed means the same noise on every device.
@@ -92,11 +92,13 @@ def lateral_blur(
     _require_polar(image)
     rays, samples = image.shape[1:]
     if depths_mm.shape != (samples,) or lateral_spacing_mm.shape != (samples,):
-        raise InputError(f"depths_mm and lateral_spacing_mm need one number for each of the {samples} samples.")
+        raise InputError(
+            _("depths_mm and lateral_spacing_mm need one number for each of the {samples} samples."), samples=samples
+        )
     spacing = lateral_spacing_mm.to(image)
     sigma = sigma_mm + growth * depths_mm.to(image)
     if not (sigma > 0).all():
-        raise InputError("The lateral blur's sigma must be positive at every depth; raise sigma_mm or growth.")
+        raise InputError(_("The lateral blur's sigma must be positive at every depth; raise sigma_mm or growth."))
     widest = (sigma / spacing.clamp(min=1e-6)).detach().max().item()
     reach = min(math.ceil(KERNEL_SIGMAS * widest), max(rays // 4, 1))
 
@@ -108,4 +110,6 @@ def lateral_blur(
 
 def _require_polar(image: Tensor) -> None:
     if image.ndim != 3 or not image.is_floating_point():
-        raise InputError(f"A polar image must be floating point (batch, rays, samples), not {tuple(image.shape)}.")
+        raise InputError(
+            _("A polar image must be floating point (batch, rays, samples), not {shape}."), shape=tuple(image.shape)
+        )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.pose import place_samples, require_rigid
 from ..probe.beam import (
     FWHM_PER_SIGMA,
@@ -78,6 +78,10 @@ class FramePlan(nn.Module):
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
 
+    def with_constants(self, **constants: Tensor | None) -> FramePlan:
+        """The same plan with some of its tensors in place of its own."""
+        return FramePlan(self.probe, self.settings, self.grain_mm, **{**self._buffers, **constants})
+
 
 def plan_frame(
     probe: Probe,
@@ -97,8 +101,12 @@ def plan_frame(
     """
     if settings.start_depth_mm >= probe.depth_mm:
         raise InputError(
-            f"The start depth of {settings.start_depth_mm:g} mm lies below the image, which is {probe.depth_mm:g} mm "
-            "deep; lower it."
+            _(
+                "The start depth of {start_depth_mm:g} mm lies below the image, which is {depth_mm:g} mm "
+                "deep; lower it."
+            ),
+            start_depth_mm=settings.start_depth_mm,
+            depth_mm=probe.depth_mm,
         )
     points, weights = (part.to(dtype).to(device) for part in probe.sample_points(settings.seed))
     depth = probe.depths_mm().to(dtype).to(device)
@@ -318,7 +326,7 @@ class UltrasoundRenderer(nn.Module):
     def _require_fittable(self, name: str) -> None:
         known = _fittable(self._probe) + _fittable(self._settings)
         if name not in known:
-            raise InputError(f"{name} cannot be fitted; choose from {', '.join(known)}.")
+            raise InputError(_("{name} cannot be fitted; choose from {names}."), name=name, names=", ".join(known))
 
     def _start(self, name: str) -> float:
         """The value from which the fit of a number begins."""
@@ -327,7 +335,7 @@ class UltrasoundRenderer(nn.Module):
         if value is None and name == "tgc_db_per_cm":
             value = time_gain_db_per_cm(self._probe, self._settings)
         if value is None:
-            raise InputError(f"{name} is none; give it a number to be fitted.")
+            raise InputError(_("{name} is none; give it a number to be fitted."), name=name)
         return float(value)
 
 
@@ -335,7 +343,7 @@ def require_overlap(medium: AcousticMedium, points: Float[Tensor, "b s rays samp
     """Raises InputError unless every fan of the batch, (B, S, rays, samples, 3) mm, meets the volume."""
     coarse = points.detach()[:, :, ::OVERLAP_STRIDE, ::OVERLAP_STRIDE]
     if not medium.contains(coarse).flatten(1).any(1).all():
-        raise InputError("The probe's fan lies entirely outside the volume; move the probe onto the patient.")
+        raise InputError(_("The probe's fan lies entirely outside the volume; move the probe onto the patient."))
 
 
 def lateral_taps(probe: Probe, depth: Float[Tensor, " samples"]) -> Float[Tensor, "samples taps"]:

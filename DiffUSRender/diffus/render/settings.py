@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..settings import SEED, check_settings, setting
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ class RenderSettings:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.artefacts is not None and not isinstance(self.artefacts, PaperArtefacts):
-            raise InputError(f"artefacts must be None or PaperArtefacts, but they are {self.artefacts!r}.")
+            raise InputError(
+                _("artefacts must be None or PaperArtefacts, but they are {artefacts!r}."), artefacts=self.artefacts
+            )
 
     def replace(self, **changes: object) -> RenderSettings:
         """The same settings with some changed."""
@@ -151,9 +153,15 @@ def make_settings(preset: str = "default", **settings: object) -> RenderSettings
         InputError: an unknown preset or setting, with the known ones, or a value out of range.
     """
     if not isinstance(preset, str) or preset not in PRESETS:
-        raise InputError(f"There is no render preset {preset!r}; choose one of {', '.join(PRESETS)}.")
+        raise InputError(
+            _("There is no render preset {preset!r}; choose one of {names}."), preset=preset, names=", ".join(PRESETS)
+        )
     known = RenderSettings.__dataclass_fields__
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise InputError(f"Unknown render setting {', '.join(unknown)}; the known ones are {', '.join(known)}.")
+        raise InputError(
+            _("Unknown render setting {names}; the known ones are {names2}."),
+            names=", ".join(unknown),
+            names2=", ".join(known),
+        )
     return PRESETS[preset](**settings)

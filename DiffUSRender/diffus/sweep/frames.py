@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, Sentence, _
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float32, Real
@@ -74,7 +74,8 @@ def rising_times(times: Float[np.ndarray, " k"], min_step_s: float) -> tuple[Flo
     span_s = 0.999 * (len(times) - 1) * min_step_s
     if len(times) > 1 and (times[-1] - times[0] < span_s or rising[-1] - times[-1] > span_s):
         return None, "The frames' times do not rise: the frames' numbers stand for them."
-    return rising, f"The times of {changed} of {len(times)} frames did not rise and were moved." if changed else ""
+    note = _("The times of {changed} of {count} frames did not rise and were moved.")
+    return rising, Sentence(note, changed=changed, count=len(times)) if changed else ""
 
 
 def require_fan_size(fan: Bool[np.ndarray, "rows columns"], image_to_reference: Float[np.ndarray, "k 4 4"]) -> None:
@@ -85,6 +86,13 @@ def require_fan_size(fan: Bool[np.ndarray, "rows columns"], image_to_reference: 
     if len(wrong):
         width, depth = sizes[wrong[0]]
         raise InputError(
-            f"The ultrasound fan would be {width:.4g} mm wide and {depth:.4g} mm deep where {FAN_MM[0]:g} and "
-            f"{FAN_MM[1]:g} mm are the limits: check the pixel size in the image calibration."
+            _(
+                "The ultrasound fan would be {width:.4g} mm wide and {depth:.4g} mm deep where "
+                "{FAN_MM:g} and {FAN_MM2:g} mm are the limits: check the pixel size in the image "
+                "calibration."
+            ),
+            width=width,
+            depth=depth,
+            FAN_MM=FAN_MM[0],
+            FAN_MM2=FAN_MM[1],
         )

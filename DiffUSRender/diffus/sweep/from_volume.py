@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.pose import require_invertible
 from ..io.sweeps import SweepReport
 from ..probe.fan_mask import beam_mask
@@ -26,16 +26,16 @@ def sweep_from_volume(volume, ijk_to_ras, *, slices: int = 24, axis: int = 2) ->
     """
     data = np.asarray(volume)
     if data.ndim != 3 or min(data.shape) < MIN_PIXELS:
-        raise InputError(f"A 3-D ultrasound volume is needed, but this one's shape is {data.shape}.")
+        raise InputError(_("A 3-D ultrasound volume is needed, but this one's shape is {shape}."), shape=data.shape)
     given = torch.as_tensor(np.asarray(ijk_to_ras, dtype=np.float64))
     matrix = require_invertible(given, "The ultrasound volume's ijk_to_ras").numpy()
     if not np.isfinite(data).all():
-        raise InputError("The ultrasound volume holds NaN or infinite voxels; replace them first.")
+        raise InputError(_("The ultrasound volume holds NaN or infinite voxels; replace them first."))
     order = {2: (0, 1, 2), 1: (0, 2, 1), 0: (1, 2, 0)}[axis]  # columns, rows, across, as ijk axes
     stack = data.transpose([2 - a for a in reversed(order)])
     used = np.flatnonzero((stack > stack.min()).mean((1, 2)) > 0.02)
     if used.size == 0:
-        raise InputError("The ultrasound volume is empty; choose one that holds echoes.")
+        raise InputError(_("The ultrasound volume is empty; choose one that holds echoes."))
     chosen = np.unique(np.linspace(used[0], used[-1], min(slices, used[-1] - used[0] + 1)).round().astype(int))
     poses = np.tile(np.eye(4), (len(chosen), 1, 1))
     poses[:, :3, :3] = matrix[:3, order]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.filters import gaussian_blur
 from ..geometry.pose import image_pose, place_samples
 from ..probe.fan import estimate_fan
@@ -154,7 +154,7 @@ def fan_of_sweep(sweep: TrackedSweep, *, frequency_mhz: float = 5.0, depth_mm: f
     """
     size = sweep.pixel_mm
     if (size[0] - size[1]).abs() > SQUARE * size.mean():
-        raise InputError("The sweep's pixels are not square; resample its frames before a fan is looked for.")
+        raise InputError(_("The sweep's pixels are not square; resample its frames before a fan is looked for."))
     mean = sweep.frames.mean(0, dtype=torch.float64)
     return estimate_fan(255 * mean, size.mean().item(), frequency_mhz=frequency_mhz, depth_mm=depth_mm)
 

@@ -14,7 +14,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..medium import fit_intensity_scale, normalise, tissue_memberships
 from ..medium.mri import narrow_fluid
 from ..probe import ConvexProbe
@@ -147,7 +147,7 @@ def brain_mask(level: Float[np.ndarray, "k j i"], spacing_mm: list[float]) -> Bo
         brain = ndimage.distance_transform_edt(wide, sampling=spacing_mm) > GAP_MM
         if BRAIN_LITRES[0] <= brain.sum() * float(np.prod(spacing_mm)) * 1e-6 <= BRAIN_LITRES[1]:
             return brain
-    raise InputError("No brain was found in this volume; the sample case needs a T1-weighted MRI of a head.")
+    raise InputError(_("No brain was found in this volume; the sample case needs a T1-weighted MRI of a head."))
 
 
 def _craniotomy(anatomy: Anatomy) -> Float[np.ndarray, "4 4"]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, _
 from ..geometry.pose import require_image_matrix
 from ..io.sweeps import SweepReport, read_image_to_probe, read_sweep_file, write_sweep_file
 from ..probe.fan_mask import beam_mask
@@ -63,20 +63,32 @@ class TrackedSweep:
         _require_frames(pixels)
         poses = np.asarray(image_to_reference).astype(np.float64)
         if poses.shape != (len(pixels), 4, 4):
-            raise InputError(f"{len(pixels)} frames need as many 4x4 poses, but the poses' shape is {poses.shape}.")
+            raise InputError(
+                _("{count} frames need as many 4x4 poses, but the poses' shape is {shape}."),
+                count=len(pixels),
+                shape=poses.shape,
+            )
         require_image_matrix(torch.from_numpy(poses), "ImageToReference")
         found = beam_mask(pixels)[None] if mask is None else np.asarray(mask, dtype=bool)
         found = found[None] if found.ndim == 2 else found
         if found.shape[1:] != pixels.shape[1:] or found.shape[0] not in (1, len(pixels)):
-            raise InputError(f"The fan mask's shape {found.shape} does not fit frames of shape {pixels.shape}.")
+            raise InputError(
+                _("The fan mask's shape {shape} does not fit frames of shape {shape2}."),
+                shape=found.shape,
+                shape2=pixels.shape,
+            )
         if not found.any():
-            raise InputError("The frames are empty: no pixel lies in the ultrasound fan.")
+            raise InputError(_("The frames are empty: no pixel lies in the ultrasound fan."))
         require_fan_size(found.any(0), poses)
         report = report or SweepReport(len(pixels))
         numbers = np.arange(len(pixels), dtype=np.float64)
         times = numbers if timestamps is None else np.asarray(timestamps, np.float64)
         if times.shape != (len(pixels),):
-            raise InputError(f"{len(pixels)} frames need as many times, but the times' shape is {times.shape}.")
+            raise InputError(
+                _("{count} frames need as many times, but the times' shape is {shape}."),
+                count=len(pixels),
+                shape=times.shape,
+            )
         times, note = rising_times(times, MIN_STEP_S)
         return cls(
             torch.from_numpy(grey_scale(pixels)),
@@ -157,10 +169,16 @@ def choose_frames(sweep: TrackedSweep, count: int) -> Int[Tensor, " n"]:
 def _require_frames(pixels: np.ndarray) -> None:
     """Raises InputError unless an array holds finite grey frames, (K, rows, columns)."""
     if pixels.ndim != 3 or 0 in pixels.shape:
-        raise InputError(f"Frames must have the shape (frames, rows, columns), but it is {pixels.shape}.")
+        raise InputError(
+            _("Frames must have the shape (frames, rows, columns), but it is {shape}."), shape=pixels.shape
+        )
     if min(pixels.shape[1:]) < MIN_PIXELS:
-        raise InputError(f"Frames of {pixels.shape[2]} x {pixels.shape[1]} pixels are too small to be ultrasound.")
+        raise InputError(
+            _("Frames of {shape} x {shape2} pixels are too small to be ultrasound."),
+            shape=pixels.shape[2],
+            shape2=pixels.shape[1],
+        )
     if pixels.dtype.kind not in "biuf":
-        raise InputError(f"The frames must hold grey values, but they hold {pixels.dtype}.")
+        raise InputError(_("The frames must hold grey values, but they hold {dtype}."), dtype=pixels.dtype)
     if not np.isfinite(pixels).all():
-        raise InputError("The frames hold NaN or infinite pixels; export the sequence again.")
+        raise InputError(_("The frames hold NaN or infinite pixels; export the sequence again."))

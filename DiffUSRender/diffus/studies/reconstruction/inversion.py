@@ -8,7 +8,7 @@ smoothed as displayed, in the logarithm, where a local mean estimates that expec
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -152,7 +152,7 @@ class VolumeReconstruction:
             0 to 1, (n, rays, samples).
         """
         knots = F.interpolate(self.gain_db[None, None], self._plan.probe.samples, mode="linear", align_corners=True)
-        plan = replace(self._plan, gain_db=self._plan.gain_db + knots[0, 0])
+        plan = self._plan.with_constants(gain_db=self._plan.gain_db + knots[0, 0])
         brightness = expected_polar(plan, medium, points)
         return gaussian_blur(brightness, (0.0, self._sigma), ends="replicate") if self._sigma > 0.3 else brightness
 
