@@ -15,7 +15,6 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 import slicer.util
-from diffus.sweep.sweep import TrackedSweep, write_sweep
 from DiffUSLib.engine import trackedSweep
 from DiffUSLib.errors import RenderError
 from DiffUSLib.register.load_sweep import loadSweep
@@ -49,6 +48,8 @@ class RegisterLoadTest(unittest.TestCase):
                 np.testing.assert_allclose(pixelInWorld(volume, column, row), wanted, atol=1e-6)
 
     def testFramesThatFollowTooFastForASequenceAreMovedApartAndTheOthersKeepTheirTimes(self):
+        from diffus.sweep.sweep import TrackedSweep, write_sweep
+
         frames = np.stack([frameArray(k) for k in range(4)])
         times = [3.0, 3.0006, 3.0012, 13.0]
         write_sweep(TrackedSweep.from_arrays(frames, POSES, timestamps=times), self.path)
