@@ -15,7 +15,7 @@ from diffus.studies.reconstruction import METHODS, HeldOutExperiment
 from diffus.sweep.sweep import read_sweep
 from scipy import ndimage
 
-BRAIN = "mni152_111"  # simulated by Testing/tools/simulated_sweep.py, not by this renderer
+BRAIN = "mni152_111"  # simulated by diffus/sweep/simulated.py, not by this renderer
 HEADER = ["sweep", "held out", "start from", "voxel mm"]
 HEADER += [f"{kind} {name}" for kind in ("NCC", "NCC smoothed") for name in METHODS]
 

@@ -300,3 +300,10 @@ def test_label_tables_without_a_label(tmp_path):
     (tmp_path / "list.json").write_text("[1, 2]")
     with pytest.raises(InputError, match="not a label table"):
         read_label_names(tmp_path / "list.json")
+
+
+def test_a_transform_that_cannot_be_inverted_is_not_written(tmp_path):
+    for matrix in (np.diag([1.0, 1.0, 0.0, 1.0]), np.full((4, 4), np.nan)):
+        with pytest.raises(InputError, match=r"cannot be inverted; nothing was written[.]$"):
+            write_transform(tmp_path / "flat.tfm", matrix)
+    assert not list(tmp_path.iterdir())

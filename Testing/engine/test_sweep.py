@@ -253,6 +253,9 @@ def test_only_the_times_that_do_not_rise_are_moved():
     assert rising_times(times[:100], 0.002)[1] == ""
     assert rising_times(np.array([3.0, 3.0006, 3.0012, 13.0]), 0.002)[0] == pytest.approx([3.0, 3.002, 3.004, 13.0])
     assert rising_times(np.array([0.0, 0.2, 0.1, 0.4]), 0.002)[0] == pytest.approx([0.0, 0.2, 0.202, 0.4])
+    glitch = rising_times(np.array([0.0, 0.1, 0.2, 10.0, 0.3, 0.4, 0.5]), 0.002)
+    assert glitch[0] == pytest.approx([0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5])
+    assert "1 of 7" in glitch[1]
     set_back = np.array([100.0, 100.1, 0.0, 0.1, 100.2, 0.2])
     for useless in (np.zeros(5), np.array([0.0, np.nan, 1.0]), np.arange(5.0)[::-1], set_back):
         assert rising_times(useless, 0.002)[0] is None
@@ -436,3 +439,10 @@ def test_wires_of_the_real_phantom_are_where_the_pixels_are_bright(shared_data):
             hits += frame[row - 15 : row + 16, column - 15 : column + 16].max() > 0.3
     assert total > 40
     assert hits > 0.8 * total
+
+
+def test_a_frame_that_shows_a_single_line_has_a_fan_of_that_line():
+    frame = np.zeros((1, 60, 60), np.uint8)
+    frame[0, np.arange(60), np.arange(60)] = 200
+    sweep = TrackedSweep.from_arrays(frame, SCALE[None])
+    assert 0 < int(sweep.mask.sum()) <= 180

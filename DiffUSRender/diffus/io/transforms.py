@@ -17,6 +17,7 @@ from ..errors import InputError, _
 from .atomic import existing_file, no_space, replacing, require_writable
 from .volumes import LPS
 
+MIN_DETERMINANT = 1e-12  # of a map that does not flatten space
 TRANSFORM_SUFFIXES = (".tfm", ".h5", ".txt", ".mat")
 TEXT_SUFFIXES = (".tfm", ".txt")
 
@@ -54,7 +55,7 @@ def read_transform(path: str | os.PathLike) -> np.ndarray:
     from_parent[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
     for axis in range(3):
         from_parent[:3, axis] = np.subtract(transform.TransformPoint(np.eye(3)[axis].tolist()), from_parent[:3, 3])
-    if not np.isfinite(from_parent).all() or abs(np.linalg.det(from_parent)) < 1e-12:
+    if not np.isfinite(from_parent).all() or abs(np.linalg.det(from_parent)) < MIN_DETERMINANT:
         raise InputError(
             _("{path} holds a singular transform (it flattens space); give one that can be inverted."), path=path
         )
@@ -82,10 +83,13 @@ def write_transform(path: str | os.PathLike, matrix_to_parent: np.ndarray) -> No
         matrix_to_parent: (4, 4), RAS, invertible.
 
     Raises:
-        InputError: The file cannot be written, or does not hold the matrix.
+        InputError: The matrix cannot be inverted, or the file cannot be written or does not hold it.
     """
     path = require_writable(path, TRANSFORM_SUFFIXES)
-    from_parent = LPS @ np.linalg.inv(np.asarray(matrix_to_parent, dtype=np.float64)) @ LPS
+    matrix = np.asarray(matrix_to_parent, dtype=np.float64)
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < MIN_DETERMINANT:
+        raise InputError(_("The transform for {path} cannot be inverted; nothing was written."), path=path)
+    from_parent = LPS @ np.linalg.inv(matrix) @ LPS
     transform = sitk.AffineTransform(from_parent[:3, :3].ravel().tolist(), from_parent[:3, 3].tolist())
     with replacing(path) as temporary:
         try:

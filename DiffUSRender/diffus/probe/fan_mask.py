@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from scipy import ndimage
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
 from ..errors import InputError, _
@@ -107,8 +107,12 @@ def _convex_hull(mask: np.ndarray) -> np.ndarray:
     points = np.argwhere(mask)
     if np.ptp(points, axis=0).min() == 0:
         return mask
+    try:
+        sides = ConvexHull(points).equations
+    except QhullError:  # all on one line
+        return mask
     rows, columns = np.indices(mask.shape)
     inside = np.ones_like(mask)
-    for row, column, offset in np.unique(ConvexHull(points).equations, axis=0):
+    for row, column, offset in np.unique(sides, axis=0):
         inside &= row * rows + column * columns + offset <= 1e-6
     return inside

@@ -5,6 +5,7 @@ File, scene and 3-D ultrasound go through `TrackedSweep.from_arrays`, which call
 
 from __future__ import annotations
 
+import bisect
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 FAN_MM = (5.0, 400.0)  # width and depth of a fan; what lies beyond has a wrong pixel size
 STRAY_FRACTION = 1e-4  # of the pixels that are not black; the brightest of them do not set the grey scale
+MAX_STRAY_TIMES = 5  # one in so many frames may have a time out of order
 
 
 def grey_scale(
@@ -53,8 +55,28 @@ def _brightest(pixels: np.ndarray, low: float) -> float:
     return float(np.partition(values, last)[last])
 
 
+def _without_strays(times: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """The times with the few that lie outside of the longest rise put between their neighbours; a copy."""
+    last: list[int] = []  # of a rise of each length, the frame that ends it earliest
+    before = np.full(len(times), -1)
+    for number, time in enumerate(times):
+        length = bisect.bisect_right(last, time, key=lambda frame: times[frame])
+        before[number] = last[length - 1] if length else -1
+        last[length : length + 1] = [number]
+    kept, number = [], last[-1]
+    while number >= 0:
+        kept.append(number)
+        number = before[number]
+    kept.reverse()
+    if len(times) - len(kept) > len(times) // MAX_STRAY_TIMES:
+        return times.copy()
+    return np.interp(np.arange(len(times)), kept, times[kept])
+
+
 def rising_times(times: Float[np.ndarray, " k"], min_step_s: float) -> tuple[Float[np.ndarray, " k"] | None, str]:
     """Times that rise by at least a step: only those that do not are moved, to one step after the frame before.
+
+    A few times that lie out of order, as after a tracker's glitch, are first put between those of their neighbours.
 
     Args:
         times: (K,) s, in the frames' order.
@@ -66,14 +88,14 @@ def rising_times(times: Float[np.ndarray, " k"], min_step_s: float) -> tuple[Flo
         what was changed, empty where nothing was.
     """
     if not np.isfinite(times).all():
-        return None, "Frames have no time: the frames' numbers stand for them."
-    rising = np.array(times, dtype=np.float64)
+        return None, Sentence(_("Frames have no time: the frames' numbers stand for them."))
+    rising = _without_strays(np.asarray(times, dtype=np.float64))
     for number in range(1, len(rising)):
         rising[number] = max(rising[number], rising[number - 1] + min_step_s)
-    changed = int((rising - times > 1e-3 * min_step_s).sum())
+    changed = int((np.abs(rising - times) > 1e-3 * min_step_s).sum())
     span_s = 0.999 * (len(times) - 1) * min_step_s
     if len(times) > 1 and (times[-1] - times[0] < span_s or rising[-1] - times[-1] > span_s):
-        return None, "The frames' times do not rise: the frames' numbers stand for them."
+        return None, Sentence(_("The frames' times do not rise: the frames' numbers stand for them."))
     note = _("The times of {changed} of {count} frames did not rise and were moved.")
     return rising, Sentence(note, changed=changed, count=len(times)) if changed else ""
 
