@@ -15,7 +15,7 @@ from ..errors import RenderError
 from ..i18n import _
 from ..scene.slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
 from ..scene.slice_views import BorrowedView
-from ..scene.tracked import readShownFrame, readShownFrames
+from ..scene.tracked import readShownFrames
 from ..scene.transforms import (
     ijkToRas,
     imageToRas,
@@ -224,7 +224,7 @@ class FrameComparison:
 
 def _readReal(image) -> TrackedSweep:
     """The present frame of the real image, in world; raises RenderError for what is no frame in its place."""
-    frame = readShownFrame(image)
+    frame = readShownFrames(image)
     return engine.trackedSweep(frame, wholeImage(frame))
 
 

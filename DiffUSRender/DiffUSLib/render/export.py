@@ -13,7 +13,7 @@ from .. import engine
 from ..errors import RenderError
 from ..i18n import _
 from ..run import RunState, Schedule, SteppedRun
-from ..scene.chain import chainToWorld, transformsFrom
+from ..scene.chain import linksOf, plays, sample, transformsFrom
 from ..scene.dicom import sourceOf
 from ..scene.sequences import addTrackedSweep, indexTimes
 from ..scene.slice_node import LEVEL, WINDOW
@@ -202,8 +202,8 @@ def _recordedPoses(probeNode, volumeNode, browser) -> ProbePoses:
     """
     _requireRigidProbe(probeNode)
     parent = volumeNode.GetParentTransformNode()
-    volumeMoves = _plays(browser, parent)
-    if not volumeMoves and not _plays(browser, probeNode):
+    volumeMoves = plays(browser, parent)
+    if not volumeMoves and not plays(browser, probeNode):
         raise RenderError(
             _(
                 "The recording '{name}' does not move the probe '{probe}': choose the one that plays its transform."
@@ -217,8 +217,8 @@ def _recordedPoses(probeNode, volumeNode, browser) -> ProbePoses:
         )
     master = browser.GetMasterSequenceNode()
     values = [master.GetNthIndexValue(item) for item in range(browser.GetNumberOfItems())]
-    toWorld = chainToWorld(probeNode, browser).sample(values)
-    volumes = chainToWorld(parent if volumeMoves else None, browser).sample(values)
+    toWorld = sample(linksOf(transformsFrom(probeNode), browser), values)
+    volumes = sample(linksOf(transformsFrom(parent if volumeMoves else None), browser), values)
     found = [n for n, pose in enumerate(toWorld) if pose is not None and volumes[n] is not None]
     if not found:
         raise RenderError(_("The recording '{name}' holds no pose.").format(name=browser.GetName()))
@@ -230,11 +230,6 @@ def _recordedPoses(probeNode, volumeNode, browser) -> ProbePoses:
         for n, pose in zip(found, poses)
     ]
     return ProbePoses(np.stack(poses), inVolume, indexTimes([values[n] for n in found]), len(values) - len(found))
-
-
-def _plays(browser, transformNode) -> bool:
-    """Whether a browser moves a transform (None is world) or one above it."""
-    return any(browser.GetSequenceNode(node) is not None for node in transformsFrom(transformNode))
 
 
 def _requireRigidProbe(probeNode) -> None:
