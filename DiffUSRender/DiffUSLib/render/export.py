@@ -70,16 +70,6 @@ class ProbePoses:
     lost: int = 0
 
 
-class ExportRun(SteppedRun):
-    """An export that the event loop steps through."""
-
-    def busyText(self) -> str:
-        return _("An export is running: cancel it first.")
-
-    def failedText(self, error: Exception) -> str:
-        return _("The export has stopped after an error: {error}").format(error=error)
-
-
 class SliceExport:
     """Exports what a parameter node says, in steps; a failed or cancelled export leaves neither file nor node.
 
@@ -91,8 +81,13 @@ class SliceExport:
         self.onState: Callable[[ExportState], None] = lambda state: None
         self.onEnded: Callable[[str], None] = lambda sentence: None
         self._media, self._report = media, ""
-        self._run = ExportRun(
-            schedule, lambda state: self.onState(state), lambda: self.onEnded(self._report), self._onStopped
+        self._run = SteppedRun(
+            schedule,
+            lambda state: self.onState(state),
+            lambda: self.onEnded(self._report),
+            lambda sentence: self.onEnded(sentence),
+            busy=_("An export is running: cancel it first."),
+            failed=_("The export has stopped after an error: {error}"),
         )
 
     @property
@@ -101,8 +96,7 @@ class SliceExport:
 
     def start(self, parameterNode) -> None:
         """Begins; raises RenderError, in one sentence, for what can be seen to be wrong at once."""
-        if self.state is not RunState.IDLE:
-            raise RenderError(self._run.busyText())
+        self._run.requireIdle()
         self._run.start(self.steps(parameterNode))
 
     def steps(self, parameterNode) -> Iterator[ExportState]:
@@ -133,9 +127,6 @@ class SliceExport:
             raise RenderError(_("Choose a volume (MRI, CT) or a segmentation."))
         requireTorch()
         return showAcousticMaps(parameterNode, self._media)
-
-    def _onStopped(self, sentence: str) -> None:
-        self.onEnded(sentence)
 
     def _steps(self, poses: ProbePoses, renderer, buildMedium, write) -> Iterator[ExportState]:
         self._report = ""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer.util
+from diffus.settings import PROBE
 
 from .. import engine
+from ..declared import sceneValues
 from ..errors import RenderError
 from ..i18n import _
 from ..run import RunState, Schedule, SteppedRun
@@ -17,8 +19,9 @@ from ..scene.tracked import readShownFrames
 from ..scene.transforms import isLinearToWorld
 from ..scene.voxels import MediumCache
 from ..torch_support import requireTorch
-from .image_fan import ImageFan, estimateFan
+from .image_fan import FAN, ImageFan, estimateFan
 from .parameters import (
+    IMAGE,
     RANGES,
     ProbePreset,
     ProbeSettings,
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 24  # of a recording, evenly taken
 FITTED_FRAMES, STEPS = 6, 16
-FAN = ("probeType", "depthMm", "fovDeg", "radiusMm", "widthMm")  # what a real image shows of its probe
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,6 @@ class MatchState:
     """The fraction that is done, 0 to 1."""
 
     progress: float
-
-
-class MatchRun(SteppedRun):
-    """A match that the event loop steps through."""
-
-    def busyText(self) -> str:
-        return _("A match is running: cancel it first.")
-
-    def failedText(self, error: Exception) -> str:
-        return _("The match has stopped after an error: {error}").format(error=error)
 
 
 class AppearanceMatch:
@@ -65,11 +57,13 @@ class AppearanceMatch:
         self.onEnded: Callable[[str], None] = lambda sentence: None
         self._media, self._report = media, ""
         self._before: dict[str, object] | None = None
-        self._run = MatchRun(
+        self._run = SteppedRun(
             schedule,
             lambda state: self.onState(state),
             lambda: self.onEnded(self._report),
             lambda sentence: self.onEnded(sentence),
+            busy=_("A match is running: cancel it first."),
+            failed=_("The match has stopped after an error: {error}"),
         )
 
     @property
@@ -83,8 +77,7 @@ class AppearanceMatch:
 
     def start(self, parameterNode) -> None:
         """Begins; raises RenderError, in one sentence, for what can be seen to be wrong at once."""
-        if self.state is not RunState.IDLE:
-            raise RenderError(self._run.busyText())
+        self._run.requireIdle()
         self._run.start(self.steps(parameterNode))
 
     def steps(self, parameterNode) -> Iterator[MatchState]:
@@ -155,20 +148,13 @@ def readSweep(image, volume, present: ProbeSettings) -> tuple[TrackedSweep, Imag
 
 def _fitted(fan: ProbeSettings, result, noise: bool) -> dict[str, object]:
     """The parameters that were fitted, by name, within the panel's ranges. noise: whether noise is simulated."""
-    found, settings = result.probe, result.settings
+    display = ("gain_db", "dynamic_range_db", "tgc_db_per_cm", *(("noise_db",) if noise else ()))
+    found = {name: getattr(result.probe, name) for name in ("frequency_mhz", "focus_mm")}
+    found |= {name: getattr(result.settings, name) for name in display}
+    values = sceneValues(found, PROBE | IMAGE)
     fitted = {name: getattr(fan, name) for name in FAN}
-    fitted["frequencyMhz"] = _within("frequencyMhz", found.frequency_mhz)
-    fitted["focusMm"] = _within("focusMm", found.focus_mm)
-    fitted["gainDb"] = _within("gainDb", settings.gain_db)
-    fitted["dynamicRangeDb"] = _within("dynamicRangeDb", settings.dynamic_range_db)
-    fitted["tgcDbPerCm"] = _within("tgcDbPerCm", settings.tgc_db_per_cm)
-    if noise:
-        fitted["noiseDb"] = _within("noiseDb", settings.noise_db)
+    fitted |= {name: float(np.clip(value, *RANGES[name])) for name, value in values.items()}
     return {**fitted, "automaticTgc": False, "preset": ProbePreset.CUSTOM}
-
-
-def _within(name: str, value: float) -> float:
-    return float(np.clip(value, *RANGES[name]))
 
 
 def _write(parameterNode, values: dict[str, object]) -> None:

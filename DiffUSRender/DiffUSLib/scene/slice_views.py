@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -55,7 +56,7 @@ class BorrowedView:
     in any order: the last one gives back what the user had.
     """
 
-    _all: WeakKeyDictionary[BorrowedView, None] = WeakKeyDictionary()  # those with a view, in the order of taking
+    _all: ClassVar[WeakKeyDictionary[BorrowedView, None]] = WeakKeyDictionary()  # in the order of taking
 
     def __init__(self) -> None:
         self.forget()
