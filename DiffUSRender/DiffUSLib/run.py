@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from .engine import engineErrors
 from .errors import RenderError
@@ -111,3 +111,44 @@ class SteppedRun:
         close = getattr(steps, "close", None)  # a generator gives up what it has half done
         if close is not None and not getattr(steps, "gi_running", False):
             close()
+
+
+class SteppedWork:
+    """Work on a parameter node that the event loop steps through, with a sentence at its end; abstract: `steps`.
+
+    onState: gets every state. onEnded: gets one sentence at the end: what was done, or why nothing was.
+    """
+
+    def __init__(self, schedule: Schedule, busy: str, failed: str, cancelled: str) -> None:
+        self.onState: Callable[[object], None] = lambda state: None
+        self.onEnded: Callable[[str], None] = lambda sentence: None
+        self._report, self._cancelled = "", cancelled
+        self._run = SteppedRun(
+            schedule,
+            lambda state: self.onState(state),
+            lambda: self.onEnded(self._report),
+            lambda sentence: self.onEnded(sentence),
+            busy,
+            failed,
+        )
+
+    @property
+    def state(self) -> RunState:
+        return self._run.state
+
+    def steps(self, parameterNode) -> Iterator:
+        """The whole work as an iterator, for those who have no event loop; the inputs are read now."""
+        raise NotImplementedError
+
+    def start(self, parameterNode) -> None:
+        """Begins; raises RenderError, in one sentence, for what can be seen to be wrong at once."""
+        self._run.requireIdle()
+        self._run.start(self.steps(parameterNode))
+
+    def cancel(self) -> None:
+        """Stops before the next step."""
+        self._run.cancel(self._cancelled)
+
+    def abort(self, sentence: str) -> None:
+        """Stops at once, for a scene that closes."""
+        self._run.abort(sentence)

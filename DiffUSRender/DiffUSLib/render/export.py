@@ -12,7 +12,7 @@ import slicer
 from .. import engine
 from ..errors import RenderError
 from ..i18n import _
-from ..run import RunState, Schedule, SteppedRun
+from ..run import Schedule, SteppedWork
 from ..scene.chain import linksOf, plays, sample, transformsFrom
 from ..scene.dicom import sourceOf
 from ..scene.sequences import addTrackedSweep, indexTimes
@@ -70,7 +70,7 @@ class ProbePoses:
     lost: int = 0
 
 
-class SliceExport:
+class SliceExport(SteppedWork):
     """Exports what a parameter node says, in steps; a failed or cancelled export leaves neither file nor node.
 
     media: where the medium comes from. schedule: calls a function once, soon, from the event loop.
@@ -78,48 +78,35 @@ class SliceExport:
     """
 
     def __init__(self, media: MediumCache, schedule: Schedule) -> None:
-        self.onState: Callable[[ExportState], None] = lambda state: None
-        self.onEnded: Callable[[str], None] = lambda sentence: None
-        self._media, self._report = media, ""
-        self._run = SteppedRun(
+        super().__init__(
             schedule,
-            lambda state: self.onState(state),
-            lambda: self.onEnded(self._report),
-            lambda sentence: self.onEnded(sentence),
             busy=_("An export is running: cancel it first."),
             failed=_("The export has stopped after an error: {error}"),
+            cancelled=_("The export was cancelled; nothing was written."),
         )
-
-    @property
-    def state(self) -> RunState:
-        return self._run.state
-
-    def start(self, parameterNode) -> None:
-        """Begins; raises RenderError, in one sentence, for what can be seen to be wrong at once."""
-        self._run.requireIdle()
-        self._run.start(self.steps(parameterNode))
+        self._media = media
 
     def steps(self, parameterNode) -> Iterator[ExportState]:
-        """The whole export as an iterator, for those who have no event loop; the inputs are read now."""
         if sentence := missingForExport(parameterNode):
             raise RenderError(sentence)
         requireTorch()
         volume, probe, browser = parameterNode.inputVolume, parameterNode.probeTransform, parameterNode.exportBrowser
-        poses = _presentPose(probe, volume) if browser is None else _recordedPoses(probe, volume, browser)
+        if not isLinearToWorld(probe):
+            raise RenderError(
+                _(
+                    "The probe '{name}' is moved by a nonlinear transform: its pose cannot be written; harden it."
+                ).format(name=probe.GetName())
+            )
+        if browser is None:
+            poses = ProbePoses(nodeToWorld(probe)[np.newaxis], [probeToVolume(probe, volume)])
+        else:
+            poses = _recordedPoses(probe, volume, browser)
         write = self._sceneWriter(browser)
         if parameterNode.exportFormat is not ExportFormat.SCENE:
             write = self._fileWriter(parameterNode, len(poses.probeToVolume))
         renderer = engine.buildRenderer(readParameters(parameterNode))
         chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
         return self._steps(poses, renderer, lambda: self._media.medium(volume, *chosen), write)
-
-    def cancel(self) -> None:
-        """Stops before the next step."""
-        self._run.cancel(_("The export was cancelled; nothing was written."))
-
-    def abort(self, sentence: str) -> None:
-        """Stops at once, for a scene that closes."""
-        self._run.abort(sentence)
 
     def showMaps(self, parameterNode) -> list:
         """The acoustic maps of the input as volumes in the scene; raises RenderError without one."""
@@ -180,18 +167,11 @@ class SliceExport:
         return write
 
 
-def _presentPose(probeNode, volumeNode) -> ProbePoses:
-    """The pose of this moment; raises RenderError for a probe that no rigid matrix takes to world."""
-    _requireRigidProbe(probeNode)
-    return ProbePoses(nodeToWorld(probeNode)[np.newaxis], [probeToVolume(probeNode, volumeNode)])
-
-
 def _recordedPoses(probeNode, volumeNode, browser) -> ProbePoses:
     """The poses at the items of a sequence browser that plays a transform above the probe or the volume.
 
     Raises RenderError where the browser moves neither, or where a pose cannot be used.
     """
-    _requireRigidProbe(probeNode)
     parent = volumeNode.GetParentTransformNode()
     volumeMoves = plays(browser, parent)
     if not volumeMoves and not plays(browser, probeNode):
@@ -221,13 +201,3 @@ def _recordedPoses(probeNode, volumeNode, browser) -> ProbePoses:
         for n, pose in zip(found, poses)
     ]
     return ProbePoses(np.stack(poses), inVolume, indexTimes([values[n] for n in found]), len(values) - len(found))
-
-
-def _requireRigidProbe(probeNode) -> None:
-    if not isLinearToWorld(probeNode):
-        raise RenderError(
-            _("The probe '{name}' is moved by a nonlinear transform: its pose cannot be written; harden it.").format(
-                name=probeNode.GetName()
-            )
-        )
-    requireRigid(nodeToWorld(probeNode), probeNode.GetName())

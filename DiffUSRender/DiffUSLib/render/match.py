@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from .. import engine
 from ..declared import sceneValues
 from ..errors import RenderError
 from ..i18n import _
-from ..run import RunState, Schedule, SteppedRun
+from ..run import Schedule, SteppedWork
 from ..scene.tracked import readShownFrames
 from ..scene.transforms import isLinearToWorld
 from ..scene.voxels import MediumCache
@@ -44,7 +44,7 @@ class MatchState:
     progress: float
 
 
-class AppearanceMatch:
+class AppearanceMatch(SteppedWork):
     """Fits gain, time gain, dynamic range, noise, focus and frequency, and writes them into the parameter node.
 
     The real image of the parameter node, and the frames of the recording that plays it, must lie in their place in the
@@ -53,35 +53,21 @@ class AppearanceMatch:
     """
 
     def __init__(self, media: MediumCache, schedule: Schedule) -> None:
-        self.onState: Callable[[MatchState], None] = lambda state: None
-        self.onEnded: Callable[[str], None] = lambda sentence: None
-        self._media, self._report = media, ""
-        self._before: dict[str, object] | None = None
-        self._run = SteppedRun(
+        super().__init__(
             schedule,
-            lambda state: self.onState(state),
-            lambda: self.onEnded(self._report),
-            lambda sentence: self.onEnded(sentence),
             busy=_("A match is running: cancel it first."),
             failed=_("The match has stopped after an error: {error}"),
+            cancelled=_("The match was cancelled; nothing was changed."),
         )
-
-    @property
-    def state(self) -> RunState:
-        return self._run.state
+        self._media = media
+        self._before: dict[str, object] | None = None
 
     @property
     def undoable(self) -> bool:
         """Whether there is a match to be undone."""
         return self._before is not None
 
-    def start(self, parameterNode) -> None:
-        """Begins; raises RenderError, in one sentence, for what can be seen to be wrong at once."""
-        self._run.requireIdle()
-        self._run.start(self.steps(parameterNode))
-
     def steps(self, parameterNode) -> Iterator[MatchState]:
-        """The whole match as an iterator, for those who have no event loop; the frames are read now."""
         if sentence := missingForMatch(parameterNode):
             raise RenderError(sentence)
         requireTorch()
@@ -90,10 +76,6 @@ class AppearanceMatch:
         chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
         sweep, fan = readSweep(parameterNode.realImage, volume, parameters.probe)
         return self._steps(parameterNode, parameters.image, sweep, fan, lambda: self._media.medium(volume, *chosen))
-
-    def cancel(self) -> None:
-        """Stops before the next step."""
-        self._run.cancel(_("The match was cancelled; nothing was changed."))
 
     def undo(self, parameterNode) -> None:
         """Writes what was fitted back to its values from before the last match; raises RenderError without one."""
@@ -104,7 +86,7 @@ class AppearanceMatch:
 
     def forget(self, sentence: str) -> None:
         """Stops at once, and drops what could be undone, for a scene that closes."""
-        self._run.abort(sentence)
+        self.abort(sentence)
         self._before = None
 
     def _steps(self, parameterNode, image, sweep, fan, buildMedium) -> Iterator[MatchState]:
