@@ -15,7 +15,7 @@ from .chain import linksOf, plays, sample, staticToWorld, sweepLinks, transforms
 from .sequences import browserOf, holds, indexTimes, readOrigin, sequenceOf, synchronizedSequences
 from .slice_node import SLICE_ATTRIBUTE
 from .transforms import ijkToRas, imageToRas, isLinearToWorld, rightHanded
-from .voxels import scalarArray
+from .voxels import isFlat, scalarArray
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ def readUltrasound(parameterNode) -> TrackedImages:
                 name=node.GetName()
             )
         )
-    if sequence is not None and (not parameterNode.presentFrameOnly or _isFlat(sequence.GetNthDataNode(0))):
+    if sequence is not None and (not parameterNode.presentFrameOnly or isFlat(sequence.GetNthDataNode(0))):
         return _readSequence(sequence, browser, parameterNode)
     if sequence is not None:
         node = browser.GetProxyNode(sequence) if browser is not None else None
         if node is None:
             raise _noPresentFrame(sequence)
-    return _readFrame(node, calibration) if _isFlat(node) else _readVolume(node, calibration)
+    return _readFrame(node, calibration) if isFlat(node) else _readVolume(node, calibration)
 
 
 def imageSequence(node) -> tuple:
@@ -234,7 +234,7 @@ def _requireReal(node) -> None:
     name = node.GetName() or ""
     if node.GetAttribute(SLICE_ATTRIBUTE) is not None:
         raise RenderError(_("'{name}' is a simulated image; choose a real one.").format(name=name))
-    if scalarArray(node) is not None and not _isFlat(node):
+    if scalarArray(node) is not None and not isFlat(node):
         raise RenderError(_("'{name}' is a volume, not a frame; choose an image of one slice.").format(name=name))
 
 
@@ -254,11 +254,6 @@ def _read(sequence, items: list[int], matrices: list[np.ndarray], name: str) -> 
 
 def _evenly(count: int, maximum: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(count, maximum)).round().astype(int)).tolist()
-
-
-def _isFlat(volume) -> bool:
-    image = volume.GetImageData()
-    return image is not None and image.GetDimensions()[2] == 1
 
 
 def _pixels(volume) -> np.ndarray:
