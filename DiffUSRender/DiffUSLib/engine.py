@@ -18,7 +18,7 @@ from .errors import RenderError
 from .i18n import _, translated
 from .kinds import Device
 from .render.parameters import IMAGE, ImageSettings, ProbeSettings, ProbeType, RenderParameters
-from .scene.transforms import isRigid, mapPoints
+from .scene.transforms import mapPoints
 from .torch_support import torchDevice
 
 if TYPE_CHECKING:
@@ -154,11 +154,7 @@ def renderPixels(
     import torch
 
     with engineErrors(), torch.inference_mode():
-        if isinstance(probeToVolume, np.ndarray) and isRigid(probeToVolume):
-            image = renderer(medium, torch.from_numpy(probeToVolume))
-        else:
-            points = _mappedPoints(renderer, medium, probeToVolume)
-            image = renderer.scan_convert(renderer.polar(medium, points))
+        image = renderer.scan_convert(renderer.polar(medium, _pointsInVolume(renderer, medium, probeToVolume)))
         return image[0].mul(255.0).round_().to("cpu", torch.uint8).numpy()
 
 
@@ -198,7 +194,7 @@ def renderAt(
     from diffus.render.scan_conversion import scan_convert
 
     with engineErrors(), torch.inference_mode():
-        inVolume = _mappedPoints(renderer, medium, probeToVolume)
+        inVolume = _pointsInVolume(renderer, medium, probeToVolume)
         image = renderer.polar(medium, inVolume)
         covered = medium.contains(inVolume[:, 0]).to(image)
         inside = torch.as_tensor(points.inside, device=medium.device)
@@ -351,16 +347,6 @@ def risingTimes(times: Sequence[float], minStepS: float) -> tuple[np.ndarray, st
 # --- registration
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came out: mri_to_reference (4, 4), the verdict with its reasons, and everything else as plain values."""
-
-    mriToReference: np.ndarray
-    verdict: str
-    reasons: tuple[str, ...]
-    report: dict
-
-
 # Gives an iterable of states (stage, progress, similarity, mri_to_reference) that has a `result` at its end.
 BuildRegistration = Callable[["Session", "RegisterParameters"], Iterable]
 
@@ -388,22 +374,10 @@ def buildRegistration(session: Session, parameters: RegisterParameters) -> Itera
         )
 
 
-def states(registration: Iterable) -> Iterator:
-    """The states of a registration; the engine's one-sentence errors become the scene layer's."""
-    with engineErrors():
-        yield from registration
-
-
-def outcomeOf(registration) -> Outcome:
-    """The result of a registration that has run to its end."""
+def registrationReport(registration) -> dict:
+    """The result of a registration that has run to its end, as plain values with texts in the user's language."""
     report = registration.result.report()
-    report |= {name: [translated(text) for text in report[name]] for name in ("reasons", "notes")}
-    return Outcome(
-        np.array(report["mri_to_reference"], dtype=np.float64),
-        report["verdict"],
-        tuple(report["reasons"]),
-        report,
-    )
+    return report | {name: [translated(text) for text in report[name]] for name in ("reasons", "notes")}
 
 
 def stageText(stage: str) -> str:
@@ -442,13 +416,13 @@ def pairNames(first: list[str], second: list[str]) -> list[tuple[int, int]]:
 # --- parts
 
 
-def _mappedPoints(renderer, medium, probeToVolume):
-    """Sample points (1, S, rays, samples, 3) taken into the volume's RAS by something that is not a rigid matrix."""
+def _pointsInVolume(renderer, medium, probeToVolume):
+    """Sample points (1, S, rays, samples, 3) in the volume's RAS, whose matrix may scale where the volume does."""
     import torch
 
-    points = renderer.points_ras(torch.eye(4, dtype=torch.float64)[None], torch.float64).numpy()
     if isinstance(probeToVolume, np.ndarray):
-        points = points @ probeToVolume[:3, :3].T + probeToVolume[:3, 3]
-    else:
-        points = mapPoints(probeToVolume, points)
-    return torch.from_numpy(points).to(medium.device, medium.dtype)
+        # Apple's GPUs (MPS) have no float64.
+        dtype = torch.float32 if medium.device.type == "mps" else torch.float64
+        return renderer.points_ras(torch.from_numpy(probeToVolume)[None].to(medium.device, dtype), medium.dtype)
+    points = renderer.points_ras(torch.eye(4, dtype=torch.float64)[None], torch.float64).numpy()
+    return torch.from_numpy(mapPoints(probeToVolume, points)).to(medium.device, medium.dtype)

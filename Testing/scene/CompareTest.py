@@ -19,7 +19,7 @@ from DiffUSLib.errors import RenderError
 from DiffUSLib.render.image_fan import MAX_FRAMES, estimateFan
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameters import CompareMode, ProbePreset, ProbeType, readParameters
-from DiffUSLib.scene.tracked import readShownFrame, readShownFrames
+from DiffUSLib.scene.tracked import readShownFrames
 from DiffUSLib.scene.transforms import fromVtk, ijkToRas, toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, addVolume, observerCount, rotation, sliceArray
 from headless.register_fixtures import addBrowser, addView, hang, imageSequence, poseSequence
@@ -72,7 +72,7 @@ class CompareTest(unittest.TestCase):
 
     def pixels(self, node):
         """The present frame in the engine's grey scale."""
-        return engine.trackedSweep(readShownFrame(node), np.ones(self.frame.shape[1:], bool)).frames[0].numpy()
+        return engine.trackedSweep(readShownFrames(node), np.ones(self.frame.shape[1:], bool)).frames[0].numpy()
 
     def compare(self):
         return self.logic.comparison.compare(self.parameters)
@@ -121,7 +121,7 @@ class CompareTest(unittest.TestCase):
         self.assertAlmostEqual(seen.probe.radiusMm, 30, delta=1.5)
         self.assertLess(np.abs(seen.imageToProbe - long)[:2].max(), 0.3)
         self.assertLess(
-            np.abs(engine.probePose(engine.trackedSweep(readShownFrame(node)), seen.imageToProbe) - POSE).max(), 0.3
+            np.abs(engine.probePose(engine.trackedSweep(readShownFrames(node)), seen.imageToProbe) - POSE).max(), 0.3
         )
 
     def testColoursAndOtherNumbersAreGreyValues(self):

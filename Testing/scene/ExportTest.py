@@ -20,7 +20,7 @@ from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.parameters import ExportFormat
 from DiffUSLib.run import RunState
 from DiffUSLib.scene.slice_node import mayBeOverwritten
-from DiffUSLib.scene.tracked import readShownFrame
+from DiffUSLib.scene.tracked import readShownFrames
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, rotation, sliceArray
 from headless.register_fixtures import addBrowser, pixelInWorld, poseSequence
@@ -179,7 +179,7 @@ class ExportTest(unittest.TestCase):
         added.SetSelectedItemNumber(2)
         self.assertFalse(mayBeOverwritten(volume))
         with self.assertRaisesRegex(RenderError, "simulated image"):
-            readShownFrame(volume)
+            readShownFrames(volume)
         transform = volume.GetParentTransformNode()
         self.assertIsNotNone(added.GetSequenceNode(transform))
         for item, pose in enumerate(self.poses):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -16,7 +17,7 @@ from DiffUSLib.errors import RenderError
 from DiffUSLib.register.logic import RegisterLogic
 from DiffUSLib.register.overlay import OverlaySource, greyRange
 from DiffUSLib.register.parameters import OverlayMode, ShownPose
-from DiffUSLib.scene.slice_views import BorrowedView
+from DiffUSLib.scene.slice_views import BorrowedView, SliceViewDriver, ViewState
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (
     addBrowser,
@@ -192,6 +193,31 @@ class RegisterOverlayTest(unittest.TestCase):
         self.volume.GetDisplayNode().AutoWindowLevelOff()
         self.volume.GetDisplayNode().SetWindowLevel(40, 60)
         self.assertEqual(greyRange(self.volume, slicer.util.arrayFromVolume(self.volume)), (40.0, 80.0))
+
+    def testAViewThatAlsoFollowsTheProbeIsGivenBackInAnyOrder(self):
+        simulated = addVolume(np.zeros((1, 8, 8), np.uint8), np.eye(4), "Simulated")
+        probe = addTransform(rotation(10, 20, 30, (1, 2, 3)))
+        for driverFirst in (True, False):
+            for driverStopsFirst in (True, False):
+                with self.subTest(driverFirst=driverFirst, driverStopsFirst=driverStopsFirst):
+                    self.composite.SetBackgroundVolumeID(self.volume.GetID())
+                    self.composite.SetLinkedControl(1)
+                    before, driver = ViewState.of(self.view), SliceViewDriver()
+                    takers = [
+                        lambda driver=driver: driver.start(self.view, probe, simulated, np.full(2, 9.0), np.zeros(2)),
+                        lambda: self.logic.runToEnd(self.parameters),
+                    ]
+                    for take in takers if driverFirst else takers[::-1]:
+                        take()
+                    stoppers = [driver.stop, self.logic.forgetScene]
+                    first, last = stoppers if driverStopsFirst else stoppers[::-1]
+                    first()
+                    self.assertNotEqual(self.composite.GetBackgroundVolumeID(), self.volume.GetID())
+                    self.assertEqual(self.composite.GetLinkedControl(), 0)
+                    last()
+                    after = ViewState.of(self.view)
+                    np.testing.assert_array_equal(after.sliceToRas, before.sliceToRas)
+                    self.assertEqual(replace(after, sliceToRas=None), replace(before, sliceToRas=None))
 
     def testAnOffScreenFrameIsAlignedToo(self):
         borrowed = BorrowedView()

@@ -14,7 +14,8 @@ import slicer
 import slicer.util
 from DiffUSLib.engine import trackedSweep
 from DiffUSLib.errors import RenderError
-from DiffUSLib.scene.tracked import readUltrasound, writeOrigin
+from DiffUSLib.scene.sequences import writeOrigin
+from DiffUSLib.scene.tracked import readUltrasound
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addTransform, addVolume, rotation
 from headless.register_fixtures import (

@@ -10,8 +10,7 @@ import slicer
 from ..engine import readSweepFile, risingTimes
 from ..i18n import _
 from ..scene.chain import matrixToParent
-from ..scene.sequences import MIN_STEP_S, addTrackedSweep
-from ..scene.tracked import writeOrigin
+from ..scene.sequences import MIN_STEP_S, addTrackedSweep, writeOrigin
 from ..torch_support import requireTorch
 
 

@@ -15,21 +15,11 @@ from ..errors import RenderError
 from ..i18n import _
 from ..run import RunState, Schedule, SteppedRun
 from ..torch_support import requireTorch
-from .overlay import FrameOverlay
+from .overlay import FrameOverlay, OverlaySource
 from .parameters import OverlayMode, ShownPose, readParameters
 from .report_nodes import SimilarityCurve, createResultTable, landmarkReport
 from .result import acceptResult, createResultTransform, readReport, undoResult, weighLandmarks
-from .session import Session, ShownSweep, inputNames, openSession, sessionKey
-
-
-class RegisterRun(SteppedRun):
-    """A registration that the event loop steps through."""
-
-    def busyText(self) -> str:
-        return _("A registration is running: cancel it first.")
-
-    def failedText(self, error: Exception) -> str:
-        return _("The registration has stopped after an error: {error}").format(error=error)
+from .session import Session, inputNames, openSession, sessionKey
 
 
 class RegisterLogic:
@@ -50,11 +40,18 @@ class RegisterLogic:
     ) -> None:
         self.schedule, self.onState, self.onEnded = schedule, onState, onEnded
         self._build = buildRegistration
-        self._run = RegisterRun(lambda call: self.schedule(call), self._onState, self._onFinished, self._onStopped)
+        self._run = SteppedRun(
+            lambda call: self.schedule(call),
+            self._onState,
+            self._onFinished,
+            self._onStopped,
+            busy=_("A registration is running: cancel it first."),
+            failed=_("The registration has stopped after an error: {error}"),
+        )
         self._overlay = FrameOverlay()
         self._registration = None
         self._session: Session | None = None
-        self._shown: ShownSweep | None = None  # of the last registration that ended, or that was opened again
+        self._shown: OverlaySource | None = None  # of the last registration that ended, or that was opened again
         self._curve: SimilarityCurve | None = None
         self._parameterNode = None
         self._present: np.ndarray | None = None
@@ -75,8 +72,7 @@ class RegisterLogic:
         """Reads the inputs and begins; steps come from the event loop. Nothing that the user made is changed."""
         if self.schedule is None:
             raise RenderError(_("A registration needs the event loop of an application."))
-        if self.state is not RunState.IDLE:
-            raise RenderError(_("A registration is running: cancel it first."))
+        self._run.requireIdle()
         requireTorch()
         session = openSession(parameterNode)
         registration = self._build(session, readParameters(parameterNode))
@@ -87,7 +83,7 @@ class RegisterLogic:
         self._curve = SimilarityCurve(scene)
         self._present = session.startToWorld
         self._observe(scene)
-        self._run.start(engine.states(registration))
+        self._run.start(registration)
 
     def cancel(self) -> None:
         """Stops before the next step; the scene is then as it was before `start`."""
@@ -115,33 +111,23 @@ class RegisterLogic:
 
     def _onFinished(self) -> None:
         session, parameterNode, curve = self._session, self._parameterNode, self._curve
-        outcome = engine.outcomeOf(self._registration)
-        volumeToWorld = session.volumeToWorld(outcome.mriToReference)
-        outcome = weighLandmarks(outcome, session.landmarks, volumeToWorld)
+        report = engine.registrationReport(self._registration)
+        volumeToWorld = session.volumeToWorld(report["mri_to_reference"])
         report = {
-            **outcome.report,
+            **weighLandmarks(report, session.landmarks, volumeToWorld),
             **landmarkReport(session.landmarks, session.startToWorld, volumeToWorld),
             "volume_to_world_before": session.startToWorld.tolist(),
             "volume_to_world": volumeToWorld.tolist(),
             "inputs": inputNames(parameterNode),
         }
-        scene = session.volume.GetScene()
         self._shown = session.shown
         self._release()
         with slicer.util.NodeModify(parameterNode.parameterNode):
             parameterNode.report = json.dumps(report)
             parameterNode.resultTransform = None
-            if outcome.verdict != "rejected":
-                parameterNode.resultTransform = createResultTransform(
-                    scene,
-                    session.volume,
-                    volumeToWorld,
-                    outcome.verdict,
-                    session.referenceNode,
-                    session.referenceToWorld,
-                    session.fingerprint,
-                )
-            parameterNode.resultTable = createResultTable(scene, session.volume.GetName(), report)
+            if report["verdict"] != "rejected":
+                parameterNode.resultTransform = createResultTransform(session, volumeToWorld, report["verdict"])
+            parameterNode.resultTable = createResultTable(session.volume.GetScene(), session.volume.GetName(), report)
             parameterNode.curveChart = curve.chart
             parameterNode.shownPose = ShownPose.AFTER
         self.updateOverlay(parameterNode)
@@ -201,7 +187,7 @@ class RegisterLogic:
             return
         number = min(parameterNode.frameNumber, self.frameCount - 1)
         number = number if number >= 0 else self.frameCount // 2
-        self._overlay.show(view, shown.overlay, number, self._shownPosition(parameterNode, report), mode, parameterNode)
+        self._overlay.show(view, shown, number, self._shownPosition(parameterNode, report), mode, parameterNode)
 
     def reopen(self, parameterNode) -> None:
         """Reads the inputs of the last result again, so that its overlay can be shown after the scene was loaded.
@@ -222,14 +208,14 @@ class RegisterLogic:
         self.updateOverlay(parameterNode)
 
     @property
-    def _latest(self) -> ShownSweep | None:
+    def _latest(self) -> OverlaySource | None:
         """What is shown: of the running registration, else of the last one."""
         return self._session.shown if self._session is not None else self._shown
 
     @property
     def frameCount(self) -> int:
         """How many frames the overlay can show; 0 before the first registration."""
-        return len(self._latest.overlay.frames) if self._latest is not None else 0
+        return len(self._latest.frames) if self._latest is not None else 0
 
     def frameOfItem(self, itemNumber: int) -> int | None:
         """The overlay's frame for an item of the sequence browser, or None if that item was not read."""

@@ -24,6 +24,8 @@ class OverlaySource:
         ijkToRas: (4, 4) of the voxels.
         low: grey value that is shown black.
         high: grey value that is shown white.
+        itemNumbers: the item of the recording of every frame.
+        key: of the nodes that it was read from, see `sessionKey`.
     """
 
     frames: np.ndarray
@@ -33,6 +35,8 @@ class OverlaySource:
     ijkToRas: np.ndarray
     low: float
     high: float
+    itemNumbers: tuple[int, ...] = ()
+    key: tuple = ()
 
     def ultrasound(self, number: int) -> np.ndarray:
         """A frame as grey values, uint8 (rows, columns)."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer.util
 
-from ..engine import Outcome
 from ..errors import RenderError
 from ..i18n import _
 from ..scene.chain import transformsAbove
@@ -15,6 +15,9 @@ from ..scene.fingerprint import Fingerprint, fingerprint
 from ..scene.sequences import browsers, synchronizedSequences
 from ..scene.transforms import ijkToRas, isLinearToWorld, nodeToWorld, toVtk
 from .start import LandmarkPairs
+
+if TYPE_CHECKING:
+    from .session import Session
 
 SOURCE_GEOMETRY_ROLE = "referenceImageGeometryRef"  # by which a segmentation names the volume that it was drawn on
 VOLUME_ROLE = "DiffUSRegister.Volume"
@@ -33,56 +36,50 @@ class ConfirmationNeeded(RenderError):
     """A result whose verdict is `check` needs the user's word; the sentence repeats the reasons."""
 
 
-def weighLandmarks(outcome: Outcome, pairs: LandmarkPairs | None, volumeToWorld: np.ndarray) -> Outcome:
-    """The outcome, lowered from `trusted` to `check` where landmarks contradict it; they raise its expected errors.
+def weighLandmarks(report: dict, pairs: LandmarkPairs | None, volumeToWorld: np.ndarray) -> dict:
+    """The report, lowered from `trusted` to `check` where landmarks contradict it; they raise its expected errors.
 
     Args:
         pairs: landmarks of the volume and of the ultrasound, or None.
-        volumeToWorld: (4, 4), the volume's own RAS to world, mm, by the outcome.
+        volumeToWorld: (4, 4), the volume's own RAS to world, mm, by the report.
     """
-    if pairs is None or outcome.verdict == "rejected":
-        return outcome
+    if pairs is None or report["verdict"] == "rejected":
+        return report
     apart = pairs.distancesMm(volumeToWorld)
     mean, worst = float(apart.mean()), float(apart.max())
     if mean <= LANDMARK_LIMIT_MM and worst <= WORST_LANDMARK_LIMIT_MM:
-        return outcome
+        return report
     if mean > LANDMARK_LIMIT_MM:
         contradiction = _("The landmarks are still {mean:.1f} mm apart on average.").format(mean=mean)
     else:
         contradiction = _("One pair of landmarks is still {worst:.1f} mm apart.").format(worst=worst)
     # Reasons for trusting it no longer hold, and neither do its expected errors.
-    reasons = (contradiction, *(outcome.reasons if outcome.verdict == "check" else ()))
-    report = {
-        **outcome.report,
+    return {
+        **report,
         "verdict": "check",
-        "reasons": list(reasons),
-        "expected_error_mm": max(mean, outcome.report["expected_error_mm"]),
-        "expected_error_worst_mm": max(worst, outcome.report["expected_error_worst_mm"]),
+        "reasons": [contradiction, *(report["reasons"] if report["verdict"] == "check" else ())],
+        "expected_error_mm": max(mean, report["expected_error_mm"]),
+        "expected_error_worst_mm": max(worst, report["expected_error_worst_mm"]),
     }
-    return Outcome(outcome.mriToReference, "check", reasons, report)
 
 
-def createResultTransform(
-    scene, volume, volumeToWorld: np.ndarray, verdict: str, referenceNode, referenceToWorld, known: Fingerprint
-):
-    """A new linear transform node from the volume's own RAS to world. It is not yet applied to anything.
+def createResultTransform(session: Session, volumeToWorld: np.ndarray, verdict: str):
+    """A new linear transform node from the volume's own RAS to world (4, 4), mm. It is not yet applied to anything.
 
-    Args:
-        volumeToWorld: (4, 4), mm.
-        referenceNode: the transform node of the ultrasound's reference, or None for world.
-        referenceToWorld: (4, 4), mm, of that node.
-        known: the volume as it was registered; one that was hardened, edited or replaced since cannot be accepted.
+    It keeps the ultrasound's reference and the volume as they were registered: one that was moved, hardened, edited
+    or replaced since cannot be accepted.
     """
+    volume, scene = session.volume, session.volume.GetScene()
     name = _("{volume} to ultrasound").format(volume=volume.GetName())
     node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", scene.GenerateUniqueName(name))
     node.SetMatrixTransformToParent(toVtk(volumeToWorld))
     node.SetAttribute(VERDICT_ATTRIBUTE, verdict)
     node.SetNodeReferenceID(VOLUME_ROLE, volume.GetID())
-    if referenceNode is not None:
-        node.SetNodeReferenceID(REFERENCE_ROLE, referenceNode.GetID())
-        node.SetAttribute(REFERENCE_ATTRIBUTE, json.dumps(np.asarray(referenceToWorld).tolist()))
-    node.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps(known.matrix.tolist()))
-    node.SetAttribute(CHECKSUM_ATTRIBUTE, str(known.checksum))
+    if session.referenceNode is not None:
+        node.SetNodeReferenceID(REFERENCE_ROLE, session.referenceNode.GetID())
+        node.SetAttribute(REFERENCE_ATTRIBUTE, json.dumps(session.referenceToWorld.tolist()))
+    node.SetAttribute(GEOMETRY_ATTRIBUTE, json.dumps(session.fingerprint.matrix.tolist()))
+    node.SetAttribute(CHECKSUM_ATTRIBUTE, str(session.fingerprint.checksum))
     return node
 
 

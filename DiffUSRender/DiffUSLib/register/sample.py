@@ -16,7 +16,7 @@ import numpy as np
 import slicer
 import slicer.util
 
-from ..engine import engineErrors
+from ..engine import engineErrors, probeSettings
 from ..errors import RenderError
 from ..i18n import _
 from ..scene.sequences import addTrackedSweep
@@ -138,8 +138,7 @@ def downloadHead():
 def errorMm(transformNode) -> float:
     """Mean distance, mm, at the last loaded case's targets between a transform of the volume to world and the truth."""
     scene = transformNode.GetScene()
-    count = scene.GetNumberOfNodesByClass("vtkMRMLLinearTransformNode")
-    nodes = [scene.GetNthNodeByClass(n, "vtkMRMLLinearTransformNode") for n in range(count)]
+    nodes = slicer.util.getNodesByClass("vtkMRMLLinearTransformNode", scene)
     truth = next((node for node in reversed(nodes) if node.GetAttribute(TARGETS_ATTRIBUTE)), None)
     if truth is None:
         raise RenderError(_("There is no sample case in the scene: load it in the module Sample Data."))
@@ -196,7 +195,7 @@ def _prepareModules(nodes: SampleNodes) -> None:
     from ..kinds import MediumKind
     from ..render.logic import RenderLogic
     from ..render.parameter_node import RenderParameterNode
-    from ..render.parameters import ProbePreset, ProbeSettings, ProbeType, writeProbe
+    from ..render.parameters import ProbePreset, ProbeSettings, writeProbe
     from .parameter_node import RegisterParameterNode
     from .parameters import StartFrom
 
@@ -210,16 +209,8 @@ def _prepareModules(nodes: SampleNodes) -> None:
     render.inputVolume, render.kind, render.probeTransform = nodes.volume, MediumKind.MRI, nodes.probe
     render.realImage = nodes.image
     render.preset, render.startDepthMm = ProbePreset.CUSTOM, START_DEPTH_MM
-    probe = ProbeSettings(
-        ProbeType.CONVEX,
-        frequencyMhz=PROBE.frequency_mhz,
-        depthMm=PROBE.depth_mm,
-        fovDeg=PROBE.fov_deg,
-        radiusMm=PROBE.radius_mm,
-        focusMm=PROBE.focus_mm,
-        elevationMm=PROBE.elevation_mm,
-    )
-    writeProbe(render, probe)
+    shape = ("frequency_mhz", "depth_mm", "fov_deg", "radius_mm", "focus_mm", "elevation_mm")  # the resolution stays
+    writeProbe(render, probeSettings(PROBE, ProbeSettings(), shape))
     RenderLogic().updateFan(render)
 
 

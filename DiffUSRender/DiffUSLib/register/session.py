@@ -22,20 +22,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ShownSweep:
-    """What is kept of a session after its run: what the overlay shows, and the item of the recording of every frame."""
-
-    key: tuple
-    itemNumbers: tuple[int, ...]
-    overlay: OverlaySource
-
-
-@dataclass(frozen=True)
 class Session:
     """What is registered. Matrices (4, 4) in mm.
 
     voxels: (K, J, I) with ijkToRas and the engine's name of their kind. initial: the first guess of mri_to_reference.
-    nodes: those without which the work cannot go on.
+    nodes: those without which the work cannot go on. shown: what is kept after the run.
     """
 
     volume: object
@@ -50,7 +41,7 @@ class Session:
     referenceToWorld: np.ndarray
     landmarks: LandmarkPairs | None
     startToWorld: np.ndarray
-    shown: ShownSweep
+    shown: OverlaySource
 
     def volumeToWorld(self, mriToReference: np.ndarray) -> np.ndarray:
         """Where the volume lies in the world for an mri_to_reference."""
@@ -70,7 +61,10 @@ def openSession(parameterNode) -> Session:
     low, high = greyRange(volume, voxels) if kind != "generic" else commonRange(voxels)
     frames = (sweep.frames.numpy() * 255).round().astype(np.uint8)
     imageToWorld = images.referenceToWorld @ sweep.image_to_reference.numpy()
-    overlay = OverlaySource(frames, sweep.mask.numpy(), imageToWorld, voxels, ijkToRas, low, high)
+    key = sessionKey(parameterNode)
+    shown = OverlaySource(
+        frames, sweep.mask.numpy(), imageToWorld, voxels, ijkToRas, low, high, images.itemNumbers, key
+    )
     return Session(
         volume,
         fingerprint(volume),
@@ -84,7 +78,7 @@ def openSession(parameterNode) -> Session:
         images.referenceToWorld,
         landmarks,
         start,
-        ShownSweep(sessionKey(parameterNode), images.itemNumbers, overlay),
+        shown,
     )
 
 

@@ -15,7 +15,7 @@ from ..errors import RenderError
 from ..i18n import _
 from ..scene.slice_node import createSliceNode, mayBeOverwritten, updateSliceNode
 from ..scene.slice_views import BorrowedView
-from ..scene.tracked import readShownFrame, readShownFrames
+from ..scene.tracked import readShownFrames
 from ..scene.transforms import (
     ijkToRas,
     imageToRas,
@@ -26,7 +26,7 @@ from ..scene.transforms import (
 )
 from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import requireTorch
-from .image_fan import MAX_FRAMES, ImageFan, estimateFan, wholeImage
+from .image_fan import FAN, MAX_FRAMES, ImageFan, estimateFan, wholeImage
 from .live import LiveRendering, Schedule
 from .parameters import CompareMode, ParameterReader, RenderParameters, missingForComparison
 from .quality import reduced
@@ -224,7 +224,7 @@ class FrameComparison:
 
 def _readReal(image) -> TrackedSweep:
     """The present frame of the real image, in world; raises RenderError for what is no frame in its place."""
-    frame = readShownFrame(image)
+    frame = readShownFrames(image)
     return engine.trackedSweep(frame, wholeImage(frame))
 
 
@@ -244,16 +244,8 @@ def _putIntoOutput(parameterNode, parameter: str, name: str, pixels: np.ndarray,
 
 def _withFan(parameters: RenderParameters, fan: ImageFan, fraction: float) -> RenderParameters:
     """The settings with the fan of the real image, for this fraction of the work."""
-    seen = fan.probe
-    probe = replace(
-        parameters.probe,
-        probeType=seen.probeType,
-        depthMm=seen.depthMm,
-        fovDeg=seen.fovDeg,
-        radiusMm=seen.radiusMm,
-        widthMm=seen.widthMm,
-        focusMm=min(parameters.probe.focusMm, seen.depthMm),
-    )
+    seen = {name: getattr(fan.probe, name) for name in FAN}
+    probe = replace(parameters.probe, **seen, focusMm=min(parameters.probe.focusMm, fan.probe.depthMm))
     return replace(parameters, probe=reduced(probe, fraction))
 
 

@@ -12,8 +12,8 @@ import slicer
 from .. import engine
 from ..errors import RenderError
 from ..i18n import _
-from ..run import RunState, Schedule, SteppedRun
-from ..scene.chain import chainToWorld, transformsFrom
+from ..run import Schedule, SteppedWork
+from ..scene.chain import linksOf, plays, sample, transformsFrom
 from ..scene.dicom import sourceOf
 from ..scene.sequences import addTrackedSweep, indexTimes
 from ..scene.slice_node import LEVEL, WINDOW
@@ -70,17 +70,7 @@ class ProbePoses:
     lost: int = 0
 
 
-class ExportRun(SteppedRun):
-    """An export that the event loop steps through."""
-
-    def busyText(self) -> str:
-        return _("An export is running: cancel it first.")
-
-    def failedText(self, error: Exception) -> str:
-        return _("The export has stopped after an error: {error}").format(error=error)
-
-
-class SliceExport:
+class SliceExport(SteppedWork):
     """Exports what a parameter node says, in steps; a failed or cancelled export leaves neither file nor node.
 
     media: where the medium comes from. schedule: calls a function once, soon, from the event loop.
@@ -88,30 +78,29 @@ class SliceExport:
     """
 
     def __init__(self, media: MediumCache, schedule: Schedule) -> None:
-        self.onState: Callable[[ExportState], None] = lambda state: None
-        self.onEnded: Callable[[str], None] = lambda sentence: None
-        self._media, self._report = media, ""
-        self._run = ExportRun(
-            schedule, lambda state: self.onState(state), lambda: self.onEnded(self._report), self._onStopped
+        super().__init__(
+            schedule,
+            busy=_("An export is running: cancel it first."),
+            failed=_("The export has stopped after an error: {error}"),
+            cancelled=_("The export was cancelled; nothing was written."),
         )
-
-    @property
-    def state(self) -> RunState:
-        return self._run.state
-
-    def start(self, parameterNode) -> None:
-        """Begins; raises RenderError, in one sentence, for what can be seen to be wrong at once."""
-        if self.state is not RunState.IDLE:
-            raise RenderError(self._run.busyText())
-        self._run.start(self.steps(parameterNode))
+        self._media = media
 
     def steps(self, parameterNode) -> Iterator[ExportState]:
-        """The whole export as an iterator, for those who have no event loop; the inputs are read now."""
         if sentence := missingForExport(parameterNode):
             raise RenderError(sentence)
         requireTorch()
         volume, probe, browser = parameterNode.inputVolume, parameterNode.probeTransform, parameterNode.exportBrowser
-        poses = _presentPose(probe, volume) if browser is None else _recordedPoses(probe, volume, browser)
+        if not isLinearToWorld(probe):
+            raise RenderError(
+                _(
+                    "The probe '{name}' is moved by a nonlinear transform: its pose cannot be written; harden it."
+                ).format(name=probe.GetName())
+            )
+        if browser is None:
+            poses = ProbePoses(nodeToWorld(probe)[np.newaxis], [probeToVolume(probe, volume)])
+        else:
+            poses = _recordedPoses(probe, volume, browser)
         write = self._sceneWriter(browser)
         if parameterNode.exportFormat is not ExportFormat.SCENE:
             write = self._fileWriter(parameterNode, len(poses.probeToVolume))
@@ -119,23 +108,12 @@ class SliceExport:
         chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
         return self._steps(poses, renderer, lambda: self._media.medium(volume, *chosen), write)
 
-    def cancel(self) -> None:
-        """Stops before the next step."""
-        self._run.cancel(_("The export was cancelled; nothing was written."))
-
-    def abort(self, sentence: str) -> None:
-        """Stops at once, for a scene that closes."""
-        self._run.abort(sentence)
-
     def showMaps(self, parameterNode) -> list:
         """The acoustic maps of the input as volumes in the scene; raises RenderError without one."""
         if parameterNode is None or parameterNode.inputVolume is None:
             raise RenderError(_("Choose a volume (MRI, CT) or a segmentation."))
         requireTorch()
         return showAcousticMaps(parameterNode, self._media)
-
-    def _onStopped(self, sentence: str) -> None:
-        self.onEnded(sentence)
 
     def _steps(self, poses: ProbePoses, renderer, buildMedium, write) -> Iterator[ExportState]:
         self._report = ""
@@ -189,21 +167,14 @@ class SliceExport:
         return write
 
 
-def _presentPose(probeNode, volumeNode) -> ProbePoses:
-    """The pose of this moment; raises RenderError for a probe that no rigid matrix takes to world."""
-    _requireRigidProbe(probeNode)
-    return ProbePoses(nodeToWorld(probeNode)[np.newaxis], [probeToVolume(probeNode, volumeNode)])
-
-
 def _recordedPoses(probeNode, volumeNode, browser) -> ProbePoses:
     """The poses at the items of a sequence browser that plays a transform above the probe or the volume.
 
     Raises RenderError where the browser moves neither, or where a pose cannot be used.
     """
-    _requireRigidProbe(probeNode)
     parent = volumeNode.GetParentTransformNode()
-    volumeMoves = _plays(browser, parent)
-    if not volumeMoves and not _plays(browser, probeNode):
+    volumeMoves = plays(browser, parent)
+    if not volumeMoves and not plays(browser, probeNode):
         raise RenderError(
             _(
                 "The recording '{name}' does not move the probe '{probe}': choose the one that plays its transform."
@@ -217,8 +188,8 @@ def _recordedPoses(probeNode, volumeNode, browser) -> ProbePoses:
         )
     master = browser.GetMasterSequenceNode()
     values = [master.GetNthIndexValue(item) for item in range(browser.GetNumberOfItems())]
-    toWorld = chainToWorld(probeNode, browser).sample(values)
-    volumes = chainToWorld(parent if volumeMoves else None, browser).sample(values)
+    toWorld = sample(linksOf(transformsFrom(probeNode), browser), values)
+    volumes = sample(linksOf(transformsFrom(parent if volumeMoves else None), browser), values)
     found = [n for n, pose in enumerate(toWorld) if pose is not None and volumes[n] is not None]
     if not found:
         raise RenderError(_("The recording '{name}' holds no pose.").format(name=browser.GetName()))
@@ -230,18 +201,3 @@ def _recordedPoses(probeNode, volumeNode, browser) -> ProbePoses:
         for n, pose in zip(found, poses)
     ]
     return ProbePoses(np.stack(poses), inVolume, indexTimes([values[n] for n in found]), len(values) - len(found))
-
-
-def _plays(browser, transformNode) -> bool:
-    """Whether a browser moves a transform (None is world) or one above it."""
-    return any(browser.GetSequenceNode(node) is not None for node in transformsFrom(transformNode))
-
-
-def _requireRigidProbe(probeNode) -> None:
-    if not isLinearToWorld(probeNode):
-        raise RenderError(
-            _("The probe '{name}' is moved by a nonlinear transform: its pose cannot be written; harden it.").format(
-                name=probeNode.GetName()
-            )
-        )
-    requireRigid(nodeToWorld(probeNode), probeNode.GetName())

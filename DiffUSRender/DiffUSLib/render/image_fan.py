@@ -12,6 +12,7 @@ from ..scene.tracked import TrackedImages, turnedRows
 from .parameters import ProbeSettings
 
 MAX_FRAMES = 16  # of a recording, to see the fan in
+FAN = ("probeType", "depthMm", "fovDeg", "radiusMm", "widthMm")  # what a real image shows of its probe
 SQUARE_TOLERANCE = 0.005  # how far, relatively, the two sides of a square pixel may differ
 
 

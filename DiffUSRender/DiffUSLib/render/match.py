@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer.util
+from diffus.settings import PROBE
 
 from .. import engine
+from ..declared import sceneValues
 from ..errors import RenderError
 from ..i18n import _
-from ..run import RunState, Schedule, SteppedRun
+from ..run import Schedule, SteppedWork
 from ..scene.tracked import readShownFrames
 from ..scene.transforms import isLinearToWorld
 from ..scene.voxels import MediumCache
 from ..torch_support import requireTorch
-from .image_fan import ImageFan, estimateFan
+from .image_fan import FAN, ImageFan, estimateFan
 from .parameters import (
+    IMAGE,
     RANGES,
     ProbePreset,
     ProbeSettings,
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 24  # of a recording, evenly taken
 FITTED_FRAMES, STEPS = 6, 16
-FAN = ("probeType", "depthMm", "fovDeg", "radiusMm", "widthMm")  # what a real image shows of its probe
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,7 @@ class MatchState:
     progress: float
 
 
-class MatchRun(SteppedRun):
-    """A match that the event loop steps through."""
-
-    def busyText(self) -> str:
-        return _("A match is running: cancel it first.")
-
-    def failedText(self, error: Exception) -> str:
-        return _("The match has stopped after an error: {error}").format(error=error)
-
-
-class AppearanceMatch:
+class AppearanceMatch(SteppedWork):
     """Fits gain, time gain, dynamic range, noise, focus and frequency, and writes them into the parameter node.
 
     The real image of the parameter node, and the frames of the recording that plays it, must lie in their place in the
@@ -61,34 +53,21 @@ class AppearanceMatch:
     """
 
     def __init__(self, media: MediumCache, schedule: Schedule) -> None:
-        self.onState: Callable[[MatchState], None] = lambda state: None
-        self.onEnded: Callable[[str], None] = lambda sentence: None
-        self._media, self._report = media, ""
-        self._before: dict[str, object] | None = None
-        self._run = MatchRun(
+        super().__init__(
             schedule,
-            lambda state: self.onState(state),
-            lambda: self.onEnded(self._report),
-            lambda sentence: self.onEnded(sentence),
+            busy=_("A match is running: cancel it first."),
+            failed=_("The match has stopped after an error: {error}"),
+            cancelled=_("The match was cancelled; nothing was changed."),
         )
-
-    @property
-    def state(self) -> RunState:
-        return self._run.state
+        self._media = media
+        self._before: dict[str, object] | None = None
 
     @property
     def undoable(self) -> bool:
         """Whether there is a match to be undone."""
         return self._before is not None
 
-    def start(self, parameterNode) -> None:
-        """Begins; raises RenderError, in one sentence, for what can be seen to be wrong at once."""
-        if self.state is not RunState.IDLE:
-            raise RenderError(self._run.busyText())
-        self._run.start(self.steps(parameterNode))
-
     def steps(self, parameterNode) -> Iterator[MatchState]:
-        """The whole match as an iterator, for those who have no event loop; the frames are read now."""
         if sentence := missingForMatch(parameterNode):
             raise RenderError(sentence)
         requireTorch()
@@ -97,10 +76,6 @@ class AppearanceMatch:
         chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
         sweep, fan = readSweep(parameterNode.realImage, volume, parameters.probe)
         return self._steps(parameterNode, parameters.image, sweep, fan, lambda: self._media.medium(volume, *chosen))
-
-    def cancel(self) -> None:
-        """Stops before the next step."""
-        self._run.cancel(_("The match was cancelled; nothing was changed."))
 
     def undo(self, parameterNode) -> None:
         """Writes what was fitted back to its values from before the last match; raises RenderError without one."""
@@ -111,7 +86,7 @@ class AppearanceMatch:
 
     def forget(self, sentence: str) -> None:
         """Stops at once, and drops what could be undone, for a scene that closes."""
-        self._run.abort(sentence)
+        self.abort(sentence)
         self._before = None
 
     def _steps(self, parameterNode, image, sweep, fan, buildMedium) -> Iterator[MatchState]:
@@ -155,20 +130,13 @@ def readSweep(image, volume, present: ProbeSettings) -> tuple[TrackedSweep, Imag
 
 def _fitted(fan: ProbeSettings, result, noise: bool) -> dict[str, object]:
     """The parameters that were fitted, by name, within the panel's ranges. noise: whether noise is simulated."""
-    found, settings = result.probe, result.settings
+    display = ("gain_db", "dynamic_range_db", "tgc_db_per_cm", *(("noise_db",) if noise else ()))
+    found = {name: getattr(result.probe, name) for name in ("frequency_mhz", "focus_mm")}
+    found |= {name: getattr(result.settings, name) for name in display}
+    values = sceneValues(found, PROBE | IMAGE)
     fitted = {name: getattr(fan, name) for name in FAN}
-    fitted["frequencyMhz"] = _within("frequencyMhz", found.frequency_mhz)
-    fitted["focusMm"] = _within("focusMm", found.focus_mm)
-    fitted["gainDb"] = _within("gainDb", settings.gain_db)
-    fitted["dynamicRangeDb"] = _within("dynamicRangeDb", settings.dynamic_range_db)
-    fitted["tgcDbPerCm"] = _within("tgcDbPerCm", settings.tgc_db_per_cm)
-    if noise:
-        fitted["noiseDb"] = _within("noiseDb", settings.noise_db)
+    fitted |= {name: float(np.clip(value, *RANGES[name])) for name, value in values.items()}
     return {**fitted, "automaticTgc": False, "preset": ProbePreset.CUSTOM}
-
-
-def _within(name: str, value: float) -> float:
-    return float(np.clip(value, *RANGES[name]))
 
 
 def _write(parameterNode, values: dict[str, object]) -> None:

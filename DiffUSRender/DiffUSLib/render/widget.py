@@ -10,7 +10,7 @@ from ..i18n import _
 from ..kinds import MediumKind
 from ..panel import ModulePanel, guessedKind
 from ..scene.slice_node import SLICE_ATTRIBUTE
-from ..scene.voxels import guessKind
+from ..scene.voxels import guessKind, isFlat
 from .export_panel import ExportPanel
 from .match_panel import AppearancePanel
 from .parameter_node import RenderParameterNode
@@ -49,9 +49,9 @@ class RenderWidget(ModulePanel):
         """The scene's parameter node; offers volume, real image and slice views of the scene where none is chosen."""
         node = RenderParameterNode(self.logic.getParameterNode())
         if node.inputVolume is None:
-            node.inputVolume = next((v for v in _volumes() if not _isFrame(v)), None)
+            node.inputVolume = next((v for v in _volumes() if not isFlat(v)), None)
         if node.realImage is None:  # only one that has a place: a photograph is none
-            frames = (v for v in _volumes() if _isFrame(v) and v.GetParentTransformNode())
+            frames = (v for v in _volumes() if isFlat(v) and v.GetParentTransformNode())
             node.realImage = next(frames, None)
         if node.sliceView is None:
             node.sliceView = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceNode")
@@ -208,9 +208,3 @@ def _volumes() -> list:
     """The grey volumes of the scene that are not themselves simulated."""
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     return [n for n in nodes if n.GetAttribute(SLICE_ATTRIBUTE) is None and not n.IsA("vtkMRMLVectorVolumeNode")]
-
-
-def _isFrame(volume) -> bool:
-    """Whether a volume has one slice only, as a frame of ultrasound has."""
-    image = volume.GetImageData()
-    return image is not None and image.GetDimensions()[2] == 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import slicer
@@ -12,7 +13,7 @@ import vtk
 
 from ..errors import RenderError
 from ..i18n import _
-from .sequences import SOURCE_ATTRIBUTE, holds, synchronizedSequences
+from .sequences import SOURCE_ATTRIBUTE, calibrationOf, holds, synchronizedSequences
 from .transforms import fromVtk, isLinearToWorld, isRigid, nodeToWorld
 
 MIN_DETERMINANT = 1e-12  # of a calibration from pixels to mm
@@ -21,7 +22,7 @@ _SOURCE = re.compile(r"^([A-Za-z0-9]+?)To([A-Za-z0-9]+?)(Transform)?$")
 
 @dataclass(frozen=True)
 class Link:
-    """One transform of a chain: recorded (`sequence`) or one that does not move (`node`)."""
+    """One transform of a chain above a node: recorded (`sequence`) or one that does not move (`node`)."""
 
     name: str
     node: object = None
@@ -37,105 +38,91 @@ class Link:
         return np.linalg.inv(matrix) if self.inverted else matrix
 
 
-@dataclass(frozen=True)
-class Chain:
-    """From a node's own RAS up to the reference (`links`, nearest first), and from there to world. Matrices in mm."""
-
-    links: tuple[Link, ...]
-    referenceToWorld: np.ndarray
-    referenceNode: object = None
-    notes: tuple[str, ...] = ()
-
-    def sample(self, indexValues: Iterable[str], rigidTools: bool = False) -> list[np.ndarray | None]:
-        """The matrices to the reference at some items of a recording.
-
-        Args:
-            indexValues: of the items, as the sequence holds them.
-            rigidTools: whether every transform but the nearest must be rigid.
-
-        Returns:
-            A (4, 4) for every item, mm; None where the tracking was lost: a transform was not recorded, or one that
-            moves is exactly the identity, which trackers write then.
-
-        Raises:
-            RenderError: for a transform that is nonlinear, singular, not of numbers, or not rigid where it must be.
-        """
-        steps = [[link.matrixAt(value) for link in self.links] for value in indexValues]
-        tracked = _tracked(steps)
-        if rigidTools:
-            for matrices in (m for m, good in zip(steps, tracked) if good):
-                for link, matrix in list(zip(self.links, matrices))[1:]:
-                    _requireRigidTool(matrix, link.name)
-        return [_product(matrices) if good else None for matrices, good in zip(steps, tracked)]
+# Links nearest first, the transform in whose frame the reference is (None is world), and notes for the report.
+SweepLinks = tuple[list[Link], object, tuple[str, ...]]
 
 
-def chainToWorld(transformNode, browser=None) -> Chain:
-    """All transforms from `transformNode` (None is world) to world; what the browser (or None) plays is recorded."""
-    return Chain(tuple(_links(transformsFrom(transformNode), browser)), np.eye(4))
+def sample(links: list[Link], indexValues: Iterable[str], rigidTools: bool = False) -> list[np.ndarray | None]:
+    """The matrices from a node's own RAS through links, nearest first, at some items of a recording.
 
+    Args:
+        indexValues: of the items, as the sequence holds them.
+        rigidTools: whether every transform but the nearest must be rigid.
 
-def frameChain(volume, calibrationNode) -> Chain:
-    """All transforms above a volume as it is shown now, with the image calibration (a node or None) where it fits."""
-    above = transformsAbove(volume)
-    links, notes = withCalibration(_links(above, None), above, calibrationNode)
-    return Chain(tuple(links), np.eye(4), None, notes)
+    Returns:
+        A (4, 4) for every item, mm; None where the tracking was lost: a transform was not recorded, or one that
+        moves is exactly the identity, which trackers write then.
 
-
-def recordedChain(proxy, browser, calibrationNode=None) -> Chain | None:
-    """The chain above the browser's proxy of the images, up to the last transform that moves; None if none does.
-
-    calibrationNode: goes between the image and a chain that begins at the probe, see `withCalibration`.
+    Raises:
+        RenderError: for a transform that is nonlinear, singular, not of numbers, or not rigid where it must be.
     """
-    above = transformsAbove(proxy)
-    links = _links(above, browser)
+    steps = [[link.matrixAt(value) for link in links] for value in indexValues]
+    tracked = _tracked(steps)
+    if rigidTools:
+        for matrices in (m for m, good in zip(steps, tracked) if good):
+            for link, matrix in list(zip(links, matrices))[1:]:
+                _requireRigidTool(matrix, link.name)
+    return [reduce(lambda to, matrix: matrix @ to, m, np.eye(4)) if good else None for m, good in zip(steps, tracked)]
+
+
+def linksOf(transforms: list, browser=None) -> list[Link]:
+    """These transforms as links: recorded where the browser (or None) plays them."""
+    sequences = [None if browser is None else browser.GetSequenceNode(transform) for transform in transforms]
+    return [Link(t.GetName(), None if sequence else t, sequence) for t, sequence in zip(transforms, sequences)]
+
+
+def plays(browser, transformNode) -> bool:
+    """Whether a browser moves a transform (None is world) or one above it."""
+    return any(browser.GetSequenceNode(node) is not None for node in transformsFrom(transformNode))
+
+
+def sweepLinks(sequence, browser, poses, calibrationNode) -> SweepLinks:
+    """Which transforms lead from the frames of an image sequence to the reference, by the first rule that applies.
+
+    The recorded poses that the user names; the transforms over the browser's proxy, up to the last that moves; those
+    recorded beside the images, by the tracker's names; else none: poses may stand in the images' own matrices.
+
+    Args:
+        poses: a transform sequence, or None.
+        calibrationNode: the image calibration, a transform node or None.
+    """
+    calibration = [] if calibrationNode is None else [Link(calibrationNode.GetName(), calibrationNode)]
+    if poses is not None:
+        if not holds(poses, "vtkMRMLTransformNode"):
+            raise RenderError(_("The sequence '{name}' holds no transforms.").format(name=poses.GetName()))
+        return [*calibration, Link(poses.GetName(), sequence=poses)], _referenceOf(poses, browser), ()
+    proxy = browser.GetProxyNode(sequence) if browser is not None else None
+    above = [] if proxy is None else transformsAbove(proxy)
+    links = linksOf(above, browser)
     moving = max((n for n, link in enumerate(links, 1) if link.sequence is not None), default=0)
-    if not moving:
-        return None
-    reference = above[moving] if moving < len(above) else None
+    if moving:
+        if calibrationNode is calibrationOf(sequence):
+            calibrationNode = None
+    elif browser is not None and (tagged := _taggedLinks(browser, calibrationNode, calibration)):
+        return tagged
     links, notes = withCalibration(links[:moving], above, calibrationNode)
-    return Chain(tuple(links), staticToWorld(reference), reference, notes)
+    return links, above[moving] if moving < len(above) else None, notes
 
 
-def chosenChain(poseSequence, calibrationNode, browser) -> Chain:
-    """The chain of transforms that the user has named: an image calibration (or None), then a recorded pose."""
-    links = [] if calibrationNode is None else [Link(calibrationNode.GetName(), calibrationNode)]
-    links.append(Link(poseSequence.GetName(), sequence=poseSequence))
-    return _closed(links, poseSequence, browser)
-
-
-def taggedChain(browser, calibrationNode) -> Chain | None:
-    """The chain by the tracker's names of the transforms that were recorded beside the images, or None.
+def _taggedLinks(browser, calibrationNode, calibration: list[Link]) -> SweepLinks | None:
+    """The links by the tracker's names of the transforms that were recorded beside the images, or None.
 
     ImageToReference; or ImageToProbe and ProbeToReference; or ImageToProbe, ProbeToTracker and ReferenceToTracker.
     """
     tagged = _taggedSequences(browser)
     if direct := tagged.get(("Image", "Reference")):
         links, notes = withCalibration([Link(direct.GetName(), sequence=direct)], [], calibrationNode)
-        return replace(_closed(links, direct, browser), notes=notes)
-    if calibrationNode is not None:
-        links = [Link(calibrationNode.GetName(), calibrationNode)]
-    elif calibration := tagged.get(("Image", "Probe")):
-        links = [Link(calibration.GetName(), sequence=calibration)]
-    else:
+        return links, _referenceOf(direct, browser), notes
+    if not calibration and (recorded := tagged.get(("Image", "Probe"))):
+        calibration = [Link(recorded.GetName(), sequence=recorded)]
+    pose = tagged.get(("Probe", "Reference")) or tagged.get(("Probe", "Tracker"))
+    if not calibration or pose is None:
         return None
-    if pose := tagged.get(("Probe", "Reference")):
-        return _closed([*links, Link(pose.GetName(), sequence=pose)], pose, browser)
-    pose = tagged.get(("Probe", "Tracker"))
-    if pose is None:
-        return None
-    links.append(Link(pose.GetName(), sequence=pose))
-    if reference := tagged.get(("Reference", "Tracker")):
-        return Chain((*links, Link(reference.GetName(), sequence=reference, inverted=True)), np.eye(4))
+    links, toTracker = [*calibration, Link(pose.GetName(), sequence=pose)], ("Probe", "Reference") not in tagged
+    if toTracker and (reference := tagged.get(("Reference", "Tracker"))):
+        return [*links, Link(reference.GetName(), sequence=reference, inverted=True)], None, ()
     note = _("The recording tracks no reference: poses are relative to the tracker.")
-    return replace(_closed(links, pose, browser), notes=(note,))
-
-
-def untrackedChain(proxy, calibrationNode) -> Chain:
-    """The chain of images that hang under nothing that moves: their poses may stand in their own matrices."""
-    above = [] if proxy is None else transformsAbove(proxy)
-    _links, notes = withCalibration([], above, calibrationNode)
-    reference = above[0] if above else None
-    return Chain((), staticToWorld(reference), reference, notes)
+    return links, _referenceOf(pose, browser), (note,) if toTracker else ()
 
 
 def withCalibration(links: list[Link], above: list, calibrationNode) -> tuple[list[Link], tuple[str, ...]]:
@@ -209,12 +196,6 @@ def _requireRigidTool(matrix: np.ndarray, name: str) -> None:
         )
 
 
-def _links(transforms: list, browser) -> list[Link]:
-    """These transforms as links: recorded where the browser (or None) plays them."""
-    sequences = [None if browser is None else browser.GetSequenceNode(transform) for transform in transforms]
-    return [Link(t.GetName(), None if sequence else t, sequence) for t, sequence in zip(transforms, sequences)]
-
-
 def _tracked(steps: list[list[np.ndarray | None]]) -> list[bool]:
     """Which items have a pose: every step recorded, and no moving step exactly the identity."""
     complete = [all(matrix is not None for matrix in matrices) for matrices in steps]
@@ -226,21 +207,11 @@ def _tracked(steps: list[list[np.ndarray | None]]) -> list[bool]:
     ]
 
 
-def _product(matrices: list[np.ndarray]) -> np.ndarray:
-    """The steps, nearest first, as one matrix."""
-    product = np.eye(4)
-    for matrix in matrices:
-        product = matrix @ product
-    return product
-
-
-def _closed(links: list[Link], lastSequence, browser) -> Chain:
-    """Ends a chain at what stands above the proxy of its last sequence, if that does not move."""
-    proxy = browser.GetProxyNode(lastSequence) if browser is not None else None
+def _referenceOf(poses, browser):
+    """What stands above the proxy of a sequence of poses, if that does not move; None is world."""
+    proxy = browser.GetProxyNode(poses) if browser is not None else None
     reference = proxy.GetParentTransformNode() if proxy is not None else None
-    if any(browser.GetSequenceNode(transform) is not None for transform in transformsFrom(reference)):
-        reference = None
-    return Chain(tuple(links), staticToWorld(reference), reference)
+    return reference if reference is None or not plays(browser, reference) else None
 
 
 def _taggedSequences(browser) -> dict[tuple[str, str], slicer.vtkMRMLSequenceNode]:

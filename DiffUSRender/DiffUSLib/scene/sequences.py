@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,12 +18,14 @@ from .transforms import toVtk
 
 MIN_STEP_S = 0.002  # a sequence takes two items that are less than 0.001 apart for one
 SOURCE_ATTRIBUTE = "Sequences.Source"  # the name that a transform had on the tracker, whatever the node is called
+SKIPPED_ATTRIBUTE = "DiffUSRegister.FramesSkipped"
+NOTES_ATTRIBUTE = "DiffUSRegister.Notes"
+CALIBRATION_ROLE = "DiffUSRegister.ImageToProbe"
 
 
 def browsers(scene) -> list:
     """All sequence browsers of a scene."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")
-    return [scene.GetNthNodeByClass(n, "vtkMRMLSequenceBrowserNode") for n in range(count)]
+    return slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode", scene)
 
 
 def browserOf(sequence):
@@ -58,6 +61,31 @@ def indexTimes(indexValues: Sequence[str]) -> list[float] | None:
         return [float(value) for value in indexValues]
     except ValueError:
         return None
+
+
+def readOrigin(sequence) -> tuple[int, tuple[str, ...]]:
+    """What `writeOrigin` wrote on an image sequence, which a saved scene keeps: frames skipped, and notes."""
+    skipped, notes = sequence.GetAttribute(SKIPPED_ATTRIBUTE), sequence.GetAttribute(NOTES_ATTRIBUTE)
+    return int(skipped or 0), tuple(json.loads(notes or "[]"))
+
+
+def writeOrigin(sequence, skipped: int, notes: tuple[str, ...], calibrationNode=None) -> None:
+    """Writes on an image sequence what is known of its file.
+
+    Args:
+        skipped: how many frames of the file were left out.
+        notes: sentences for the report.
+        calibrationNode: the image calibration that the file was read with, or None.
+    """
+    sequence.SetAttribute(SKIPPED_ATTRIBUTE, str(skipped))
+    sequence.SetAttribute(NOTES_ATTRIBUTE, json.dumps(list(notes)))
+    if calibrationNode is not None:
+        sequence.SetNodeReferenceID(CALIBRATION_ROLE, calibrationNode.GetID())
+
+
+def calibrationOf(sequence):
+    """The transform node that a file was loaded with as its image calibration, or None."""
+    return sequence.GetNodeReference(CALIBRATION_ROLE)
 
 
 def addTrackedSweep(

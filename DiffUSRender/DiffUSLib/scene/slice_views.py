@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import slicer
@@ -50,8 +52,11 @@ class ViewState:
 class BorrowedView:
     """A slice view that is taken over, and given back as it was found.
 
-    While it is borrowed it is not linked: the other views stay where they are.
+    While it is borrowed it is not linked: the other views stay where they are. Several may borrow one view, and let go
+    in any order: the last one gives back what the user had.
     """
+
+    _all: ClassVar[WeakKeyDictionary[BorrowedView, None]] = WeakKeyDictionary()  # in the order of taking
 
     def __init__(self) -> None:
         self.forget()
@@ -72,6 +77,7 @@ class BorrowedView:
             return
         self.giveBack()
         self._view, self._found = view, ViewState.of(view)
+        self._all[self] = None
         if (composite := compositeNode(view)) is not None:
             composite.SetLinkedControl(0)
 
@@ -107,8 +113,15 @@ class BorrowedView:
             self._size = np.array(sizeMm)
 
     def giveBack(self) -> None:
-        """Leaves the view as it was found, but for other layers that the user has chosen meanwhile."""
-        if self._view is not None and self._view.GetScene() is not None:
+        """Leaves the view as it was found, but for other layers that the user has chosen meanwhile.
+
+        A view that was taken over by another one since stays as it is: that one gives back what was found here.
+        """
+        borrowers = [borrowed for borrowed in self._all if borrowed.view is self._view]
+        later = borrowers[borrowers.index(self) + 1 :] if self._view is not None else []
+        if later:
+            later[0]._found = self._found
+        elif self._view is not None and self._view.GetScene() is not None:
             self._giveLayersBack()
             self._view.GetSliceToRAS().DeepCopy(toVtk(self._found.sliceToRas))
             self._view.SetXYZOrigin(*self._found.origin)
@@ -118,6 +131,7 @@ class BorrowedView:
 
     def forget(self) -> None:
         """Drops the view without touching it, for a scene that closes."""
+        self._all.pop(self, None)
         self._view = self._found = self._shown = self._plane = self._size = None
 
     def _giveLayersBack(self) -> None:

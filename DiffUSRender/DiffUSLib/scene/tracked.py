@@ -5,33 +5,17 @@ Grey scale, times and pose are the engine's rules: `engine.trackedSweep` makes a
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..errors import RenderError
 from ..i18n import _
-from .chain import (
-    Chain,
-    chainToWorld,
-    chosenChain,
-    frameChain,
-    recordedChain,
-    staticToWorld,
-    taggedChain,
-    transformsAbove,
-    untrackedChain,
-    withCalibration,
-)
-from .sequences import browserOf, holds, indexTimes, sequenceOf, synchronizedSequences
+from .chain import linksOf, plays, sample, staticToWorld, sweepLinks, transformsAbove, transformsFrom, withCalibration
+from .sequences import browserOf, holds, indexTimes, readOrigin, sequenceOf, synchronizedSequences
 from .slice_node import SLICE_ATTRIBUTE
 from .transforms import ijkToRas, imageToRas, isLinearToWorld, rightHanded
-from .voxels import scalarArray
-
-SKIPPED_ATTRIBUTE = "DiffUSRegister.FramesSkipped"
-NOTES_ATTRIBUTE = "DiffUSRegister.Notes"
-CALIBRATION_ROLE = "DiffUSRegister.ImageToProbe"
+from .voxels import isFlat, scalarArray
 
 
 @dataclass(frozen=True)
@@ -89,20 +73,20 @@ def readUltrasound(parameterNode) -> TrackedImages:
                 name=node.GetName()
             )
         )
-    if sequence is not None and (not parameterNode.presentFrameOnly or _isFlat(sequence.GetNthDataNode(0))):
+    if sequence is not None and (not parameterNode.presentFrameOnly or isFlat(sequence.GetNthDataNode(0))):
         return _readSequence(sequence, browser, parameterNode)
     if sequence is not None:
         node = browser.GetProxyNode(sequence) if browser is not None else None
         if node is None:
             raise _noPresentFrame(sequence)
-    return _readFrame(node, calibration) if _isFlat(node) else _readVolume(node, calibration)
+    return _readFrame(node, calibration) if isFlat(node) else _readVolume(node, calibration)
 
 
 def imageSequence(node) -> tuple:
     """The image sequence behind a browser, a sequence or a played volume, and its browser; None where there is none."""
     if node.IsA("vtkMRMLSequenceBrowserNode"):
         images = [s for s in synchronizedSequences(node) if holds(s, "vtkMRMLVolumeNode")]
-        tracked = (s for s in images if (proxy := node.GetProxyNode(s)) and recordedChain(proxy, node))
+        tracked = (s for s in images if (proxy := node.GetProxyNode(s)) and plays(node, proxy.GetParentTransformNode()))
         return next(tracked, images[0] if images else None), node
     if node.IsA("vtkMRMLSequenceNode"):
         if not holds(node, "vtkMRMLVolumeNode"):
@@ -117,14 +101,15 @@ def imageSequence(node) -> tuple:
 
 def _readSequence(sequence, browser, parameterNode) -> TrackedImages:
     name = (browser or sequence).GetName()
-    chain = _chain(sequence, browser, parameterNode)
+    links, reference, notes = sweepLinks(sequence, browser, parameterNode.poseSequence, parameterNode.imageToProbe)
+    toWorld = staticToWorld(reference)
     count = sequence.GetNumberOfDataNodes()
     items = _evenly(count, parameterNode.maximumFrames)
     present = _presentItem(sequence, browser) if parameterNode.presentFrameOnly else None
     if present is not None:  # the others tell which transforms move, and so which pose is a lost one
         items = sorted({*items, present})
     values = [sequence.GetNthIndexValue(item) for item in items]
-    found = dict(zip(items, chain.sample(values, rigidTools=True)))
+    found = dict(zip(items, sample(links, values, rigidTools=True)))
     tracked = [item for item in items if found[item] is not None]
     if not tracked:
         raise RenderError(
@@ -133,7 +118,7 @@ def _readSequence(sequence, browser, parameterNode) -> TrackedImages:
     fileSkipped, fileNotes = readOrigin(sequence)
     skipped = len(items) - len(tracked) + fileSkipped
     if present is not None:
-        if present not in tracked or (not chain.links and count > 1):
+        if present not in tracked or (not links and count > 1):
             raise RenderError(
                 _("The present frame of '{name}' is not tracked; browse to another one, or use all frames.").format(
                     name=name
@@ -150,10 +135,10 @@ def _readSequence(sequence, browser, parameterNode) -> TrackedImages:
         )
     return replace(
         images,
-        referenceToWorld=chain.referenceToWorld,
-        referenceNode=chain.referenceNode,
+        referenceToWorld=toWorld,
+        referenceNode=reference,
         skipped=skipped,
-        notes=(*chain.notes, *fileNotes, *_lateNotes(chain, values)),
+        notes=(*notes, *fileNotes, *_lateNotes(links, values)),
     )
 
 
@@ -174,10 +159,10 @@ def _noPresentFrame(sequence) -> RenderError:
     )
 
 
-def _lateNotes(chain: Chain, values: list[str]) -> list[str]:
+def _lateNotes(links: list, values: list[str]) -> list[str]:
     """Which poses were recorded at other times than the images; a sequence of one item does not move."""
     notes = []
-    for poses in (link.sequence for link in chain.links if link.sequence is not None):
+    for poses in (link.sequence for link in links if link.sequence is not None):
         late = sum(poses.GetDataNodeAtValue(value, True) is None for value in values)
         if late and poses.GetNumberOfDataNodes() > 1:
             note = _("{n} frames have no pose of their own time in '{name}': the one before was taken.")
@@ -185,33 +170,19 @@ def _lateNotes(chain: Chain, values: list[str]) -> list[str]:
     return notes
 
 
-def _chain(sequence, browser, parameterNode) -> Chain:
-    """Which transforms lead from the frames to the reference, by the first of four rules that applies."""
-    poses, calibration = parameterNode.poseSequence, parameterNode.imageToProbe
-    if poses is not None:
-        if not holds(poses, "vtkMRMLTransformNode"):
-            raise RenderError(_("The sequence '{name}' holds no transforms.").format(name=poses.GetName()))
-        return chosenChain(poses, calibration, browser)
-    proxy = browser.GetProxyNode(sequence) if browser is not None else None
-    given = None if calibration is calibrationOf(sequence) else calibration
-    chain = recordedChain(proxy, browser, given) if proxy is not None else None
-    if chain is None and browser is not None:
-        chain = taggedChain(browser, calibration)
-    return chain or untrackedChain(proxy, calibration)
-
-
 def _readFrame(volume, calibration) -> TrackedImages:
-    chain = frameChain(volume, calibration)
-    matrix, local = chain.sample([""], rigidTools=True)[0], imageToRas(volume)
+    above = transformsAbove(volume)
+    links, notes = withCalibration(linksOf(above), above, calibration)
+    matrix, local = sample(links, [""], rigidTools=True)[0], imageToRas(volume)
     directions = np.abs(local[:3, :3]) > 1e-6 * np.abs(local[:3, :3]).max()
-    if not chain.links and directions.sum() == 3:
+    if not links and directions.sum() == 3:
         raise RenderError(
             _("The frame '{name}' is not tracked: put it under the transform of its probe.").format(
                 name=volume.GetName()
             )
         )
     pose = (matrix @ local)[np.newaxis]
-    return TrackedImages(_pixels(volume)[np.newaxis], pose, volume.GetName() or "", notes=chain.notes)
+    return TrackedImages(_pixels(volume)[np.newaxis], pose, volume.GetName() or "", notes=notes)
 
 
 def _readVolume(volume, calibration) -> TrackedImages:
@@ -230,20 +201,12 @@ def _readVolume(volume, calibration) -> TrackedImages:
 # --- what is shown
 
 
-def readShownFrame(node) -> TrackedImages:
-    """The present frame of a real image where the scene shows it: to world. RenderError if it is no frame."""
-    _requireReal(node)
-    matrix = chainToWorld(node.GetParentTransformNode()).sample([""])[0]
-    matrices = rightHanded((matrix @ imageToRas(node))[np.newaxis])
-    return TrackedImages(_pixels(node)[np.newaxis], matrices, node.GetName() or "")
-
-
-def readShownFrames(node, maximumFrames: int, volume=None) -> TrackedImages:
+def readShownFrames(node, maximumFrames: int = 0, volume=None) -> TrackedImages:
     """The frames of the recording that plays a real image, where the scene would show them.
 
     Args:
         node: the image; alone, without a recording, it is the only frame.
-        maximumFrames: how many are read, evenly chosen.
+        maximumFrames: how many are read, evenly chosen; 0 reads the present frame alone.
         volume: the node in whose own RAS the frames shall lie at every item; without it in world.
 
     Raises:
@@ -254,7 +217,7 @@ def readShownFrames(node, maximumFrames: int, volume=None) -> TrackedImages:
     items = [] if sequence is None else _evenly(sequence.GetNumberOfDataNodes(), maximumFrames)
     values, browser = ([sequence.GetNthIndexValue(item) for item in items], browser) if items else ([""], None)
     parents = node.GetParentTransformNode(), None if volume is None else volume.GetParentTransformNode()
-    toWorld, volumeToWorld = (chainToWorld(parent, browser).sample(values) for parent in parents)
+    toWorld, volumeToWorld = (sample(linksOf(transformsFrom(parent), browser), values) for parent in parents)
     found = [None if a is None or b is None else np.linalg.inv(b) @ a for a, b in zip(toWorld, volumeToWorld)]
     if not items:
         images = TrackedImages(_pixels(node)[np.newaxis], (found[0] @ imageToRas(node))[np.newaxis], name)
@@ -271,36 +234,8 @@ def _requireReal(node) -> None:
     name = node.GetName() or ""
     if node.GetAttribute(SLICE_ATTRIBUTE) is not None:
         raise RenderError(_("'{name}' is a simulated image; choose a real one.").format(name=name))
-    if scalarArray(node) is not None and not _isFlat(node):
+    if scalarArray(node) is not None and not isFlat(node):
         raise RenderError(_("'{name}' is a volume, not a frame; choose an image of one slice.").format(name=name))
-
-
-# --- where a sequence came from
-
-
-def readOrigin(sequence) -> tuple[int, tuple[str, ...]]:
-    """What `writeOrigin` wrote on an image sequence, which a saved scene keeps: frames skipped, and notes."""
-    skipped, notes = sequence.GetAttribute(SKIPPED_ATTRIBUTE), sequence.GetAttribute(NOTES_ATTRIBUTE)
-    return int(skipped or 0), tuple(json.loads(notes or "[]"))
-
-
-def writeOrigin(sequence, skipped: int, notes: tuple[str, ...], calibrationNode=None) -> None:
-    """Writes on an image sequence what is known of its file.
-
-    Args:
-        skipped: how many frames of the file were left out.
-        notes: sentences for the report.
-        calibrationNode: the image calibration that the file was read with, or None.
-    """
-    sequence.SetAttribute(SKIPPED_ATTRIBUTE, str(skipped))
-    sequence.SetAttribute(NOTES_ATTRIBUTE, json.dumps(list(notes)))
-    if calibrationNode is not None:
-        sequence.SetNodeReferenceID(CALIBRATION_ROLE, calibrationNode.GetID())
-
-
-def calibrationOf(sequence):
-    """The transform node that a file was loaded with as its image calibration, or None."""
-    return sequence.GetNodeReference(CALIBRATION_ROLE)
 
 
 # --- pixels
@@ -319,11 +254,6 @@ def _read(sequence, items: list[int], matrices: list[np.ndarray], name: str) -> 
 
 def _evenly(count: int, maximum: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(count, maximum)).round().astype(int)).tolist()
-
-
-def _isFlat(volume) -> bool:
-    image = volume.GetImageData()
-    return image is not None and image.GetDimensions()[2] == 1
 
 
 def _pixels(volume) -> np.ndarray:

@@ -81,6 +81,12 @@ def scalarArray(node) -> np.ndarray | None:
     return slicer.util.arrayFromVolume(node)
 
 
+def isFlat(volume) -> bool:
+    """Whether a volume node has one slice only, as a frame of ultrasound has."""
+    image = volume.GetImageData()
+    return image is not None and image.GetDimensions()[2] == 1
+
+
 def _scalars(node) -> np.ndarray:
     array = scalarArray(node)
     if array is None:

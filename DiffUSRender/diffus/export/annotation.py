@@ -45,7 +45,7 @@ def make_canvas(inside: Bool[np.ndarray, "slice_rows slice_columns"], *, even: b
         even: Whether rows and columns are to be even numbers, as video wants them.
     """
     rows, columns = inside.shape
-    word = _word(rows, columns)
+    word = draw_word(TEXT, rows, columns)
     height, width = word.shape
     corner = next((box for box in _corners(rows, columns, height, width) if not inside[box].any()), None)
     top = 0 if corner is not None else height
@@ -58,19 +58,19 @@ def make_canvas(inside: Bool[np.ndarray, "slice_rows slice_columns"], *, even: b
     return Canvas(stamp, fan, top, rows, columns)
 
 
-def _word(rows: int, columns: int) -> np.ndarray:
-    """The word in Pillow's own font with a margin, as large as the slice allows, (height, width) uint8."""
+def draw_word(text: str, rows: int, columns: int) -> UInt8[np.ndarray, "height width"]:
+    """A word in Pillow's own font with a margin, as large as the slice allows, (height, width) uint8."""
     size = int(np.clip(round(max(rows, columns) * FONT_FRACTION), MIN_FONT, MAX_FONT))
     while True:
         font = ImageFont.load_default(size)
-        left, top, right, bottom = font.getbbox(TEXT)
+        left, top, right, bottom = font.getbbox(text)
         margin = size // 3
         width, height = int(right - left) + 2 * margin, int(bottom - top) + 2 * margin
         if width <= columns or size == MIN_FONT:
             break
         size -= 1
     image = Image.new("L", (width, height))
-    ImageDraw.Draw(image).text((margin - left, margin - top), TEXT, fill=255, font=font)
+    ImageDraw.Draw(image).text((margin - left, margin - top), text, fill=255, font=font)
     return np.asarray(image)
 
 
