@@ -14,7 +14,7 @@ from diffus.errors import InputError
 from diffus.settings import PROBE, SHAPES, ArraySettings, declared
 
 from .declared import engineValues, sceneValues
-from .errors import RenderError
+from .errors import GpuMemoryError, RenderError
 from .i18n import _, translated
 from .kinds import Device
 from .render.parameters import IMAGE, ImageSettings, ProbeSettings, ProbeType, RenderParameters
@@ -49,7 +49,7 @@ def engineErrors():
     except RuntimeError as error:  # torch's, of CUDA and of MPS
         if not _OUT_OF_MEMORY.search(str(error)):
             raise
-        raise RenderError(_("The GPU has too little memory for this: choose CPU as the device.")) from error
+        raise GpuMemoryError(_("The GPU has too little memory for this: choose CPU as the device.")) from error
 
 
 def buildProbe(settings: ProbeSettings) -> Probe:
@@ -284,12 +284,22 @@ def appearanceFit(
 # --- tracked images
 
 
-def trackedSweep(images: TrackedImages, mask: np.ndarray | None = None) -> TrackedSweep:
+def greyLimits(images: TrackedImages) -> tuple[float, float]:
+    """The grey values that are black and white in all of the images."""
+    from diffus.sweep.frames import grey_limits
+
+    return grey_limits(images.pixels)
+
+
+def trackedSweep(
+    images: TrackedImages, mask: np.ndarray | None = None, limits: tuple[float, float] | None = None
+) -> TrackedSweep:
     """The engine's sweep of what the scene holds.
 
     Args:
         images: frames, or a 3-D volume, which is cut into frames.
         mask: where the frames show ultrasound, (rows, columns); found in their pixels where it is not given.
+        limits: `greyLimits` of the whole recording, where the images are some of it.
 
     Raises:
         RenderError: for poses or pixels that cannot be used.
@@ -304,7 +314,7 @@ def trackedSweep(images: TrackedImages, mask: np.ndarray | None = None) -> Track
             return replace(sweep, report=replace(sweep.report, notes=(*sweep.report.notes, *images.notes)))
         report = SweepReport(len(images.pixels) + images.skipped, images.skipped, notes=images.notes)
         return TrackedSweep.from_arrays(
-            images.pixels, images.imageToReference, mask=mask, timestamps=images.times, report=report
+            images.pixels, images.imageToReference, mask=mask, timestamps=images.times, report=report, limits=limits
         )
 
 

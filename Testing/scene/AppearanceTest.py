@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -15,6 +16,7 @@ import numpy as np
 import slicer.util
 from DiffUSLib.errors import RenderError
 from DiffUSLib.render import match as appearance
+from DiffUSLib.render.image_fan import estimateFan
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.match import readSweep
 from DiffUSLib.render.parameters import ProbePreset, readParameters
@@ -134,6 +136,20 @@ class AppearanceTest(unittest.TestCase):
         tissue = sweep.frames[:, -15, 45].numpy()
         self.assertGreater(tissue[0], 0)
         np.testing.assert_array_equal(tissue, tissue[0])
+
+    def testADepthThatDoesNotShowStaysThatOfThePanel(self):
+        def uncertain(images, present):
+            return replace(estimateFan(images, present), isDepthCertain=False)
+
+        self.parameters.realImage = addRecording(self.head, 1)
+        self.parameters.depthMm = 91.0
+        with mock.patch.object(appearance, "estimateFan", uncertain):
+            self.match.start(self.parameters)
+            while self.match.state is not RunState.IDLE:
+                self.loop.run()
+        self.assertEqual(self.parameters.depthMm, 91.0)
+        self.assertAlmostEqual(self.parameters.fovDeg, PROBE["fovDeg"], delta=2)
+        self.assertIn("check the depth", self.said[-1])
 
     def testRowsFromTheBottomUpAreTurned(self):
         image = addRecording(self.head)

@@ -131,6 +131,9 @@ class CompareTest(unittest.TestCase):
         self.assertTrue(np.allclose(self.pixels(node), self.frame[0] / 255))
         node = self.addFrame(self.frame.astype(np.int16) * 100)
         self.assertAlmostEqual(self.pixels(node).max(), 1.0)
+        fractions = addVolume(colours.astype(np.float32) / 255, self.pixelToProbe, "Float colour", "VectorVolume")
+        fractions.SetAndObserveTransformNodeID(addTransform(POSE).GetID())
+        self.assertTrue(np.allclose(self.pixels(fractions), self.frame[0] / 255, atol=1e-5))
 
     def testTheProbeTakesTheFanOver(self):
         self.addFrame()
@@ -155,6 +158,37 @@ class CompareTest(unittest.TestCase):
         dark[0, np.hypot(x, y + PROBE["radiusMm"]) > PROBE["radiusMm"] + 55] = 0
         self.addFrame(dark)
         self.assertIn("check the depth", self.logic.probeFromImage(self.parameters))
+
+    def testAFrameOfARecordingHasTheGreyScaleOfAllOfIt(self):
+        """Each frame alone would be stretched to its own brightest pixel."""
+        frames = [self.frame[0].astype(np.uint16) * 16 for _n in range(3)]
+        frames[1] = frames[1] // 4
+        browser = addBrowser(
+            imageSequence(frames, self.pixelToProbe), poseSequence([POSE] * 3, "p", "ImageToReference")
+        )
+        images = browser.GetMasterSequenceNode()
+        proxy = browser.GetProxyNode(images)
+        if proxy.GetParentTransformNode() is None:
+            hang(proxy, addTransform(POSE))
+        self.parameters.realImage = proxy
+        self.parameters.compareMode = CompareMode.SIDE_BY_SIDE
+        shown = []
+        with mock.patch(
+            "DiffUSLib.render.compare.sideBySide", lambda real, other: (shown.append(real), (real, np.eye(4)))[1]
+        ):
+            for item in range(3):
+                browser.SetSelectedItemNumber(item)
+                self.logic.comparison.compare(self.parameters)
+        bright = [frame.astype(float).mean() for frame in shown]
+        self.assertAlmostEqual(bright[1] / bright[0], 0.25, delta=0.02)
+        self.assertAlmostEqual(bright[2], bright[0])
+
+    def testFramesOfAnotherDepthOfTheRecordingAreLeftOut(self):
+        other = np.zeros((40, 50), np.uint8)
+        browser = addBrowser(imageSequence([self.frame[0], other, self.frame[0]], self.pixelToProbe))
+        proxy = browser.GetProxyNode(browser.GetMasterSequenceNode())
+        hang(proxy, addTransform(POSE))
+        self.assertEqual(readShownFrames(proxy, MAX_FRAMES).pixels.shape, (2, *self.frame.shape[1:]))
 
     def testARecordingShowsTheFanBetterThanOneDarkFrame(self):
         dark = self.frame.copy()

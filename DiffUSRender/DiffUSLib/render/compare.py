@@ -26,14 +26,14 @@ from ..scene.transforms import (
 )
 from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import requireTorch
-from .image_fan import FAN, MAX_FRAMES, ImageFan, estimateFan, wholeImage
+from .image_fan import FAN, MAX_FRAMES, ImageFan, estimateFan, uncertainDepth, wholeImage
 from .live import LiveRendering, Schedule
 from .parameters import CompareMode, ParameterReader, RenderParameters, missingForComparison
 from .quality import reduced
 from .side_by_side import sideBySide
 
 if TYPE_CHECKING:
-    from diffus.sweep.sweep import TrackedSweep
+    pass
 
 MIN_COVERAGE = 0.05  # fraction of the real fan
 
@@ -93,6 +93,7 @@ class FrameComparison:
         self._grid: engine.FanGrid | None = None
         self._fanOf: tuple | None = None
         self._fanPixelMm = np.zeros(2)
+        self._limits: tuple[float, float] | None = None  # black and white of the recording
         self._read = ParameterReader()
         self._renderers = engine.RendererCache()
         self._line = ""
@@ -107,7 +108,8 @@ class FrameComparison:
         if sentence := missingForComparison(parameterNode):
             raise RenderError(sentence)
         requireTorch()
-        _readReal(parameterNode.realImage)
+        frame = readShownFrames(parameterNode.realImage)
+        engine.trackedSweep(frame, wholeImage(frame))  # what is no frame in its place is refused at once
         self._parameterNode = parameterNode
         self.live.start(parameterNode.realImage.GetScene(), self._onLiveStopped)
 
@@ -121,7 +123,7 @@ class FrameComparison:
         """Drops every node and what was made from them, for a scene that closes."""
         self.live.stop()
         self._borrowed.forget()
-        self._parameterNode = self._fan = self._grid = self._fanOf = None
+        self._parameterNode = self._fan = self._grid = self._fanOf = self._limits = None
         self._read.forget()
         self._renderers = engine.RendererCache()
 
@@ -138,24 +140,28 @@ class FrameComparison:
             raise RenderError(sentence)
         requireTorch()
         volume, image = parameterNode.inputVolume, parameterNode.realImage
-        real = _readReal(image)
-        pixels, fan = real.frames[0].numpy(), self._seenFan(image, real, parameterNode)
+        frame = readShownFrames(image)
+        real = engine.trackedSweep(frame, wholeImage(frame), self._limits)
         try:
+            fan = self._seenFan(image, real, parameterNode)
+            real = engine.trackedSweep(frame, wholeImage(frame), self._limits)
             renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, fraction))
             medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
             pose = poseInVolume(engine.probePose(real, fan.imageToProbe), volume)
             simulated, covered = engine.renderAt(renderer, medium, pose, self._grid)
         except RenderError:
-            self._show(parameterNode, real, np.zeros_like(pixels))  # never an old picture over a new frame
+            self._show(parameterNode, real, np.zeros(frame.pixels.shape[1:]))  # never an old picture over a new frame
             raise
         self._show(parameterNode, real, simulated)
-        return _similarity(pixels, simulated, covered, self._grid.inside, structural=fraction == 1.0)
+        return _similarity(real.frames[0].numpy(), simulated, covered, self._grid.inside, structural=fraction == 1.0)
 
     # --- live
 
     def _render(self, fraction: float) -> None:
         try:
             self._line = self.compare(self._parameterNode, fraction).text()
+            if not self._fan.isDepthCertain:
+                self._line = " ".join((self._line + ".", uncertainDepth()))
         finally:
             self.live.observe()
 
@@ -194,12 +200,13 @@ class FrameComparison:
     # --- one frame
 
     def _seenFan(self, image, real, parameterNode) -> ImageFan:
-        """The fan of the image, seen once until another image, or one of other size, comes."""
+        """The fan of the image, seen once (with the recording's grey values) until another image or size comes."""
         key, shape = (image.GetID(), real.frames.shape), tuple(real.frames.shape[1:])
         pixelMm = np.linalg.norm(real.image_to_reference[0, :3, :2].numpy(), axis=0)
         # A tracker's matrices are rigid but for some digits.
         if key != self._fanOf or not np.allclose(pixelMm, self._fanPixelMm, rtol=2e-3):
-            self._fan = estimateFan(readShownFrames(image, MAX_FRAMES), self._read(parameterNode).probe)
+            images = readShownFrames(image, MAX_FRAMES)
+            self._fan, self._limits = estimateFan(images, self._read(parameterNode).probe), engine.greyLimits(images)
             self._grid = engine.fanGrid(self._fan.probe, self._fan.probePoints(shape))
             self._fanOf, self._fanPixelMm = key, pixelMm
         return self._fan
@@ -220,12 +227,6 @@ class FrameComparison:
         self._borrowed.take(parameterNode.compareView)
         self._borrowed.showLayers(*layers)
         self._borrowed.showImage(*plane)
-
-
-def _readReal(image) -> TrackedSweep:
-    """The present frame of the real image, in world; raises RenderError for what is no frame in its place."""
-    frame = readShownFrames(image)
-    return engine.trackedSweep(frame, wholeImage(frame))
 
 
 def _putIntoOutput(parameterNode, parameter: str, name: str, pixels: np.ndarray, pixelToParent: np.ndarray):

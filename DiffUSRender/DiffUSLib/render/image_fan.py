@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import engine
 from ..errors import RenderError
+from ..i18n import _
 from ..scene.tracked import TrackedImages, turnedRows
 from .parameters import ProbeSettings
 
@@ -64,6 +65,11 @@ def estimateFan(images: TrackedImages, present: ProbeSettings) -> ImageFan:
             raise error from None
         squareToProbe = squareToProbe @ turnedRows(pixels.shape[1])
     return ImageFan(probe, squareToProbe @ toSquare, certain)
+
+
+def uncertainDepth() -> str:
+    """What to tell where a fan's far edge does not show."""
+    return _("The far edge does not show: check the depth.")
 
 
 def wholeImage(images: TrackedImages) -> np.ndarray:

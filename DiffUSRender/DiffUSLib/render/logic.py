@@ -22,7 +22,7 @@ from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import isTorchInstalled, requireTorch
 from .compare import FrameComparison
 from .export import SliceExport
-from .image_fan import MAX_FRAMES, estimateFan
+from .image_fan import MAX_FRAMES, estimateFan, uncertainDepth
 from .live import LiveRendering, Schedule
 from .match import AppearanceMatch
 from .parameters import ParameterReader, ProbePreset, ProbeType, missingInput, readParameters, writeProbe
@@ -194,7 +194,7 @@ class RenderLogic:
         line = _("Seen in the image: {type}, {shape}, {depth:.0f} mm deep. Set frequency and focus by hand.").format(
             type=seen.probeType.label(), shape=shape, depth=seen.depthMm
         )
-        return line if fan.isDepthCertain else " ".join((line, _("The far edge does not show: check the depth.")))
+        return line if fan.isDepthCertain else " ".join((line, uncertainDepth()))
 
     # --- the probe
 

@@ -19,7 +19,7 @@ from ..scene.tracked import readShownFrames
 from ..scene.transforms import isLinearToWorld
 from ..scene.voxels import MediumCache
 from ..torch_support import requireTorch
-from .image_fan import FAN, ImageFan, estimateFan
+from .image_fan import FAN, ImageFan, estimateFan, uncertainDepth
 from .parameters import (
     IMAGE,
     RANGES,
@@ -97,11 +97,13 @@ class AppearanceMatch(SteppedWork):
         with engine.engineErrors():
             for state in fit:
                 yield MatchState(state.step / (state.steps + 1))
-        fitted = _fitted(fan.probe, fit.result, image.noise)
+        fitted = _fitted(fan, fit.result, image.noise)
         before = {name: getattr(parameterNode, name) for name in fitted}
         _write(parameterNode, fitted)
         self._before = before
         self._report = _summary(fit.result)
+        if not fan.isDepthCertain:
+            self._report = " ".join((self._report, uncertainDepth()))
 
 
 def readSweep(image, volume, present: ProbeSettings) -> tuple[TrackedSweep, ImageFan]:
@@ -128,13 +130,17 @@ def readSweep(image, volume, present: ProbeSettings) -> tuple[TrackedSweep, Imag
     return engine.trackedSweep(images, mask), fan
 
 
-def _fitted(fan: ProbeSettings, result, noise: bool) -> dict[str, object]:
-    """The parameters that were fitted, by name, within the panel's ranges. noise: whether noise is simulated."""
+def _fitted(fan: ImageFan, result, noise: bool) -> dict[str, object]:
+    """The parameters that were fitted, by name, within the panel's ranges; an uncertain depth is none of them.
+
+    Args:
+        noise: whether noise is simulated.
+    """
     display = ("gain_db", "dynamic_range_db", "tgc_db_per_cm", *(("noise_db",) if noise else ()))
     found = {name: getattr(result.probe, name) for name in ("frequency_mhz", "focus_mm")}
     found |= {name: getattr(result.settings, name) for name in display}
     values = sceneValues(found, PROBE | IMAGE)
-    fitted = {name: getattr(fan, name) for name in FAN}
+    fitted = {name: getattr(fan.probe, name) for name in FAN if name != "depthMm" or fan.isDepthCertain}
     fitted |= {name: float(np.clip(value, *RANGES[name])) for name, value in values.items()}
     return {**fitted, "automaticTgc": False, "preset": ProbePreset.CUSTOM}
 

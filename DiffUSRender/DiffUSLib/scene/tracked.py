@@ -225,8 +225,15 @@ def readShownFrames(node, maximumFrames: int = 0, volume=None) -> TrackedImages:
         tracked = [n for n, matrix in enumerate(found) if matrix is not None]
         if not tracked:
             raise RenderError(_("The recording of '{name}' holds no pose.").format(name=name))
+        tracked = _ofSize(sequence, items, tracked, _pixels(node).shape)
         images = _read(sequence, [items[n] for n in tracked], [found[n] for n in tracked], name)
     return replace(images, imageToReference=rightHanded(images.imageToReference))
+
+
+def _ofSize(sequence, items: list[int], chosen: list[int], shape: tuple) -> list[int]:
+    """Those of some items whose frames are as large as the present one, as before the depth was changed; else all."""
+    same = [n for n in chosen if _pixels(sequence.GetNthDataNode(items[n])).shape == shape]
+    return same or chosen
 
 
 def _requireReal(node) -> None:
@@ -273,4 +280,7 @@ def _grey(volume) -> np.ndarray:
     array = scalarArray(volume)
     if array is None:
         raise RenderError(_("The ultrasound image '{name}' is empty; choose another.").format(name=volume.GetName()))
-    return array[..., :3].mean(-1).round().astype(array.dtype) if array.ndim == 4 else array
+    if array.ndim == 3:
+        return array
+    grey = array[..., :3].mean(-1)
+    return grey if array.dtype.kind == "f" else grey.round().astype(array.dtype)

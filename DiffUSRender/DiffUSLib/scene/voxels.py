@@ -13,7 +13,7 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..engine import engineErrors
-from ..errors import RenderError
+from ..errors import GpuMemoryError, RenderError
 from ..i18n import _
 from ..kinds import Device, MediumKind
 from ..torch_support import torchDevice
@@ -127,6 +127,8 @@ class MediumCache:
                 inside = None if mask is None else maskOnVolume(mask, node, voxels)
                 with engineErrors():
                     self._medium = _buildMedium(voxels, kind, inside).to(name)
+            except GpuMemoryError:
+                raise
             except RenderError as error:
                 self._refusal = str(error)  # kept as well: Live must not examine a bad volume again for every pose
             self._key, self._maskPlace = key, place

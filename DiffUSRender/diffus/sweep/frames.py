@@ -15,32 +15,44 @@ from ..errors import InputError, Sentence, _
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float32, Real
 
+    Frames = Real[np.ndarray, "k rows columns"] | Bool[np.ndarray, "k rows columns"]
+
 FAN_MM = (5.0, 400.0)  # width and depth of a fan; what lies beyond has a wrong pixel size
 STRAY_FRACTION = 1e-4  # of the pixels that are not black; the brightest of them do not set the grey scale
 MAX_STRAY_TIMES = 5  # one in so many frames may have a time out of order
 
 
-def grey_scale(
-    pixels: Real[np.ndarray, "k rows columns"] | Bool[np.ndarray, "k rows columns"],
-) -> Float32[np.ndarray, "k rows columns"]:
-    """Grey values as brightness in [0, 1], by one scale for all frames of a sweep.
+def grey_limits(pixels: Frames) -> tuple[float, float]:
+    """The grey values that are black and white in all frames of a sweep.
 
-    8-bit values are divided by 255. Of other types the darkest value, if below 0, becomes 0, and the brightest becomes
-    1, which stands at least 255 (whole numbers) or 1 (floating point) above it; so 8-bit values in a wider type come
-    out as in their own, and 12 bit that overshoot to 4096 hardly change. One stray in 10 000 is cut off at 1.
+    8-bit values go from 0 to 255. Of other types the darkest value, if below 0, is black, and the brightest is white,
+    which stands at least 255 (whole numbers) or 1 (floating point) above it; so 8-bit values in a wider type come out
+    as in their own, and 12 bit that overshoot to 4096 hardly change. One stray in 10 000 does not count.
 
     Args:
         pixels: Frames of any real type, finite.
+    """
+    if pixels.dtype == np.uint8:
+        return 0.0, 255.0
+    if pixels.dtype.kind == "b":
+        return 0.0, 1.0
+    low = min(float(pixels.min()), 0.0)
+    return low, max(_brightest(pixels, low), low + (1.0 if pixels.dtype.kind == "f" else 255.0))
+
+
+def grey_scale(pixels: Frames, limits: tuple[float, float] | None = None) -> Float32[np.ndarray, "k rows columns"]:
+    """Grey values as brightness in [0, 1], by one scale for all frames of a sweep.
+
+    Args:
+        pixels: Frames of any real type, finite.
+        limits: Black and white, where these are some frames of a longer sweep; else their own `grey_limits`.
 
     Returns:
         The frames, float32 in [0, 1].
     """
-    if pixels.dtype == np.uint8:
+    low, high = grey_limits(pixels) if limits is None else limits
+    if pixels.dtype == np.uint8 and (low, high) == (0.0, 255.0):
         return pixels.astype(np.float32) / 255
-    if pixels.dtype.kind == "b":
-        return pixels.astype(np.float32)
-    low = min(float(pixels.min()), 0.0)
-    high = max(_brightest(pixels, low), low + (1.0 if pixels.dtype.kind == "f" else 255.0))
     if (low, high) == (0.0, 1.0):
         return pixels.astype(np.float32).clip(0.0, 1.0)
     return ((pixels - low) / (high - low)).clip(0.0, 1.0).astype(np.float32)

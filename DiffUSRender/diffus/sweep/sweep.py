@@ -46,7 +46,9 @@ class TrackedSweep:
         return self.image_to_reference[0, :3, :2].norm(dim=0)
 
     @classmethod
-    def from_arrays(cls, frames, image_to_reference, *, mask=None, timestamps=None, report=None) -> TrackedSweep:
+    def from_arrays(
+        cls, frames, image_to_reference, *, mask=None, timestamps=None, report=None, limits=None
+    ) -> TrackedSweep:
         """Makes a checked sweep of raw frames, wherever they come from.
 
         Args:
@@ -55,6 +57,7 @@ class TrackedSweep:
             mask: (rows, columns) or (1 or K, rows, columns), where the beam reached; without it, found in the pixels.
             timestamps: (K,) s; those that do not rise are moved apart, which the report notes. Without them, numbers.
             report: What to tell people of the reading.
+            limits: Black and white of the whole sweep, where these are some of its frames; see `grey_scale`.
 
         Raises:
             InputError: Shapes that do not fit, frames that hold no picture, or a matrix that no image has.
@@ -91,7 +94,7 @@ class TrackedSweep:
             )
         times, note = rising_times(times, MIN_STEP_S)
         return cls(
-            torch.from_numpy(grey_scale(pixels)),
+            torch.from_numpy(grey_scale(pixels, limits)),
             torch.from_numpy(poses),
             torch.from_numpy(np.ascontiguousarray(found)),
             torch.from_numpy(numbers if times is None else times),
