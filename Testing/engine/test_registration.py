@@ -217,6 +217,15 @@ def test_one_frame_is_never_better_than_check_and_names_its_weakest_direction(he
     assert any("weakest" in reason for reason in result.judgement.reasons)
 
 
+def test_the_smallest_search_runs_and_a_smaller_one_is_refused(head, case):
+    """Of 2 starts, a third by each ranking left none, and the run ended in an IndexError."""
+    with pytest.raises(InputError, match="starts is 2; choose 3 or more"):
+        SearchSettings(starts=2)
+    smallest = SearchSettings(samples=64, families=1, around=1, copies=1, spread_mm=0.0, starts=3, chunk=1)
+    result = register(head[0], head[3], case.sweep.subset([2, 8]), settings=Settings(search=smallest))
+    assert result.judgement.verdict in ("check", "rejected")
+
+
 @pytest.mark.parametrize(
     ("volume", "options", "words"),
     [
