@@ -141,6 +141,7 @@ def test_a_head_and_its_network(tmp_path, monkeypatch):
         ({"contrast": "t2"}, "--contrast is for --kind mri"),
         ({"output": "fitted.txt"}, "cannot be written here"),
         ({"output": "probe.json"}, "would be overwritten"),
+        ({"output": "both.csv", "tissues_output": "both.csv"}, "cannot be written here"),  # wrote one over the other
         ({"image_to_probe": "initial.tfm"}, "leave the ImageToProbe calibration out"),
         ({"steps": "1"}, "at least one frame and two steps"),
         ({"sweep": "labels.nrrd"}, "holds no tracking"),

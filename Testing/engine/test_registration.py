@@ -242,6 +242,20 @@ def test_bad_input_gets_one_sentence(case, volume, options, words):
         RigidRegistration(volume, np.eye(4), case.sweep, **options)
 
 
+@pytest.mark.parametrize(
+    ("matrix", "words"),
+    [
+        (np.eye(3), "shape is"),
+        (np.diag([1.0, np.nan, 1.0, 1.0]), "NaN"),
+        (np.diag([1.0, 1.0, 0.0, 1.0]), "singular"),
+        (np.eye(4) + 0.01 * np.eye(4, k=-1), "last row"),  # was taken as if that row were 0 0 0 1
+    ],
+)
+def test_a_matrix_that_is_not_of_voxels_gets_one_sentence(case, matrix, words):
+    with pytest.raises(InputError, match=f"volume's ijk_to_ras.*{words}"):
+        RigidRegistration(np.random.default_rng(0).random((9, 9, 9)), matrix, case.sweep)
+
+
 def test_a_benchmark_sweep_of_a_whole_head(shared_data):
     import json
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ..errors import InputError
 from ..geometry.pose import require_rigid, transform_points
-from ..io.atomic import replacing, require_not_input, require_writable
+from ..io.atomic import replacing
 from ..io.tables import write_csv
 from ..register.extent import sweep_extent
 from ..register.landmarks import target_errors
@@ -23,6 +23,7 @@ from ..register.search import PoseSpace
 from ..register.verdict import Verdict
 from ..sweep.sweep import TrackedSweep, read_sweep
 from .common import options, progress, torch_device
+from .inputs import require_files
 from .register import COLOURS, SEARCH, VOLUME, _report, _settings, _volume
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ def benchmark(
     The truth holds `mri_to_reference` (4x4) and `targets_mri_ras` (points, mm). Starts are seeded, uniform up to the
     bounds.
     """
-    require_writable(output, (".csv",))
-    require_not_input((output,), (volume_path, labels_table))
+    require_files({"volume_path": volume_path, "labels_table": labels_table}, (output, (".csv",)))
     choices = {"kind": kind, "method": method, "seed": seed, "device": torch_device(device)}
     choices["settings"] = _settings(**bounds)
     cases = _cases(folder, pattern)
