@@ -85,7 +85,7 @@ def register(
     with progress() as bar:
         task = bar.add_task("reading", total=1.0)
         sweep = _sweep(given["sweep_path"], given["image_to_probe"], given["from_volume"])
-        voxels, ijk_to_ras, medium = _volume(given["volume_path"], kind, labels_table, processor)
+        voxels, ijk_to_ras, medium = read_registered(given["volume_path"], kind, labels_table, processor)
         registration = RigidRegistration(
             voxels,
             ijk_to_ras,
@@ -95,7 +95,7 @@ def register(
             method=method,
             seed=seed,
             device=processor,
-            settings=_settings(within_mm, within_deg, samples),
+            settings=search_settings(within_mm, within_deg, samples),
             medium=medium,
         )
         for state in registration:
@@ -112,7 +112,8 @@ def register(
         click.get_current_context().exit(REJECTED)
 
 
-def _settings(within_mm: float | None, within_deg: float | None, samples: int | None) -> Settings:
+def search_settings(within_mm: float | None, within_deg: float | None, samples: int | None) -> Settings:
+    """The standard settings with what was given in their place."""
     settings = Settings()
     search = settings.search if samples is None else replace(settings.search, samples=samples)
     return replace(
@@ -132,7 +133,7 @@ def _sweep(path: str, image_to_probe: str | None, from_volume: bool) -> TrackedS
     return read_sweep(path, image_to_probe)
 
 
-def _volume(
+def read_registered(
     path: str, kind: str, labels_table: str | None, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray, AcousticMedium | None]:
     """Voxels, ijk_to_ras, and of labels the medium that they name; their voxels become its impedance."""
@@ -151,13 +152,13 @@ def _write(result: RegistrationResult, output: str | None, report_path: str | No
     with ExitStack() as both:
         if report_path:
             temporary = both.enter_context(replacing(report_path))
-            temporary.write_text(json.dumps(_report(result), indent=2) + "\n")
+            temporary.write_text(json.dumps(plain_report(result), indent=2) + "\n")
         if output:
             write_transform(output, result.mri_to_reference.numpy())
     return written
 
 
-def _report(result: RegistrationResult) -> dict:
+def plain_report(result: RegistrationResult) -> dict:
     """The result's report. JSON has no NaN: such numbers are None."""
     return _finite(result.report())
 
