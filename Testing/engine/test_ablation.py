@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from diffus.cli.main import main
 from diffus.errors import InputError
 from diffus.geometry.pose import transform_points
 from diffus.io.transforms import write_transform
@@ -20,6 +18,7 @@ from diffus.studies.fan_frames import frames_of_sweep, frames_of_volume
 from diffus.studies.remind2reg import find_cases
 from diffus.sweep.sweep import TrackedSweep, write_sweep
 from PIL import Image
+from support.commands import run
 from support.phantoms import phantom, pose_from
 from support.remind2reg import write_case
 
@@ -57,10 +56,6 @@ def sweep(medium):
 
 def scan_mask(renderer):
     return renderer.plan(torch.float32, torch.device("cpu")).inside
-
-
-def run(*arguments):
-    return CliRunner().invoke(main, ["study", "ablation", *map(str, arguments)])
 
 
 # --- the engine
@@ -239,7 +234,7 @@ def read_table(path):
 def test_every_case_of_a_folder_and_all_together(dataset, tmp_path):
     folder, _ = dataset
     table, figure = tmp_path / "table.csv", tmp_path / "figure.png"
-    result = run("--remind2reg", folder, "--frames", 2, "--output", table, "--figure", figure)
+    result = run("study ablation", {"remind2reg": folder, "frames": 2, "output": table, "figure": figure})
     assert result.exit_code == 0, result.output
     rows = read_table(table)
     cases = ["ReMIND2Reg_0000 ceT1", "ReMIND2Reg_0001 ceT1", "ReMIND2Reg_0007 T2", "all cases"]
@@ -257,7 +252,9 @@ def test_every_case_of_a_folder_and_all_together(dataset, tmp_path):
 
 def test_only_one_modality(dataset, tmp_path):
     table = tmp_path / "table.csv"
-    result = run("--remind2reg", dataset[0], "--modality", "T2", "--frames", 1, "--output", table)
+    result = run(
+        "study ablation", None, "--remind2reg", dataset[0], "--modality", "T2", "--frames", 1, "--output", table
+    )
     assert result.exit_code == 0, result.output
     assert {row["case"] for row in read_table(table)} == {"ReMIND2Reg_0000 T2", "ReMIND2Reg_0007 T2", "all cases"}
     assert "ReMIND2Reg_0001: no T2" in result.output
@@ -281,7 +278,7 @@ def arguments(options):
 
 
 def test_one_sweep_in_one_table(case):
-    result = run(*arguments(case), "--frames", 2, "--figure", "figure.png")
+    result = run("study ablation", None, *arguments(case), "--frames", 2, "--figure", "figure.png")
     assert result.exit_code == 0, result.output
     rows = read_table("table.csv")
     assert [row["row"] for row in rows] == [row.name for row in ROWS]
@@ -297,15 +294,15 @@ def test_one_sweep_in_one_table(case):
 def test_the_same_seed_gives_the_same_table(case):
     texts = []
     for seed in (1, 1, 2):
-        assert run(*arguments(case), "--frames", 1, "--seed", seed).exit_code == 0
+        assert run("study ablation", None, *arguments(case), "--frames", 1, "--seed", seed).exit_code == 0
         texts.append(Path("table.csv").read_text())
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_the_start_pose_matters(case):
-    assert run(*arguments(case), "--frames", 2).exit_code == 0
+    assert run("study ablation", None, *arguments(case), "--frames", 2).exit_code == 0
     placed = read_table("table.csv")
-    result = run(*arguments({**case, "initial": None}), "--frames", 2)
+    result = run("study ablation", None, *arguments({**case, "initial": None}), "--frames", 2)
     assert result.exit_code == 0, result.output
     assert [row["mse"] for row in read_table("table.csv")] != [row["mse"] for row in placed]
 
@@ -338,7 +335,7 @@ def test_bad_input_gets_one_sentence_and_writes_nothing(case, name):
     changes, message = bad_inputs()[name]
     write_transform("far.tfm", pose_from((0, 0, 0), (900.0, 0, 0)).numpy())
     before = sorted(Path().iterdir())
-    result = run(*arguments({**case, **changes}))
+    result = run("study ablation", None, *arguments({**case, **changes}))
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr

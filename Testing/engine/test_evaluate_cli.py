@@ -5,15 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from click.testing import CliRunner
-from diffus.cli.main import main
 from diffus.geometry.pose import twist_to_matrix
 from diffus.io.transforms import write_transform
+from support.commands import run
 
 
 def evaluate(options, *lists):
-    given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    return CliRunner().invoke(main, ["evaluate", *given, *map(str, lists)])
+    return run("evaluate", options, *lists)
 
 
 def columns(path):

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from click.testing import CliRunner
-from diffus.cli.main import main
 from diffus.io.transforms import write_transform
 from diffus.probe import read_probe_json
 from diffus.render.scan_conversion import scan_grid
 from diffus.sweep.sweep import TrackedSweep, read_sweep, write_sweep
 from PIL import Image
+from support.commands import run
 from support.plate import PLATE_MM, POSE, SPACING, write_plate_ct
 
 PROBE = {"type": "convex", "radius_mm": 15, "fov_deg": 60, "frequency_mhz": 5, "depth_mm": 45, "focus_mm": 30}
@@ -37,11 +36,6 @@ def poses_of(count=4):
         tilt[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         poses[n] = POSE @ tilt
     return poses
-
-
-def run(command, options, *arguments):
-    given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    return CliRunner().invoke(main, [command, *given, *arguments])
 
 
 def good(command, options, *arguments):

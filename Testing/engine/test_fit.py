@@ -13,7 +13,8 @@ from diffus.medium import AcousticMedium, ImpedanceMLP, load_impedance, tissue_t
 from diffus.medium.memberships import network_levels
 from diffus.medium.tissue import tissue_properties
 from diffus.render.expected import expected_polar
-from diffus.render.renderer import plan_frame, render_polar
+from diffus.render.plan import plan_frame
+from diffus.render.renderer import render_polar
 from diffus.render.settings import RenderSettings
 from support.fitting_cases import LABELS, PROBE, TRUE_DISPLAY, blobs, fan_sweep, head
 from support.phantoms import phantom, pose_from

@@ -7,24 +7,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from click.testing import CliRunner
-from diffus.cli.main import main
 from diffus.io.transforms import write_transform
 from diffus.io.volumes import LPS
 from diffus.medium import AcousticMedium, load_impedance
 from diffus.medium.tissue import read_tissues
 from diffus.probe import write_probe_json
 from diffus.sweep.sweep import TrackedSweep, write_sweep
+from support.commands import run
 from support.fitting_cases import PROBE, blobs, fan_sweep, head
 from support.phantoms import pose_from
 
 LABELS = {1: "liver", 2: "fluid", 3: "kidney", 4: "tumour"}
 MRI_TO_REFERENCE = pose_from((10.0, 20.0, -5.0), (12.0, -30.0, 7.0))
-
-
-def run(command, **options):
-    arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    return CliRunner().invoke(main, [command, *arguments])
 
 
 def write_image(array, matrix, name):
@@ -64,7 +58,7 @@ def labels_case(tmp_path, monkeypatch):
 
 
 def test_what_fit_writes_render_takes(labels_case):
-    result = run("fit", **labels_case, parameters="gain_db,scattering_db", tissues_output="tissues.csv")
+    result = run("fit", {**labels_case, "parameters": "gain_db,scattering_db", "tissues_output": "tissues.csv"})
     assert result.exit_code == 0, result.output
     assert "held-out NCC" in result.output
     report = json.loads(Path("fitted.json").read_text())
@@ -78,7 +72,7 @@ def test_what_fit_writes_render_takes(labels_case):
     common = {"volume": "labels.nrrd", "kind": "labels", "labels_table": "names.json", "pose": "pose.tfm"}
 
     def rendered(**options):
-        done = run("render", **common, output="slice.nrrd", **options)
+        done = run("render", {**common, "output": "slice.nrrd", **options})
         assert done.exit_code == 0, done.output
         return sitk.GetArrayFromImage(sitk.ReadImage("slice.nrrd")).astype(float)
 
@@ -99,33 +93,37 @@ def test_a_head_and_its_network(tmp_path, monkeypatch):
     write_case(AcousticMedium.from_mri(t1, matrix, mask))
     result = run(
         "fit",
-        volume="t1.nrrd",
-        kind="mri",
-        mask="mask.nrrd",
-        sweep="sweep.mha",
-        initial="initial.tfm",
-        probe="probe.json",
-        parameters="impedance,attenuation_db_cm_mhz",
-        output="fitted.json",
-        weights_output="weights.pt",
-        tissues_output="tissues.csv",
-        frames=1,
-        steps=2,
+        {
+            "volume": "t1.nrrd",
+            "kind": "mri",
+            "mask": "mask.nrrd",
+            "sweep": "sweep.mha",
+            "initial": "initial.tfm",
+            "probe": "probe.json",
+            "parameters": "impedance,attenuation_db_cm_mhz",
+            "output": "fitted.json",
+            "weights_output": "weights.pt",
+            "tissues_output": "tissues.csv",
+            "frames": 1,
+            "steps": 2,
+        },
     )
     assert result.exit_code == 0, result.output
     level = torch.tensor([0.0, 0.6, 1.0])
     torch.testing.assert_close(load_impedance("weights.pt")(level), load_impedance()(level), atol=0.02, rtol=0)
     done = run(
         "render",
-        volume="t1.nrrd",
-        kind="mri",
-        mask="mask.nrrd",
-        pose="pose.tfm",
-        probe="fitted.json",
-        settings="fitted.json",
-        weights="weights.pt",
-        tissues="tissues.csv",
-        output="slice.nrrd",
+        {
+            "volume": "t1.nrrd",
+            "kind": "mri",
+            "mask": "mask.nrrd",
+            "pose": "pose.tfm",
+            "probe": "fitted.json",
+            "settings": "fitted.json",
+            "weights": "weights.pt",
+            "tissues": "tissues.csv",
+            "output": "slice.nrrd",
+        },
     )
     assert done.exit_code == 0, done.output
 
@@ -141,6 +139,7 @@ def test_a_head_and_its_network(tmp_path, monkeypatch):
         ({"contrast": "t2"}, "--contrast is for --kind mri"),
         ({"output": "fitted.txt"}, "cannot be written here"),
         ({"output": "probe.json"}, "would be overwritten"),
+        ({"output": "both.csv", "tissues_output": "both.csv"}, "cannot be written here"),  # wrote one over the other
         ({"image_to_probe": "initial.tfm"}, "leave the ImageToProbe calibration out"),
         ({"steps": "1"}, "at least one frame and two steps"),
         ({"sweep": "labels.nrrd"}, "holds no tracking"),
@@ -148,7 +147,7 @@ def test_a_head_and_its_network(tmp_path, monkeypatch):
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(labels_case, changes, sentence):
     before = sorted(Path().iterdir())
-    result = run("fit", **{**labels_case, **changes})
+    result = run("fit", {**labels_case, **changes})
     assert result.exit_code == 2, result.output
     assert sentence in result.output
     assert "Traceback" not in result.output
@@ -166,7 +165,7 @@ def test_bad_tissues_and_settings_of_render(labels_case):
         ({"settings": "bad.json"}, "must hold settings by name"),
         ({"settings": "odd.json"}, "Unknown render setting brightness"),
     ):
-        result = run("render", **common, probe="probe.json", output="slice.nrrd", **options)
+        result = run("render", {**common, "probe": "probe.json", "output": "slice.nrrd", **options})
         assert result.exit_code == 2, result.output
         assert sentence in result.output
         assert not Path("slice.nrrd").exists()

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from click.testing import CliRunner
-from diffus.cli.main import main
 from diffus.errors import InputError
 from diffus.geometry.pose import twist_to_matrix
 from diffus.io.transforms import write_transform
@@ -21,6 +19,7 @@ from diffus.render.renderer import UltrasoundRenderer
 from diffus.render.settings import RenderSettings
 from diffus.studies.pose import PoseLevel, PoseRecovery, displaced_pose, pose_error
 from diffus.sweep.sweep import TrackedSweep, write_sweep
+from support.commands import run
 from support.fitting_cases import LABELS, PROBE, TRUE_DISPLAY, blobs, fan_mask, fan_sweep
 from support.phantoms import phantom, pose_from
 
@@ -134,14 +133,9 @@ def case(tmp_path, monkeypatch):
     }
 
 
-def invoke(options):
-    arguments = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
-    return CliRunner().invoke(main, ["study", "pose", *arguments])
-
-
 def test_the_command_finds_the_pose_of_a_frame(case):
     pytest.importorskip("matplotlib")
-    result = invoke(case | {"seed": 4, "figure": "pose.png"})
+    result = run("study pose", case | {"seed": 4, "figure": "pose.png"})
     assert result.exit_code == 0, result.output
     (row,) = csv.DictReader(Path("pose.csv").read_text().splitlines())
     assert row["seed"] == "4"
@@ -173,7 +167,7 @@ def test_bad_input_gets_one_sentence_and_writes_nothing(case, changes, sentence)
     far[0, 3] = 900.0
     write_transform("far.tfm", far)
     before = sorted(Path().iterdir())
-    result = invoke(case | changes)
+    result = run("study pose", case | changes)
     assert result.exit_code == 2, result.output
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr

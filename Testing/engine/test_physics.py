@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from diffus.probe.beam import axial_sigma_mm, blur_axial, blur_lateral, gaussian_taps, lateral_sigma_mm
-from diffus.render.renderer import UltrasoundRenderer, plan_frame, render_iq
+from diffus.render.plan import plan_frame
+from diffus.render.renderer import UltrasoundRenderer, render_iq
 from diffus.render.scatter import sample_speckle, speckle_correlation, speckle_texture
 from diffus.render.settings import make_settings
 from support.phantoms import phantom, probe_of

@@ -6,8 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from diffus.cli.main import main
 from diffus.errors import InputError
 from diffus.fit.matching import AppearanceMatch, rocked
 from diffus.io.transforms import write_transform
@@ -17,6 +15,7 @@ from diffus.render.renderer import UltrasoundRenderer
 from diffus.sweep.probe_sweep import in_fan, polar_sweep
 from diffus.sweep.sweep import TrackedSweep, read_sweep, write_sweep
 from scipy import ndimage, stats
+from support.commands import run
 from support.phantoms import phantom, pose_from, probe_of
 
 PROBE = probe_of("convex", rays=160, samples=400, depth_mm=60.0, mm_per_pixel=0.4)
@@ -153,18 +152,8 @@ def case(tmp_path, medium):
 
 
 def invoke(case, *extra):
-    arguments = [
-        "study",
-        "realism",
-        "--real",
-        case / "sweep.igs.mha",
-        "--volume",
-        case / "labels.nrrd",
-        "--kind",
-        "labels",
-    ]
-    arguments += ["--frames", 2, "--output", case / "table.csv", *extra]
-    return CliRunner().invoke(main, [str(a) for a in arguments])
+    options = {"real": case / "sweep.igs.mha", "volume": case / "labels.nrrd", "kind": "labels", "frames": 2}
+    return run("study realism", {**options, "output": case / "table.csv"}, *extra)
 
 
 def test_the_command_writes_table_and_figure_with_fitted_settings(case):

@@ -6,8 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from diffus.cli.main import main
 from diffus.errors import InputError
 from diffus.geometry.filters import gaussian_blur
 from diffus.io.volumes import read_volume
@@ -25,6 +23,7 @@ from diffus.studies.reconstruction import (
 )
 from diffus.sweep.probe_sweep import in_fan, polar_sweep, probe_of_sweep, rigid_poses
 from diffus.sweep.sweep import TrackedSweep, write_sweep
+from support.commands import run
 from support.phantoms import phantom, pose_from, probe_of
 
 PROBE = probe_of("convex", rays=48, samples=120, depth_mm=50.0, mm_per_pixel=0.6)
@@ -179,9 +178,9 @@ def test_a_mediums_maps_are_carried_to_the_grid():
 def test_the_command_writes_volumes_report_and_figure(sweep, tmp_path):
     pytest.importorskip("matplotlib")
     write_sweep(sweep, tmp_path / "sweep.igs.mha")
-    arguments = ["study", "reconstruct", "--sweep", tmp_path / "sweep.igs.mha", "--voxel-mm", 3, "--steps", 3]
-    arguments += ["--output", tmp_path / "v.nrrd", "--report", tmp_path / "r.json", "--figure", tmp_path / "f.png"]
-    done = CliRunner().invoke(main, [str(a) for a in arguments])
+    options = {"sweep": tmp_path / "sweep.igs.mha", "voxel-mm": 3, "steps": 3}
+    options |= {"output": tmp_path / "v.nrrd", "report": tmp_path / "r.json", "figure": tmp_path / "f.png"}
+    done = run("study reconstruct", options)
     assert done.exit_code == 0, done.output
     volumes = {part: read_volume(tmp_path / f"v_{part}.nrrd") for part in ("impedance", "scattering", "compounded")}
     assert len({v.array.shape for v in volumes.values()}) == 1
@@ -205,15 +204,8 @@ def test_the_command_writes_volumes_report_and_figure(sweep, tmp_path):
 def test_the_command_refuses_in_one_sentence(sweep, tmp_path, extra, words):
     write_sweep(sweep, tmp_path / "sweep.igs.mha")
     extra = [str(tmp_path / e) if e.endswith((".json", ".tfm", ".csv")) else e for e in extra]
-    arguments = [
-        "study",
-        "reconstruct",
-        "--sweep",
-        str(tmp_path / "sweep.igs.mha"),
-        "--output",
-        str(tmp_path / "v.nrrd"),
-    ]
-    done = CliRunner().invoke(main, [*arguments, *extra])
+    options = {"sweep": tmp_path / "sweep.igs.mha", "output": tmp_path / "v.nrrd"}
+    done = run("study reconstruct", options, *extra)
     assert done.exit_code == 2
     assert words in done.output
     assert not list(tmp_path.glob("v_*"))

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from click.testing import CliRunner
-from diffus.cli.main import main
 from diffus.geometry.pose import twist_to_matrix
 from diffus.io.transforms import read_transform, write_transform
 from diffus.io.volumes import read_volume
@@ -21,17 +19,13 @@ from diffus.register.verdict import CALIBRATED_ON, Judgement, Verdict
 from diffus.sweep.from_volume import sweep_from_volume
 from diffus.sweep.simulated import displaced, simulate
 from diffus.sweep.sweep import TrackedSweep, write_sweep
+from support.commands import assert_one_sentence, run
 from support.heads import mni152
 
 T1 = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 QUICK = {"within-mm": 10, "within-deg": 8, "samples": 2048}
 KEYS = {"verdict", "reasons", "expected_error_mm", "expected_error_worst_mm", "calibrated_on", "similarity", "seconds"}
 KEYS |= {"frames_used", "frames_skipped", "mri_to_reference"}
-
-
-def invoke(command, options=None, *arguments):
-    given = [part for name, value in (options or {}).items() for part in (f"--{name}", str(value))]
-    return CliRunner().invoke(main, [command, *given, *map(str, arguments)])
 
 
 def rigid(*twist):
@@ -59,7 +53,7 @@ def brain(tmp_path_factory):
 @pytest.fixture(scope="module")
 def registered(brain):
     folder, _, options = brain
-    return invoke("register", {**options, "output": folder / "result.tfm", "report": folder / "report.json"})
+    return run("register", {**options, "output": folder / "result.tfm", "report": folder / "report.json"})
 
 
 def test_registers_and_says_what_it_is_worth(brain, registered):
@@ -109,14 +103,14 @@ def test_where_nothing_overlaps_it_is_rejected_with_a_report_only(brain, tmp_pat
     far[:3, 3] = 900.0
     write_transform(tmp_path / "far.tfm", far)
     options = {**options, "initial": tmp_path / "far.tfm", "output": tmp_path / "result.tfm"}
-    result = invoke("register", {**options, "report": tmp_path / "report.json"})
+    result = run("register", {**options, "report": tmp_path / "report.json"})
     assert result.exit_code == 3, result.output
     assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "rejected"
     assert "overlap" in result.output
     assert json.loads((tmp_path / "report.json").read_text())["expected_error_mm"] is None
     assert {file.name for file in tmp_path.iterdir()} == {"far.tfm", "report.json"}
     (tmp_path / "report.json").unlink()
-    assert invoke("register", options).exit_code == 3
+    assert run("register", options).exit_code == 3
     assert {file.name for file in tmp_path.iterdir()} == {"far.tfm"}
 
 
@@ -166,7 +160,7 @@ def case(tmp_path, monkeypatch):
 def test_the_verdict_decides_the_exit_status_and_the_files(case, told, verdict, status):
     told.verdict = verdict
     before = {file.name for file in Path().iterdir()}
-    result = invoke("register", {**case, "report": "report.json"})
+    result = run("register", {**case, "report": "report.json"})
     assert result.exit_code == status, result.output
     assert f"{verdict}: because" in result.output
     new = {file.name for file in Path().iterdir()} - before
@@ -204,7 +198,7 @@ def test_what_is_read_is_never_written(case, told, option, value):
     before = {file: file.read_bytes() for file in Path().iterdir()}
     options = {"volume": "mri.txt", "sweep": "sweep.txt", "initial": "initial.tfm"}
     options |= {"image-to-probe": "calibration.tfm", "labels-table": "names.json"}
-    result = invoke("register", {**case, **options, option: value})
+    result = run("register", {**case, **options, option: value})
     assert_one_sentence(result, value)
     assert {file: file.read_bytes() for file in Path().iterdir()} == before
 
@@ -212,7 +206,7 @@ def test_what_is_read_is_never_written(case, told, option, value):
 def test_a_number_that_is_none_is_null_in_the_report(case, told):
     """Python writes NaN, which is no JSON and stops other readers."""
     told.verdict, told.similarity = "rejected", float("nan")
-    assert invoke("register", {**case, "report": "report.json"}).exit_code == 3
+    assert run("register", {**case, "report": "report.json"}).exit_code == 3
     text = Path("report.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["similarity"] is None
@@ -221,7 +215,7 @@ def test_a_number_that_is_none_is_null_in_the_report(case, told):
 def test_a_rejected_run_says_that_an_older_result_is_there(case, told):
     Path("result.tfm").write_text("of yesterday")
     told.verdict = "rejected"
-    result = invoke("register", case)
+    result = run("register", case)
     assert result.exit_code == 3
     assert "result.tfm is of an earlier run" in result.output
     assert Path("result.tfm").read_text() == "of yesterday"
@@ -231,12 +225,12 @@ def test_everything_reaches_the_engine(case, told):
     initial = rigid(5.0, 6.0, 7.0, 0.1, 0.2, 0.3)
     write_transform("initial.tfm", initial)
     search = {"seed": 7, "method": "ncc", "within-mm": 12, "within-deg": 9, "samples": 128}
-    assert invoke("register", {**case, "kind": "us", "initial": "initial.tfm", **search}).exit_code == 0
+    assert run("register", {**case, "kind": "us", "initial": "initial.tfm", **search}).exit_code == 0
     np.testing.assert_allclose(told.given["initial"], initial, atol=1e-9)
     assert (told.given["kind"], told.given["method"], told.given["seed"]) == ("us", "ncc", 7)
     settings = told.given["settings"]
     assert (settings.translation_mm, settings.rotation_deg, settings.search.samples) == (12, 9, 128)
-    assert invoke("register", case).exit_code == 0
+    assert run("register", case).exit_code == 0
     assert told.given["initial"] is None
     assert told.given["settings"] == command_line.Settings()
 
@@ -247,7 +241,7 @@ def test_labels_become_acoustic_impedance(case, told):
     sitk.WriteImage(sitk.GetImageFromArray(labels), "labels.nrrd")
     Path("names.csv").write_text("5,liver\n18,vertebrae_L5\n")
     options = {**case, "volume": "labels.nrrd", "kind": "labels", "labels-table": "names.csv"}
-    assert invoke("register", options).exit_code == 0
+    assert run("register", options).exit_code == 0
     assert told.given["kind"] == "labels"
     assert told.given["medium"].maps.shape == (4, 24, 24, 24)
     assert told.given["volume"][20, 5, 5] == pytest.approx(1.65, abs=0.1)
@@ -255,7 +249,7 @@ def test_labels_become_acoustic_impedance(case, told):
 
 
 def test_a_volume_of_ultrasound_is_cut_into_frames(case, told):
-    assert invoke("register", {**case, "sweep": "mri.nrrd"}, "--from-volume").exit_code == 0
+    assert run("register", {**case, "sweep": "mri.nrrd"}, "--from-volume").exit_code == 0
     volume = read_volume("mri.nrrd")
     cut = sweep_from_volume(volume.array, volume.ijk_to_ras)
     assert torch.equal(told.given["sweep"].image_to_reference, cut.image_to_reference)
@@ -281,7 +275,7 @@ def test_the_calibration_may_stand_beside_the_sweep(case, told):
     )
     for name in ("calibration.tfm", "config.xml"):
         options = {**case, "sweep": "uncalibrated.igs.mha", "image-to-probe": name}
-        result = invoke("register", options)
+        result = run("register", options)
         assert result.exit_code == 0, result.output
         expected = rigid(0, 0, 2, 0, 0, 0) @ calibration
         np.testing.assert_allclose(told.given["sweep"].image_to_reference[2], expected, atol=1e-9)
@@ -375,16 +369,9 @@ def test_bad_input_gets_one_sentence_and_writes_nothing(case, name):
     if prepare:
         prepare()
     before = sorted(Path().iterdir())
-    result = invoke("register", {"report": "report.json", **case, **changes})
+    result = run("register", {"report": "report.json", **case, **changes})
     assert_one_sentence(result, message)
     assert sorted(Path().iterdir()) == before
-
-
-def assert_one_sentence(result, message):
-    assert result.exit_code == 2, result.output
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    assert result.stderr.strip().endswith(".")
 
 
 # --- benchmark
@@ -400,7 +387,7 @@ def test_benchmark_writes_a_row_for_each_start(case, told):
         json.dumps({"mri_to_reference": truth.tolist(), "targets_mri_ras": targets.tolist()})
     )
     options = {"volume": "mri.nrrd", "kind": "mri", "output": "table.csv", "starts": 4, "off-mm": 9, "off-deg": 0.01}
-    result = invoke("benchmark", options, "set")
+    result = run("benchmark", options, "set")
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader(Path("table.csv").read_text().splitlines()))
     assert [row["start"] for row in rows] == ["0", "1", "2", "3"]
@@ -410,13 +397,13 @@ def test_benchmark_writes_a_row_for_each_start(case, told):
     assert 0 < min(starts) < max(starts) < 9.1
     assert "median 0.50 mm" in result.output
     told.verdict = "rejected"
-    result = invoke("benchmark", options, "set")
+    result = run("benchmark", options, "set")
     assert {row["expected_mm"] for row in csv.DictReader(Path("table.csv").read_text().splitlines())} == {""}
     assert "–" in result.output
     Path("names.csv").write_text("5,liver\n")
     table = {**options, "kind": "labels", "labels-table": "names.csv", "output": "names.csv"}
-    assert_one_sentence(invoke("benchmark", table, "set"), "names.csv")
+    assert_one_sentence(run("benchmark", table, "set"), "names.csv")
     assert Path("names.csv").read_text() == "5,liver\n"
     Path("set/a_1.truth.json").write_text("{}")
-    assert_one_sentence(invoke("benchmark", options, "set"), "mri_to_reference")
-    assert_one_sentence(invoke("benchmark", {**options, "pattern": "b*"}, "set"), "There is no b*.igs.mha")
+    assert_one_sentence(run("benchmark", options, "set"), "mri_to_reference")
+    assert_one_sentence(run("benchmark", {**options, "pattern": "b*"}, "set"), "There is no b*.igs.mha")

@@ -217,6 +217,15 @@ def test_one_frame_is_never_better_than_check_and_names_its_weakest_direction(he
     assert any("weakest" in reason for reason in result.judgement.reasons)
 
 
+def test_the_smallest_search_runs_and_a_smaller_one_is_refused(head, case):
+    """Of 2 starts, a third by each ranking left none, and the run ended in an IndexError."""
+    with pytest.raises(InputError, match="starts is 2; choose 3 or more"):
+        SearchSettings(starts=2)
+    smallest = SearchSettings(samples=64, families=1, around=1, copies=1, spread_mm=0.0, starts=3, chunk=1)
+    result = register(head[0], head[3], case.sweep.subset([2, 8]), settings=Settings(search=smallest))
+    assert result.judgement.verdict in ("check", "rejected")
+
+
 @pytest.mark.parametrize(
     ("volume", "options", "words"),
     [
@@ -231,6 +240,20 @@ def test_one_frame_is_never_better_than_check_and_names_its_weakest_direction(he
 def test_bad_input_gets_one_sentence(case, volume, options, words):
     with pytest.raises(InputError, match=words):
         RigidRegistration(volume, np.eye(4), case.sweep, **options)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "words"),
+    [
+        (np.eye(3), "shape is"),
+        (np.diag([1.0, np.nan, 1.0, 1.0]), "NaN"),
+        (np.diag([1.0, 1.0, 0.0, 1.0]), "singular"),
+        (np.eye(4) + 0.01 * np.eye(4, k=-1), "last row"),  # was taken as if that row were 0 0 0 1
+    ],
+)
+def test_a_matrix_that_is_not_of_voxels_gets_one_sentence(case, matrix, words):
+    with pytest.raises(InputError, match=f"volume's ijk_to_ras.*{words}"):
+        RigidRegistration(np.random.default_rng(0).random((9, 9, 9)), matrix, case.sweep)
 
 
 def test_a_benchmark_sweep_of_a_whole_head(shared_data):

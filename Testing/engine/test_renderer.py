@@ -13,7 +13,8 @@ from diffus.medium.medium import AcousticMedium
 from diffus.medium.tissue import GEL
 from diffus.probe.beam import blur_axial, blur_lateral, gaussian_taps, lateral_sigma_mm
 from diffus.render.display import linear_brightness, log_compress
-from diffus.render.renderer import UltrasoundRenderer, plan_frame, render_polar
+from diffus.render.plan import plan_frame
+from diffus.render.renderer import UltrasoundRenderer, render_polar
 from diffus.render.scan_conversion import scan_convert, scan_grid
 from diffus.render.scatter import sample_speckle, speckle_texture
 from diffus.render.settings import PaperArtefacts, make_settings

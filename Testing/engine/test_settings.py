@@ -33,7 +33,7 @@ NUMBERS = [
     ("phased", "fov_deg"),
     *((RenderSettings, name) for name, one in declared(RenderSettings).items() if one.kind in (int, float)),
     *((Settings, name) for name in ("translation_mm", "rotation_deg")),
-    (SearchSettings, "samples"),
+    *((SearchSettings, name) for name in declared(SearchSettings)),
 ]
 
 
@@ -66,6 +66,7 @@ def test_every_setting_is_declared_with_its_help():
     for owner in (ConvexProbe, LinearProbe, PhasedProbe, RenderSettings):
         assert {field.name for field in fields(owner)} - set(declared(owner)) <= {"artefacts"}
         assert all(one.help.endswith(".") for one in declared(owner).values())
+    assert {field.name for field in fields(SearchSettings)} == set(declared(SearchSettings))
     assert set(SHAPES) == {probe.type for probe in (ConvexProbe, LinearProbe, PhasedProbe)}
     assert declared(RenderSettings)["echo"].choices is ECHO_MODELS
     assert all(map(callable, ECHO_MODELS.values()))

@@ -9,7 +9,7 @@ from diffus.medium import AcousticMedium
 from diffus.metrics.images import ncc
 from diffus.register import similarity as sim
 from diffus.register.methods import expected_frames, fan_frames
-from diffus.render.renderer import plan_frame
+from diffus.render.plan import plan_frame
 from diffus.render.settings import RenderSettings
 from support.fitting_cases import LABELS, PROBE, blobs, fan_sweep
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ..errors import InputError
 from ..geometry.pose import require_rigid, transform_points
-from ..io.atomic import replacing, require_not_input, require_writable
+from ..io.atomic import replacing
 from ..io.tables import write_csv
 from ..register.extent import sweep_extent
 from ..register.landmarks import target_errors
@@ -23,7 +23,8 @@ from ..register.search import PoseSpace
 from ..register.verdict import Verdict
 from ..sweep.sweep import TrackedSweep, read_sweep
 from .common import options, progress, torch_device
-from .register import COLOURS, SEARCH, VOLUME, _report, _settings, _volume
+from .inputs import require_files
+from .register import COLOURS, SEARCH, VOLUME, plain_report, read_registered, search_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,12 +64,11 @@ def benchmark(
     The truth holds `mri_to_reference` (4x4) and `targets_mri_ras` (points, mm). Starts are seeded, uniform up to the
     bounds.
     """
-    require_writable(output, (".csv",))
-    require_not_input((output,), (volume_path, labels_table))
+    require_files({"volume_path": volume_path, "labels_table": labels_table}, (output, (".csv",)))
     choices = {"kind": kind, "method": method, "seed": seed, "device": torch_device(device)}
-    choices["settings"] = _settings(**bounds)
+    choices["settings"] = search_settings(**bounds)
     cases = _cases(folder, pattern)
-    voxels, ijk_to_ras, choices["medium"] = _volume(volume_path, kind, labels_table, choices["device"])
+    voxels, ijk_to_ras, choices["medium"] = read_registered(volume_path, kind, labels_table, choices["device"])
     rows = []
     with progress() as bar:
         task = bar.add_task("registering", total=len(cases) * starts)
@@ -115,7 +115,7 @@ def _starts(sweep: TrackedSweep, truth: Tensor, count: int, mm: float, deg: floa
 def _row(name: str, number: int, result: RegistrationResult, initial: Tensor, truth: Tensor, targets: Tensor) -> list:
     true = transform_points(truth, targets)
     start, end = (float(target_errors(m, targets, true).mean()) for m in (initial, result.mri_to_reference))
-    report = _report(result)
+    report = plain_report(result)
     expected = (report["expected_error_mm"], report["expected_error_worst_mm"])
     return [name, number, start, end, report["verdict"], *expected, result.similarity, result.seconds]
 

@@ -26,6 +26,7 @@ from ..settings import declared
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from ..fit import FittableMedium
     from ..io.volumes import Volume
     from ..medium import Tissue
     from ..probe import Probe
@@ -76,17 +77,6 @@ def options(several: tuple[Callable, ...]) -> Callable:
     return decorated
 
 
-FILES = (
-    click.option("--volume", "volume_path", required=True, metavar="FILE", help="MRI, CT or label volume."),
-    click.option("--kind", type=click.Choice(["mri", "ct", "labels"]), required=True, help="What the volume holds."),
-    click.option(
-        "--pose", required=True, metavar="FILE", help="probe_to_ras: a transform as 3D Slicer saves it (.tfm, .h5)."
-    ),
-    click.option("--probe", "probe_name", required=True, metavar="NAME|FILE.json", help="A preset or a probe file."),
-    click.option("--output", required=True, metavar="FILE", help="The slice in the volume's world (.nrrd, .mha, ...)."),
-    click.option("--png", metavar="FILE", help="The slice as a picture too."),
-    click.option("--device", default="cpu", help="Where torch computes: cpu, cuda, cuda:1, mps."),
-)
 # Options of some kinds of volume only: {name: kind, or kinds with "or" between them}.
 KIND_OF = {"labels_table": "labels", "scanner": "ct", "outside": "ct", "weights": "mri", "contrast": "mri"}
 KIND_OF["tissues"] = "mri or labels"
@@ -182,7 +172,15 @@ def read_mask(path: str, volume: Volume) -> np.ndarray:
     return mask.array != 0
 
 
-def read_medium(kind: str, volume: Volume, mask: np.ndarray | None, chosen: dict[str, str]) -> AcousticMedium:
+def read_medium(
+    kind: str,
+    volume: Volume,
+    mask: np.ndarray | None,
+    chosen: dict[str, str],
+    *,
+    from_mri: Callable = AcousticMedium.from_mri,
+    from_labels: Callable = AcousticMedium.from_labels,
+) -> AcousticMedium | FittableMedium:
     """The medium of a volume.
 
     Args:
@@ -190,6 +188,7 @@ def read_medium(kind: str, volume: Volume, mask: np.ndarray | None, chosen: dict
         volume: its voxels.
         mask: True inside of the patient, or None.
         chosen: the given options of MEDIUM.
+        from_mri, from_labels: what makes it, with the arguments of AcousticMedium's.
 
     Raises:
         InputError: an option of another kind, or voxels that cannot be a medium.
@@ -199,13 +198,11 @@ def read_medium(kind: str, volume: Volume, mask: np.ndarray | None, chosen: dict
     if kind == "labels":
         if mask is not None:
             raise InputError("--mask is for --kind mri or ct; in a label volume, label 0 is outside of the patient.")
-        return AcousticMedium.from_labels(
-            volume.array, label_table(volume, **chosen, tissues=tissues), volume.ijk_to_ras
-        )
+        return from_labels(volume.array, label_table(volume, **chosen, tissues=tissues), volume.ijk_to_ras)
     if kind == "ct":
         return AcousticMedium.from_ct(volume.array, volume.ijk_to_ras, mask=mask, **chosen)
     mapping = chosen.pop("weights", None)
-    return AcousticMedium.from_mri(volume.array, volume.ijk_to_ras, mask, mapping=mapping, tissues=tissues, **chosen)
+    return from_mri(volume.array, volume.ijk_to_ras, mask, mapping=mapping, tissues=tissues, **chosen)
 
 
 def require_of_kind(kind: str, chosen: Iterable[str]) -> None:

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import InputError
-from ..io.atomic import replacing, require_not_input, require_writable
+from ..io.atomic import replacing
 from ..io.landmarks import read_landmarks
 from ..io.tables import write_csv
 from ..io.transforms import TRANSFORM_SUFFIXES, read_transform, write_transform
 from ..register.landmarks import match_landmarks, pair_names, rigid_from_landmarks, target_errors
+from .inputs import require_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,11 +33,8 @@ def evaluate(first: str, second: str | None, transform: str | None, output: str 
 
     Lists are .mrk.json, .fcsv, .csv (name,x,y,z; RAS) or .tag; a .tag file with two lists needs no SECOND.
     """
-    if output:
-        require_writable(output, (".csv",))
-    if fit:
-        require_writable(fit, TRANSFORM_SUFFIXES)
-    require_not_input((output, fit), (first, second, transform))
+    read = {"first": first, "second": second, "transform": transform}
+    require_files(read, (output, (".csv",)), (fit, TRANSFORM_SUFFIXES))
     lists = [found for path in (first, second) if path for found in read_landmarks(path)]
     if len(lists) != 2:
         raise InputError(f"Two lists of landmarks are needed, but the files hold {len(lists)}; give FIRST and SECOND.")

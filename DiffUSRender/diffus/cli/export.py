@@ -6,38 +6,19 @@ from pathlib import Path
 
 import click
 import numpy as np
-import torch
 
 from ..errors import InputError
 from ..export import DicomOptions, SimulatedFrames, export, format_of, probe_poses, render_frame, write_maps
+from ..export.formats import FORMATS
 from ..export.pictures import series_folder
 from ..export.tracked import SEQUENCE_SUFFIX, poses_path
 from ..export.ultrasound_dicom import read_source
-from ..geometry.pose import require_rigid
-from ..io.atomic import require_new_folder, require_not_input, require_writable_parent
-from ..io.tables import read_settings
-from ..io.transforms import read_transform
-from ..io.volumes import read_volume
+from ..io.atomic import require_new_folder, require_writable_parent
 from ..render.renderer import UltrasoundRenderer
 from ..sweep.sweep import read_sweep
-from .common import (
-    KIND_OF,
-    MEDIUM,
-    SETTINGS,
-    SETTINGS_FILE,
-    options,
-    progress,
-    read_mask,
-    read_medium,
-    read_probe,
-    torch_device,
-)
+from .common import MEDIUM, SETTINGS, SETTINGS_FILE, options, progress, torch_device
+from .inputs import DEVICE, beam_probe, medium_of, read_rigid, render_settings, require_files, volume_options
 
-VOLUME = (
-    click.option("--volume", "volume_path", required=True, metavar="FILE", help="MRI, CT or label volume."),
-    click.option("--kind", type=click.Choice(["mri", "ct", "labels"]), required=True, help="What the volume holds."),
-)
-DEVICE = click.option("--device", default="cpu", help="Where torch computes: cpu, cuda, cuda:1, mps.")
 WHERE = (
     click.option("--probe", "probe_name", metavar="NAME|FILE.json", help="A preset or a probe file; else the sweep's."),
     click.option("--pose", metavar="FILE", help="probe_to_ras of one slice: a transform of 3D Slicer (.tfm, .h5)."),
@@ -66,61 +47,36 @@ OUTPUT = (
 
 
 @click.command("export")
-@options(VOLUME)
+@options(volume_options())
 @options(WHERE)
 @options(OUTPUT)
 @options(MEDIUM)
 @options(SETTINGS)
 @SETTINGS_FILE
-def export_command(
-    volume_path: str,
-    kind: str,
-    probe_name: str | None,
-    pose: str | None,
-    sweep_path: str | None,
-    image_to_probe: str | None,
-    volume_to_reference: str | None,
-    output: str,
-    dicom_source: str | None,
-    include_patient: bool,
-    device: str,
-    mask: str | None,
-    settings_path: str | None,
-    **given: object,
-) -> None:
+def export_command(output: str, dicom_source: str | None, include_patient: bool, device: str, **given: object) -> None:
     """Renders a slice, or one along every frame of a tracked sweep, for other programs.
 
     Pictures, films and DICOM carry the word SIMULATED outside of the fan. DICOM holds no poses: write them as .seq.nrrd
     or .igs.mha too.
     """
-    read = [volume_path, mask, pose, sweep_path, image_to_probe, volume_to_reference, probe_name, dicom_source]
-    read += [settings_path, *(given[name] for name in ("weights", "labels_table", "tissues"))]
-    require_not_input((output,), read)
-    _require_options(pose, sweep_path, probe_name, dicom_source, include_patient, output)
+    require_files({**given, "dicom_source": dicom_source}, (output, FORMATS))
+    pose, sweep_path = given["pose"], given["sweep_path"]
+    _require_options(pose, sweep_path, given["probe_name"], dicom_source, include_patient, output)
     place = torch_device(device)
-    settings = {name: None if value == "none" else value for name, value in given.items() if value is not None}
-    medium_options = {name: settings.pop(name) for name in KIND_OF if name in settings}
-    if settings_path:
-        settings = {**read_settings(settings_path), **settings}
-    probe = None if probe_name is None else read_probe(probe_name)
+    settings, probe = render_settings(given), beam_probe(given)
     if sweep_path is None:
-        poses, times = require_rigid(torch.from_numpy(read_transform(pose)), pose).numpy()[None], np.zeros(1)
+        poses, times = read_rigid(pose).numpy()[None], np.zeros(1)
     else:
-        sweep = read_sweep(sweep_path, image_to_probe)
+        sweep = read_sweep(sweep_path, given["image_to_probe"])
         probe, poses = probe_poses(sweep, probe)
         times = sweep.timestamps.numpy()
     format_of(output, len(poses))
-    to_volume = np.eye(4)
-    if volume_to_reference is not None:
-        to_volume = np.linalg.inv(read_transform(volume_to_reference))
-        require_rigid(torch.from_numpy(to_volume), volume_to_reference)
+    to_volume = np.linalg.inv(read_rigid(given["volume_to_reference"]).numpy())
     dicom = DicomOptions(None if dicom_source is None else read_source(dicom_source), include_patient)
     renderer = UltrasoundRenderer(probe, **settings)
     with progress() as bar:
         task = bar.add_task("building the acoustic medium", total=2 * len(poses))
-        volume = read_volume(volume_path)
-        inside = None if mask is None else read_mask(mask, volume)
-        medium = read_medium(kind, volume, inside, medium_options).to(place)
+        medium = medium_of(given).to(place)
         pixels = []
         for number, each in enumerate(to_volume @ poses):
             try:
@@ -167,18 +123,15 @@ def _report(output: Path, frames: SimulatedFrames) -> None:
 
 
 @click.command("maps")
-@options(VOLUME)
+@options(volume_options())
 @click.option("--output", required=True, metavar="FOLDER", help="A new folder for the maps.")
 @options(MEDIUM)
-def maps_command(volume_path: str, kind: str, output: str, mask: str | None, **given: object) -> None:
+def maps_command(output: str, **given: object) -> None:
     """Writes a volume's acoustic maps: impedance, attenuation and its exponent, scattering, as .nrrd volumes."""
     require_new_folder(require_writable_parent(output))
-    medium_options = {name: value for name, value in given.items() if value is not None}
     with progress() as bar:
         task = bar.add_task("building the acoustic medium", total=None)
-        volume = read_volume(volume_path)
-        inside = None if mask is None else read_mask(mask, volume)
-        medium = read_medium(kind, volume, inside, medium_options)
+        medium = medium_of(given)
         for done in write_maps(output, medium):
             bar.update(task, description="writing", completed=done)
     click.echo(f"{output}: " + ", ".join(sorted(file.name for file in Path(output).iterdir())))

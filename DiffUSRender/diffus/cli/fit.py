@@ -8,20 +8,19 @@ import json
 import click
 
 from ..errors import InputError
-from ..fit import AppearanceFit, FitResult, FittableMedium, fixed_medium, label_medium, mri_medium
+from ..fit import AppearanceFit, FitResult, fixed_medium, label_medium, mri_medium
 from ..io.atomic import replacing
-from ..io.volumes import Volume, read_volume
 from ..medium import save_impedance
-from ..medium.tissue import TISSUE_COLUMNS, read_tissues
+from ..medium.tissue import TISSUE_COLUMNS
 from ..probe import probe_to_dict
 from ..render.settings import settings_to_dict
-from .common import MEDIUM, label_table, options, progress, read_mask, read_medium, require_of_kind
+from ..sweep.sweep import read_sweep
+from .common import MEDIUM, options, progress
 from .inputs import (
     INITIAL,
     beam_probe,
-    medium_options,
+    medium_of,
     read_rigid,
-    read_tracked,
     require_files,
     sweep_options,
     volume_options,
@@ -50,7 +49,6 @@ OUTPUT = (
 @click.option("--steps", type=int, default=16, help="Of the descent.")
 @click.option("--seed", type=int, default=0, help="Of the speckle that textures are compared with.")
 def fit(
-    kind: str,
     parameters: str,
     output: str,
     tissues_output: str | None,
@@ -65,15 +63,15 @@ def fit(
     The third quarter of the sweep is held out; its NCC before and after says what the fit gains. Numbers that the
     frames do not determine stay at their start, with `learned` near 0 in the output.
     """
-    require_files({output: (".json",), tissues_output: (".csv",), weights_output: (".pt",)}, given)
+    require_files(given, (output, (".json",)), (tissues_output, (".csv",)), (weights_output, (".pt",)))
     names = [name.strip() for name in parameters.split(",") if name.strip()]
-    chosen, probe = medium_options(given), beam_probe(given)
+    probe = beam_probe(given)
     with progress() as bar:
         task = bar.add_task("reading", total=steps)
-        volume = read_volume(given["volume_path"])
-        sweep = read_tracked(given["sweep_path"], given["image_to_probe"])
+        sweep = read_sweep(given["sweep_path"], given["image_to_probe"])
         to_reference = read_rigid(given["initial"])
-        medium = _medium(kind, volume, None if given["mask"] is None else read_mask(given["mask"], volume), chosen)
+        medium = medium_of(given, from_mri=mri_medium, from_labels=label_medium)
+        medium = fixed_medium(medium) if given["kind"] == "ct" else medium
         if weights_output and medium.mapping is None:
             raise InputError("--weights-output is for --kind mri: only an MRI has an impedance network.")
         if tissues_output and not medium.tissues:
@@ -85,19 +83,6 @@ def fit(
             bar.update(task, completed=state.step, description=f"fitting, misfit {state.loss:.4f}")
     _write(work.result, output, tissues_output, weights_output)
     _print(work.result, output)
-
-
-def _medium(kind: str, volume: Volume, mask, chosen: dict) -> FittableMedium:
-    if kind == "ct":
-        return fixed_medium(read_medium(kind, volume, mask, chosen))
-    require_of_kind(kind, chosen)
-    tissues = read_tissues(chosen.pop("tissues")) if "tissues" in chosen else None
-    if kind == "mri":
-        mapping = chosen.pop("weights", None)
-        return mri_medium(volume.array, volume.ijk_to_ras, mask, mapping=mapping, tissues=tissues, **chosen)
-    if mask is not None:
-        raise InputError("--mask is for --kind mri or ct; in a label volume, label 0 is outside of the patient.")
-    return label_medium(volume.array, label_table(volume, tissues=tissues, **chosen), volume.ijk_to_ras)
 
 
 def _write(result: FitResult, output: str, tissues_output: str | None, weights_output: str | None) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from ..io.atomic import replacing, require_not_input, require_writable
+from ..io.atomic import replacing
 from ..io.tables import read_number_pairs
 from ..medium.impedance import save_impedance
 from ..medium.impedance import train_impedance as training_steps
 from .common import progress
+from .inputs import require_files
 
 
 @click.command("train-impedance")
@@ -18,8 +19,7 @@ from .common import progress
 @click.option("--seed", type=int, default=0, help="The same seed gives the same weights.")
 def train_impedance(output: str, points: str | None, epochs: int, seed: int) -> None:
     """Trains the network from MRI intensity to impedance on tissue reference points."""
-    require_writable(output, (".pt",))
-    require_not_input((output,), (points,))
+    require_files({"points": points}, (output, (".pt",)))
     reference = None if points is None else read_number_pairs(points)
     with progress() as bar:
         task = bar.add_task("training", total=epochs)

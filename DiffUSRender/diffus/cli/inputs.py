@@ -1,4 +1,4 @@
-"""What the commands on tracked sweeps share: their options, how they read, and the checks before they begin."""
+"""What the commands on volumes and sweeps share: their options, how they read, and the checks before they begin."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ import torch
 
 from ..geometry.pose import require_rigid
 from ..io.atomic import require_not_input, require_writable
+from ..io.tables import read_settings
 from ..io.transforms import read_transform
 from ..io.volumes import read_volume
-from ..sweep.sweep import read_image_to_probe, read_sweep
+from ..render.settings import RenderSettings
+from ..settings import declared
 from .common import KIND_OF, read_mask, read_medium, read_probe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from torch import Tensor
 
+    from ..fit import FittableMedium
     from ..medium import AcousticMedium
     from ..probe import Probe
-    from ..sweep.sweep import TrackedSweep
 
 # Parameters of commands that may name a file to read.
 READ = ("volume_path", "sweep_path", "labels_path", "initial", "volume_to_reference", "image_to_probe", "pose")
-READ += ("mask", "weights", "tissues", "labels_table", "settings_path", "probe_name")
+READ += ("mask", "weights", "tissues", "labels_table", "settings_path", "probe_name", "dicom_source")
+READ += ("image_path", "points", "first", "second", "transform")
 
-KIND = click.Choice(["mri", "ct", "labels"])
 IMAGE_TO_PROBE = click.option(
     "--image-to-probe", metavar="FILE", help="Calibration: a transform, or a PLUS configuration (.xml)."
 )
@@ -40,20 +42,37 @@ BEAM = click.option(
     metavar="NAME|FILE.json",
     help="Beam and frequency, in place of --frequency-mhz; the shape is that of the fan.",
 )
+DEVICE = click.option("--device", default="cpu", help="Where torch computes: cpu, cuda, cuda:1, mps.")
+FROM_VOLUME = click.option(
+    "--from-volume", is_flag=True, help="The sweep is a 3-D ultrasound volume: cut it into slices."
+)
+START_DEPTH = click.option(
+    "--start-depth", "start_depth_mm", type=float, default=0.0, help="mm; all nearer is coupling."
+)
 FIGURE_SUFFIXES = (".png",)
 
 
-def volume_options(*, required: bool = True, kind_required: bool = True, kind: str | None = None) -> tuple:
+def volume_options(
+    *,
+    required: bool = True,
+    kind_required: bool = True,
+    kind: str | None = None,
+    kinds: Collection[str] = ("mri", "ct", "labels"),
+    text: str = "MRI, CT or label volume.",
+) -> tuple:
     """--volume and --kind.
 
     Args:
         required: whether --volume is.
         kind_required: whether --kind is.
         kind: its default.
+        kinds: what it may be.
+        text: what --volume may be.
     """
+    chosen = {"type": click.Choice(kinds), "required": kind_required, "default": kind}
     return (
-        click.option("--volume", "volume_path", required=required, metavar="FILE", help="MRI, CT or label volume."),
-        click.option("--kind", type=KIND, required=kind_required, default=kind, help="What the volume holds."),
+        click.option("--volume", "volume_path", required=required, metavar="FILE", help=text),
+        click.option("--kind", **chosen, help="What the volume holds."),
     )
 
 
@@ -72,25 +91,20 @@ def seed_option(text: str):
     return click.option("--seed", type=click.IntRange(min=0), default=0, help=text)
 
 
-def require_files(written: Mapping[str | Path | None, tuple[str, ...]], given: Mapping[str, object]) -> None:
+def require_files(given: Mapping[str, object], *written: tuple[str | Path | None, tuple[str, ...]]) -> None:
     """Checks what a command will write before it begins.
 
     Args:
-        written: {file to write: endings it may have}; None stands for an option that was left out.
         given: the command's parameters by name; those of `READ` name files that must not be written over.
+        written: files, and the endings that each may have; None stands for an option that was left out.
 
     Raises:
         InputError: a file that cannot be written, or that is read too.
     """
-    for path, suffixes in written.items():
+    for path, suffixes in written:
         if path:
             require_writable(path, suffixes)
-    require_not_input(written, [given.get(name) for name in READ])
-
-
-def read_tracked(path: str, image_to_probe: str | None) -> TrackedSweep:
-    """The sweep of a file, with the calibration of another file where it has none of its own."""
-    return read_sweep(path, None if image_to_probe is None else read_image_to_probe(image_to_probe))
+    require_not_input([path for path, _ in written], [given.get(name) for name in READ])
 
 
 def read_rigid(path: str | None) -> Tensor:
@@ -105,11 +119,18 @@ def medium_options(given: Mapping[str, object]) -> dict[str, str]:
     return {name: given[name] for name in KIND_OF if given[name] is not None}
 
 
-def medium_of(given: Mapping[str, object]) -> AcousticMedium:
-    """The medium of --volume, --kind, --mask and the options of `common.MEDIUM`. Raises InputError."""
+def medium_of(given: Mapping[str, object], **makers: Callable) -> AcousticMedium | FittableMedium:
+    """The medium of --volume, --kind, --mask and the options of `common.MEDIUM`; else as `read_medium`."""
     volume = read_volume(given["volume_path"])
     mask = None if given["mask"] is None else read_mask(given["mask"], volume)
-    return read_medium(given["kind"], volume, mask, medium_options(given))
+    return read_medium(given["kind"], volume, mask, medium_options(given), **makers)
+
+
+def render_settings(given: Mapping[str, object]) -> dict[str, object]:
+    """The settings by name of --settings and the options of `common.SETTINGS`, which win. Raises InputError."""
+    settings = {} if given["settings_path"] is None else read_settings(given["settings_path"])
+    chosen = {name: given[name] for name in ("preset", *declared(RenderSettings)) if given[name] is not None}
+    return settings | {name: None if value == "none" else value for name, value in chosen.items()}
 
 
 def beam_probe(given: Mapping[str, object]) -> Probe | None:

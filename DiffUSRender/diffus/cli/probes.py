@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import InputError
-from ..io.atomic import replacing, require_not_input, require_writable
+from ..io.atomic import replacing
 from ..io.volumes import read_picture
 from ..probe import preset_names, preset_source, probe_preset, probe_to_dict, write_probe_json
 from ..probe.fan import estimate_fan
 from .common import progress
+from .inputs import require_files
 
 
 @click.command()
@@ -45,9 +46,7 @@ def fan(
     image_path: str, mm_per_pixel: float | None, frequency_mhz: float, depth_mm: float | None, output: str | None
 ) -> None:
     """Finds the fan of a real ultrasound image (or sweep): its type, radius, angles, depth and apex."""
-    if output:
-        require_writable(output, (".json",))
-        require_not_input((output,), (image_path,))
+    require_files({"image_path": image_path}, (output, (".json",)))
     pixels, spacing = read_picture(image_path)
     if mm_per_pixel is None and spacing is None:
         raise InputError(f"{image_path} does not say how large its pixels are; give --mm-per-pixel.")

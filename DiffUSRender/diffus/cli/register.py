@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import InputError
-from ..io.atomic import replacing, require_not_input, require_writable
+from ..io.atomic import replacing
 from ..io.transforms import TRANSFORM_SUFFIXES, read_transform, write_transform
 from ..io.volumes import read_volume
 from ..medium import AcousticMedium
@@ -26,38 +26,30 @@ from ..settings import SEARCH_SEED, declared
 from ..sweep.from_volume import sweep_from_volume
 from ..sweep.sweep import TrackedSweep, read_sweep
 from .common import label_table, options, progress, setting_option, torch_device
+from .inputs import DEVICE, FROM_VOLUME, INITIAL, require_files, sweep_options, volume_options
 
 REJECTED = 3  # exit status; 2 is input that cannot be used
 COLOURS = {Verdict.TRUSTED: "green", Verdict.CHECK: "yellow", Verdict.REJECTED: "red"}
 
 
 VOLUME = (
-    click.option("--volume", "volume_path", required=True, metavar="FILE", help="MRI, CT, labels or 3-D ultrasound."),
-    click.option("--kind", type=click.Choice(KINDS), required=True, help="What the volume holds."),
+    *volume_options(kinds=KINDS, text="MRI, CT, labels or 3-D ultrasound."),
     click.option(
         "--labels-table",
         metavar="NAME|FILE",
         help="Names of the labels (labels); without it those of a .seg.nrrd file, else TotalSegmentator's.",
     ),
 )
-
-
 FILES = (
-    click.option(
-        "--sweep", "sweep_path", required=True, metavar="FILE", help="Tracked frames: .igs.mha, .seq.nrrd ..."
-    ),
     click.option("--output", required=True, metavar="FILE.tfm", help="mri_to_reference, as 3D Slicer reads it."),
-    click.option("--initial", metavar="FILE.tfm", help="The first guess of it; without one it is the identity."),
-    click.option("--image-to-probe", metavar="FILE", help="Calibration: a transform, or a PLUS configuration (.xml)."),
-    click.option("--from-volume", is_flag=True, help="The sweep is a 3-D ultrasound volume: cut it into slices."),
+    INITIAL,
+    FROM_VOLUME,
     click.option("--report", "report_path", metavar="FILE.json", help="Everything that is known about the result."),
 )
-
-
 SEARCH = (
     click.option("--method", type=click.Choice(METHODS), default="lc2", help="How the images are compared."),
     click.option("--seed", type=click.IntRange(SEARCH_SEED.low, SEARCH_SEED.high), default=0, help=SEARCH_SEED.help),
-    click.option("--device", default="cpu", help="Where torch computes: cpu, cuda, cuda:1, mps."),
+    DEVICE,
     setting_option("within_mm", declared(Settings)["translation_mm"], range_by_click=True),
     setting_option("within_deg", declared(Settings)["rotation_deg"], range_by_click=True),
     setting_option("samples", declared(SearchSettings)["samples"], range_by_click=True),
@@ -66,37 +58,34 @@ SEARCH = (
 
 @click.command()
 @options(VOLUME)
+@options(sweep_options())
 @options(FILES)
 @options(SEARCH)
 def register(
-    volume_path: str,
     kind: str,
     labels_table: str | None,
-    sweep_path: str,
     output: str,
-    initial: str | None,
-    image_to_probe: str | None,
-    from_volume: bool,
     report_path: str | None,
     method: str,
     seed: int,
     device: str,
-    **bounds: float | None,
+    within_mm: float | None,
+    within_deg: float | None,
+    samples: int | None,
+    **given: object,
 ) -> None:
     """Finds the transform that brings the MRI onto the ultrasound.
 
     Loaded in 3D Slicer and set as the MRI's parent, the output moves the MRI into the tracker's reference frame.
     Exit status: 0 for `trusted` and `check`, 3 for `rejected` (no transform is written), 2 for unusable input.
     """
-    require_writable(output, TRANSFORM_SUFFIXES)
-    if report_path:
-        require_writable(report_path, (".json",))
-    require_not_input((output, report_path), (volume_path, sweep_path, initial, image_to_probe, labels_table))
-    processor, start = torch_device(device), None if initial is None else read_transform(initial)
+    read = {**given, "labels_table": labels_table}
+    require_files(read, (output, TRANSFORM_SUFFIXES), (report_path, (".json",)))
+    processor, start = torch_device(device), None if given["initial"] is None else read_transform(given["initial"])
     with progress() as bar:
         task = bar.add_task("reading", total=1.0)
-        sweep = _sweep(sweep_path, image_to_probe, from_volume)
-        voxels, ijk_to_ras, medium = _volume(volume_path, kind, labels_table, processor)
+        sweep = _sweep(given["sweep_path"], given["image_to_probe"], given["from_volume"])
+        voxels, ijk_to_ras, medium = read_registered(given["volume_path"], kind, labels_table, processor)
         registration = RigidRegistration(
             voxels,
             ijk_to_ras,
@@ -106,7 +95,7 @@ def register(
             method=method,
             seed=seed,
             device=processor,
-            settings=_settings(**bounds),
+            settings=search_settings(within_mm, within_deg, samples),
             medium=medium,
         )
         for state in registration:
@@ -123,7 +112,8 @@ def register(
         click.get_current_context().exit(REJECTED)
 
 
-def _settings(within_mm: float | None, within_deg: float | None, samples: int | None) -> Settings:
+def search_settings(within_mm: float | None, within_deg: float | None, samples: int | None) -> Settings:
+    """The standard settings with what was given in their place."""
     settings = Settings()
     search = settings.search if samples is None else replace(settings.search, samples=samples)
     return replace(
@@ -143,7 +133,7 @@ def _sweep(path: str, image_to_probe: str | None, from_volume: bool) -> TrackedS
     return read_sweep(path, image_to_probe)
 
 
-def _volume(
+def read_registered(
     path: str, kind: str, labels_table: str | None, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray, AcousticMedium | None]:
     """Voxels, ijk_to_ras, and of labels the medium that they name; their voxels become its impedance."""
@@ -162,13 +152,13 @@ def _write(result: RegistrationResult, output: str | None, report_path: str | No
     with ExitStack() as both:
         if report_path:
             temporary = both.enter_context(replacing(report_path))
-            temporary.write_text(json.dumps(_report(result), indent=2) + "\n")
+            temporary.write_text(json.dumps(plain_report(result), indent=2) + "\n")
         if output:
             write_transform(output, result.mri_to_reference.numpy())
     return written
 
 
-def _report(result: RegistrationResult) -> dict:
+def plain_report(result: RegistrationResult) -> dict:
     """The result's report. JSON has no NaN: such numbers are None."""
     return _finite(result.report())
 

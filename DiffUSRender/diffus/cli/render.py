@@ -7,64 +7,38 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..geometry.pose import require_rigid
-from ..io.atomic import replacing, require_not_input, require_writable
-from ..io.tables import read_settings
-from ..io.transforms import read_transform
-from ..io.volumes import VOLUME_SUFFIXES, read_volume, write_slice
+from ..io.atomic import replacing
+from ..io.volumes import VOLUME_SUFFIXES, write_slice
 from ..render.renderer import UltrasoundRenderer
-from .common import (
-    FILES,
-    KIND_OF,
-    MEDIUM,
-    SETTINGS,
-    SETTINGS_FILE,
-    options,
-    progress,
-    read_mask,
-    read_medium,
-    read_probe,
-    torch_device,
+from .common import MEDIUM, SETTINGS, SETTINGS_FILE, options, progress, read_probe, torch_device
+from .inputs import DEVICE, FIGURE_SUFFIXES, medium_of, read_rigid, render_settings, require_files, volume_options
+
+FILES = (
+    click.option(
+        "--pose", required=True, metavar="FILE", help="probe_to_ras: a transform as 3D Slicer saves it (.tfm, .h5)."
+    ),
+    click.option("--probe", "probe_name", required=True, metavar="NAME|FILE.json", help="A preset or a probe file."),
+    click.option("--output", required=True, metavar="FILE", help="The slice in the volume's world (.nrrd, .mha, ...)."),
+    click.option("--png", metavar="FILE", help="The slice as a picture too."),
+    DEVICE,
 )
 
 
 @click.command()
+@options(volume_options())
 @options(FILES)
 @options(MEDIUM)
 @options(SETTINGS)
 @SETTINGS_FILE
-def render(
-    volume_path: str,
-    kind: str,
-    pose: str,
-    probe_name: str,
-    output: str,
-    png: str | None,
-    device: str,
-    mask: str | None,
-    settings_path: str | None,
-    **given: object,
-) -> None:
+def render(output: str, png: str | None, device: str, **given: object) -> None:
     """Renders the slice that a probe at a pose would show."""
-    require_writable(output, VOLUME_SUFFIXES)
-    if png:
-        require_writable(png, (".png",))
-    used = (given[name] for name in ("weights", "labels_table", "tissues"))
-    read = (volume_path, mask, pose, probe_name, settings_path, *used)
-    require_not_input((output, png), read)
+    require_files(given, (output, VOLUME_SUFFIXES), (png, FIGURE_SUFFIXES))
     chosen = torch_device(device)
-    settings = {name: None if value == "none" else value for name, value in given.items() if value is not None}
-    medium_options = {name: settings.pop(name) for name in KIND_OF if name in settings}
-    if settings_path:
-        settings = {**read_settings(settings_path), **settings}
-    renderer = UltrasoundRenderer(read_probe(probe_name), **settings)
-    probe_to_ras = require_rigid(torch.from_numpy(read_transform(pose)), pose)
+    renderer = UltrasoundRenderer(read_probe(given["probe_name"]), **render_settings(given))
+    probe_to_ras = read_rigid(given["pose"])
     with progress() as bar:
-        task = bar.add_task("reading the volume", total=3)
-        volume = read_volume(volume_path)
-        inside = None if mask is None else read_mask(mask, volume)
-        bar.update(task, advance=1, description="building the acoustic medium")
-        medium = read_medium(kind, volume, inside, medium_options).to(chosen)
+        task = bar.add_task("building the acoustic medium", total=2)
+        medium = medium_of(given).to(chosen)
         bar.update(task, advance=1, description="rendering")
         with torch.inference_mode():
             image = renderer(medium, probe_to_ras)[0].mul(255).round().to("cpu", torch.uint8).numpy()

@@ -28,7 +28,8 @@ from ..medium.memberships import network_levels
 from ..medium.tissue import Tissue, tissue_properties
 from ..metrics.images import ncc
 from ..render.expected import expected_polar, require_expectable
-from ..render.renderer import plan_frame, render_polar
+from ..render.plan import plan_frame
+from ..render.renderer import render_polar
 from ..render.settings import RenderSettings
 from ..sweep.probe_sweep import PolarSweep, beam_of, polar_sweep, probe_of_sweep, shows_slices_of
 from ..sweep.sweep import TrackedSweep, choose_frames
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from ..probe import Probe
-    from ..render.renderer import FramePlan
+    from ..render.plan import FramePlan
 
     Acquisition = dict[str, Tensor] | dict[str, float]
     Table = Float[Tensor, "c 4"]
@@ -304,7 +305,7 @@ class AppearanceFit:
         curve = self._curve(None) if curve is None else curve
         shown = self._rendered(view, acquisition, table, curve)
         inside = view.polar.in_frame(view.weight, *real.frames.shape[1:]) * real.mask
-        sigma = SMOOTHING_MM / real.image_to_reference[0, :3, 0].norm().item()
+        sigma = SMOOTHING_MM / real.pixel_mm[0].item()
         weight = gaussian_blur(inside, sigma).clamp(min=1e-3)
         smoothed = [gaussian_blur(frames * inside, sigma) / weight for frames in (shown, real.frames)]
         return Score(ncc(shown, real.frames, inside).mean().item(), ncc(*smoothed, inside).mean().item())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, _
+from ..geometry.pose import require_invertible
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -157,8 +158,7 @@ def prepare_volume(volume, ijk_to_ras, kind: str = "generic") -> SourceVolume:
     if not math.isfinite(low) or not math.isfinite(high):
         raise InputError(_("The volume holds NaN or infinite voxels; mask or replace them first."))
     matrix = np.array(ijk_to_ras, dtype=np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
-        raise InputError(_("The volume's ijk_to_ras must be an invertible 4x4 matrix."))
+    require_invertible(torch.from_numpy(matrix), "The volume's ijk_to_ras")
     window = CT_WINDOW if kind == "ct" else None
     step = max(1, math.ceil((data.size / STATISTICS_VOXELS) ** (1 / 3)))
     thin = _intensities(data[::step, ::step, ::step], window)

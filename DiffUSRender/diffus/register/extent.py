@@ -47,6 +47,5 @@ def frames_apart(sweep: TrackedSweep) -> int:
 
 def field_scale(sweep: TrackedSweep) -> float:
     """Size of the fan relative to one of 3500 mm2 (a neurosurgical one, 72 mm deep), within what the levels bear."""
-    pixel = sweep.image_to_reference[0, :3, :2].norm(dim=0).prod()
-    area = float(sweep.mask.float().sum((1, 2)).mean() * pixel)
+    area = float(sweep.mask.float().sum((1, 2)).mean() * sweep.pixel_mm.prod())
     return float(np.clip(np.sqrt(area / 3500.0), 0.35, 2.0))

@@ -19,7 +19,7 @@ from ..medium import AcousticMedium
 from ..medium.medium import SampledMedium
 from ..render.display import log_compress
 from ..render.expected import expected_echo, mean_brightness
-from ..render.renderer import plan_frame
+from ..render.plan import plan_frame
 from ..render.settings import RenderSettings
 from ..sweep.probe_sweep import polar_sweep, probe_of_sweep
 from ..sweep.sweep import TrackedSweep
@@ -31,7 +31,7 @@ from .similarity import lc2, mind_ssc, mutual_information, ncc, ngf, patch_ncc
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-    from ..render.renderer import FramePlan
+    from ..render.plan import FramePlan
     from ..sweep.probe_sweep import PolarSweep
 
 METHODS = ("lc2", "rendered", "ncc", "mind", "ngf", "mi")

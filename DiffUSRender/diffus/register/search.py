@@ -93,12 +93,14 @@ class SearchSettings:
     """Sizes of the search; the defaults are those that were measured."""
 
     samples: int = setting(int, 16384, low=64, help="Poses tried in the search.", panel=False)
-    families: int = 400  # best samples, 4 mm apart, that are looked at again
-    around: int = 160  # of these, so many are sampled around in the second round
-    copies: int = 10  # new samples around each
-    spread_mm: float = 1.5  # standard deviation of each of the six unknowns in the second round
-    starts: int = 72  # candidates that are refined by gradient
-    chunk: int = 128  # poses before the next yield
+    families: int = setting(int, 400, low=1, help="Best samples, 4 mm apart, that are looked at again.", panel=False)
+    around: int = setting(int, 160, low=1, help="Of these, sampled around in the second round.", panel=False)
+    copies: int = setting(int, 10, low=1, help="New samples around each.", panel=False)
+    spread_mm: float = setting(
+        float, 1.5, low=0.0, unit="mm", help="Standard deviation of the six unknowns in the second round.", panel=False
+    )
+    starts: int = setting(int, 72, low=3, help="Refined by gradient: a third by each of three rankings.", panel=False)
+    chunk: int = setting(int, 128, low=1, help="Poses before the next yield.", panel=False)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from ..medium.medium import Samplable
-    from .renderer import FramePlan
+    from .plan import FramePlan
     from .settings import RenderSettings
 
 NODES = (6, 3)  # of the quadrature: rings and angles of the complex plane

@@ -23,7 +23,8 @@ from ..geometry.filters import gaussian_blur
 from ..geometry.pose import place_samples, require_rigid, twist_to_matrix
 from ..metrics.images import ncc
 from ..render.expected import SPECKLE_DB, expected_polar, require_expectable
-from ..render.renderer import plan_frame, require_overlap
+from ..render.plan import plan_frame
+from ..render.renderer import require_overlap
 from ..render.settings import RenderSettings
 from ..sweep.probe_sweep import polar_sweep
 from ..sweep.sweep import TrackedSweep
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from ..medium import AcousticMedium
     from ..probe import Probe
-    from ..render.renderer import FramePlan
+    from ..render.plan import FramePlan
 
 DISPLAY = ("tgc_db_per_cm", "gain_db", "dynamic_range_db", "noise_db", "frequency_mhz")
 

@@ -20,16 +20,18 @@ from ...render.settings import RenderSettings
 from ...studies.ablation import METRICS, Ablation, AblationResult, intensity_medium
 from ...studies.fan_frames import FanFrames, frames_of_sweep, frames_of_volume
 from ...studies.remind2reg import MODALITIES, Case, find_cases
+from ...sweep.sweep import read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium
 from ..inputs import (
     BEAM,
     FIGURE_SUFFIXES,
     FREQUENCY,
+    FROM_VOLUME,
     INITIAL,
+    START_DEPTH,
     beam_probe,
     medium_options,
     read_rigid,
-    read_tracked,
     require_files,
     seed_option,
     sweep_options,
@@ -49,7 +51,7 @@ INPUT = (
     *volume_options(required=False, kind_required=False, kind="mri"),
     *sweep_options(required=False),
     INITIAL,
-    click.option("--from-volume", is_flag=True, help="The sweep is a 3-D ultrasound volume: cut it into slices."),
+    FROM_VOLUME,
     click.option(
         "--remind2reg", "folder", metavar="FOLDER", help="Every case of a ReMIND2Reg folder, instead of one sweep."
     ),
@@ -63,7 +65,7 @@ FRAMES = (
     click.option("--frames", "count", type=click.IntRange(1, 1000), default=24, help="Most frames of a sweep."),
     BEAM,
     FREQUENCY,
-    click.option("--start-depth", "start_depth_mm", type=float, default=0.0, help="mm; all nearer is coupling."),
+    START_DEPTH,
     seed_option("Of speckle, noise and artefacts."),
 )
 OUTPUT = (
@@ -83,7 +85,7 @@ def ablation(output: str, figure: str | None, folder: str | None, modality: str 
     Rows: the volume's slice; its impedance; reflection along the rays; artefacts; the same without the impedance
     mapping; the default renderer. Each row, and the real frames, are displayed from their 1st to their 99th percentile.
     """
-    require_files({output: (".csv",), figure: FIGURE_SUFFIXES}, given)
+    require_files(given, (output, (".csv",)), (figure, FIGURE_SUFFIXES))
     if figure:
         pyplot()
     if folder is not None:
@@ -126,7 +128,7 @@ def _one_sweep(given: dict) -> AblationResult:
 def _views(given: dict, probe: Probe | None, mri_to_reference: torch.Tensor) -> list[FanFrames]:
     same = {"probe": probe, "frequency_mhz": given["frequency_mhz"]}
     if not given["from_volume"]:
-        sweep = read_tracked(given["sweep_path"], given["image_to_probe"])
+        sweep = read_sweep(given["sweep_path"], given["image_to_probe"])
         return [frames_of_sweep(sweep, mri_to_reference, count=given["count"], **same)]
     if given["image_to_probe"] is not None:
         raise InputError("--image-to-probe is for tracked frames; a 3-D volume needs none.")

@@ -16,15 +16,16 @@ from ...io.tables import write_csv
 from ...render.settings import RenderSettings
 from ...studies.pose import PoseRecovery, displaced_pose, pose_error
 from ...sweep.probe_sweep import beam_of, probe_of_sweep, rigid_poses
+from ...sweep.sweep import read_sweep
 from ..common import MEDIUM, options, progress
 from ..inputs import (
     BEAM,
     FIGURE_SUFFIXES,
     FREQUENCY,
+    START_DEPTH,
     beam_probe,
     medium_of,
     read_rigid,
-    read_tracked,
     require_files,
     seed_option,
     sweep_options,
@@ -52,7 +53,7 @@ STARTS = (
     click.option("--off-deg", type=click.FloatRange(0, 45), default=5.0, help="Turn of the starts."),
     click.option("--starts", "count", type=click.IntRange(1, 100), default=3, help="How many, in random directions."),
     seed_option("Of the first start; the next have the next numbers."),
-    click.option("--start-depth", "start_depth_mm", type=float, default=0.0, help="mm; all nearer is coupling."),
+    START_DEPTH,
 )
 OUTPUT = (
     click.option("--output", required=True, metavar="FILE.csv", help="A row for each start."),
@@ -74,12 +75,12 @@ def pose(output: str, figure: str | None, off_mm: float, off_deg: float, count: 
     Starts are off the true pose by --off-mm and --off-deg in random directions. An error is the distance of the
     probe's face from where it was, and the angle that the probe is turned by.
     """
-    require_files({output: (".csv",), figure: FIGURE_SUFFIXES}, given)
+    require_files(given, (output, (".csv",)), (figure, FIGURE_SUFFIXES))
     if figure:
         pyplot()
     with progress() as bar:
         task = bar.add_task("reading", total=None)
-        sweep = read_tracked(given["sweep_path"], given["image_to_probe"])
+        sweep = read_sweep(given["sweep_path"], given["image_to_probe"])
         frame, probe, pixel_to_probe, true = _frame(sweep, given)
         medium = medium_of(given)
         errors, similarities = {}, {}

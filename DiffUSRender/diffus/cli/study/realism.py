@@ -22,12 +22,14 @@ from ...medium.labels import as_labels
 from ...medium.tissue import label_table as public_label_table
 from ...metrics.frames import DISTANCES, STATISTICS, frame_distances, frame_statistics
 from ...probe import probe_to_dict, read_probe_json
-from ...render.renderer import UltrasoundRenderer, time_gain_db_per_cm
+from ...render.plan import time_gain_db_per_cm
+from ...render.renderer import UltrasoundRenderer
 from ...render.settings import RenderSettings, make_settings, settings_to_dict
 from ...studies.window import WINDOWS, Anatomy, acoustic_window
 from ...sweep.probe_sweep import PolarSweep, beam_of, in_fan, polar_sweep, probe_of_sweep
+from ...sweep.sweep import read_sweep
 from ..common import label_table, options, progress, read_medium
-from ..inputs import FIGURE_SUFFIXES, IMAGE_TO_PROBE, read_rigid, read_tracked, require_files, seed_option
+from ..inputs import FIGURE_SUFFIXES, IMAGE_TO_PROBE, read_rigid, require_files, seed_option, volume_options
 from .figures import pyplot, save_images, spread
 
 if TYPE_CHECKING:
@@ -39,8 +41,7 @@ if TYPE_CHECKING:
 INPUT = (
     click.option("--real", "sweep_path", required=True, metavar="FILE", help="Real sweep: .igs.mha, .nrrd ..."),
     IMAGE_TO_PROBE,
-    click.option("--volume", "volume_path", required=True, metavar="FILE", help="CT, or labels, of any patient."),
-    click.option("--kind", type=click.Choice(["ct", "labels"]), required=True, help="What the volume holds."),
+    *volume_options(kinds=("ct", "labels"), text="CT, or labels, of any patient."),
     click.option("--labels", "labels_path", metavar="FILE", help="Segmentation of the CT, on its grid."),
     click.option("--labels-table", metavar="NAME|FILE", help="Names of the labels; else totalsegmentator-v1."),
     click.option("--organ", default="liver", help="Label that the probe looks at."),
@@ -72,7 +73,7 @@ def realism(output: str, figure: str | None, matched: str | None, **given: objec
     rocks there; the fan is the real one's. After: with --settings, or else the frequency, pulse, f-number, gain, time
     gain and dynamic range that bring grey levels and speckle width nearest.
     """
-    require_files({output: (".csv",), figure: FIGURE_SUFFIXES, matched: (".json",)}, given)
+    require_files(given, (output, (".csv",)), (figure, FIGURE_SUFFIXES), (matched, (".json",)))
     if figure:
         pyplot()
     if matched and given["settings_path"]:
@@ -116,7 +117,7 @@ def realism(output: str, figure: str | None, matched: str | None, **given: objec
 
 def _real(given: dict) -> tuple[TrackedSweep, PolarSweep]:
     """Frames spread over the sweep, and the same along the rays of the probe that they show."""
-    sweep = read_tracked(given["sweep_path"], given["image_to_probe"])
+    sweep = read_sweep(given["sweep_path"], given["image_to_probe"])
     if len(sweep) < 2:
         raise InputError(
             f"{given['sweep_path']} has one frame; real frames are compared with each other too: give a sweep."

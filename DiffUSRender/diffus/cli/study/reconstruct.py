@@ -15,6 +15,7 @@ from ...io.atomic import replacing, require_writable
 from ...io.tables import write_csv
 from ...io.volumes import write_volume
 from ...studies.reconstruction import METHODS, HeldOutExperiment
+from ...sweep.sweep import read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress
 from ..inputs import (
     FIGURE_SUFFIXES,
@@ -22,7 +23,6 @@ from ..inputs import (
     INITIAL,
     medium_of,
     read_rigid,
-    read_tracked,
     require_files,
     seed_option,
     sweep_options,
@@ -75,8 +75,8 @@ def reconstruct(output: str, report: str | None, figure: str | None, every: int,
     from both volumes; speckle cannot be, so their correlation stays below 1, and is given for smoothed frames as well.
     """
     volumes = _volumes(output)
-    written = {path: VOLUME_SUFFIXES for path in volumes.values()}
-    require_files({**written, report: (".json", ".csv"), figure: FIGURE_SUFFIXES}, given)
+    written = [(path, VOLUME_SUFFIXES) for path in volumes.values()]
+    require_files(given, *written, (report, (".json", ".csv")), (figure, FIGURE_SUFFIXES))
     if (report or figure) and not every:
         raise InputError("--report and --figure are about frames held out; give --hold-out more than 0.")
     if figure:
@@ -84,7 +84,7 @@ def reconstruct(output: str, report: str | None, figure: str | None, every: int,
     names = ("block", "voxel_mm", "smoothing_mm", "frequency_mhz", "steps", "seed")
     with progress() as bar:
         task = bar.add_task("reading", total=given["steps"])
-        sweep = read_tracked(given["sweep_path"], given["image_to_probe"])
+        sweep = read_sweep(given["sweep_path"], given["image_to_probe"])
         sweep = sweep.subset(range(0, len(sweep), step))
         medium, to_ras = _start(given)
         experiment = HeldOutExperiment(sweep, medium, to_ras, every=every, **{n: given[n] for n in names})

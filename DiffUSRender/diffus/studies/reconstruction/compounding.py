@@ -38,8 +38,7 @@ def compound(sweep: TrackedSweep, grid: VoxelGrid, *, fill_voxels: float = 3.0) 
     Returns:
         Brightness 0 to 1, (K, J, I).
     """
-    pixel_mm = sweep.image_to_reference[0, :3, 0].norm().item()
-    step = max(1, int(0.5 * grid.spacing_mm / pixel_mm))
+    step = max(1, int(0.5 * grid.spacing_mm / sweep.pixel_mm[0].item()))
     total, weight = torch.zeros(2, math.prod(grid.shape))
     for index, frame in enumerate(sweep.frames):
         mask = sweep.mask[index % sweep.mask.shape[0]].float()

@@ -116,7 +116,7 @@ class HeldOutExperiment:
             raise InputError("No frame was held out, so there is nothing to predict.")
         held = self._sweep.subset(self.held)
         mask = held.mask.expand(len(held), -1, -1)
-        sigma = self.smoothing_mm / held.image_to_reference[0, :3, 0].norm().item()
+        sigma = self.smoothing_mm / held.pixel_mm[0].item()
         weights = [gaussian_blur(m[None].float(), sigma).clamp(min=1e-3) for m in mask]
         local = [gaussian_blur((f * m)[None], sigma) / w for f, m, w in zip(held.frames, mask, weights)]
         images = {

@@ -20,7 +20,7 @@ from ...geometry.filters import gaussian_blur
 from ...medium import AcousticMedium
 from ...medium.tissue import tissue_table
 from ...render.expected import expected_polar, require_expectable
-from ...render.renderer import plan_frame
+from ...render.plan import plan_frame
 from ...render.settings import RenderSettings
 
 if TYPE_CHECKING:
