@@ -387,7 +387,8 @@ def buildRegistration(session: Session, parameters: RegisterParameters) -> Itera
 def registrationReport(registration) -> dict:
     """The result of a registration that has run to its end, as plain values with texts in the user's language."""
     report = registration.result.report()
-    return report | {name: [translated(text) for text in report[name]] for name in ("reasons", "notes")}
+    texts = {name: [translated(text) for text in report[name]] for name in ("reasons", "notes")}
+    return report | texts | {"calibrated_on": translated(report["calibrated_on"])}
 
 
 def stageText(stage: str) -> str:

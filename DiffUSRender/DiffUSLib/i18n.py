@@ -12,13 +12,14 @@ except ImportError:
         return text
 
 
-def translated(sentence: str) -> str:
-    """A sentence of the engine in the user's language; text that is no `diffus.errors.Sentence` stays as it is."""
+def translated(sentence):
+    """A sentence of the engine in the user's language; what is no `diffus.errors.Sentence` stays as it is."""
     template = getattr(sentence, "template", None)
     if template is None:
         return sentence
     found = translate(sentence.context, template)
-    return found.format(**sentence.values) if sentence.values else found
+    values = {name: translated(value) for name, value in sentence.values.items()}
+    return found.format(**values) if values else found
 
 
 __all__ = ["_", "translate", "translated"]

@@ -256,6 +256,16 @@ def small(**settings):
     return UltrasoundRenderer(probe_of(rays=16, samples=40), **settings)
 
 
+def test_a_number_of_the_settings_is_no_attribute_of_its_own():
+    """It would be kept and change nothing."""
+    renderer = UltrasoundRenderer(probe_preset("linear"), fit=("reflection_db",))
+    for name in ("gain_db", "focus_mm"):
+        with pytest.raises(InputError, match="set these anew"):
+            setattr(renderer, name, 5.0)
+    renderer.gain_db = torch.nn.Parameter(torch.tensor(5.0))
+    assert renderer.settings.gain_db == 5.0
+
+
 def test_changed_settings_and_probes_change_the_image():
     renderer, medium = small(), phantom()
     first = renderer(medium, AT_FACE)

@@ -34,6 +34,14 @@ class TranslationTest(unittest.TestCase):
         with self.translating({("verdict", "the sweep and the volume do not overlap"): "nichts liegt im Volumen"}):
             self.assertEqual(i18n.translated(judge(None).reasons[0]), "nichts liegt im Volumen")
 
+    def testWhatASentenceHoldsIsTranslatedToo(self):
+        from diffus.errors import Sentence
+
+        inner, outer = Sentence("volumes of kind {kind}", kind="ct"), "not calibrated for {what}"
+        inner.context = "registration"
+        with self.translating({("registration", "volumes of kind {kind}"): "Volumen der Art {kind}"}):
+            self.assertEqual(i18n.translated(Sentence(outer, what=inner)), "not calibrated for Volumen der Art ct")
+
     def testWhatIsNotTranslatedStaysEnglish(self):
         with self.assertRaisesRegex(RenderError, "^There is no probe preset 'nothing'"), engineErrors():
             presetSettings("nothing", ProbeSettings())

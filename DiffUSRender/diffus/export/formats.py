@@ -38,9 +38,9 @@ def format_of(path: str | Path, count: int) -> str:
     ending = next(each for each in FORMATS if path.name.lower().endswith(each))
     if ending in ONE_FRAME and count > 1:
         raise InputError(
-            _("{path} can hold one slice only; write a sweep as {SEQUENCE_SUFFIX}."),
+            _("{path} can hold one slice only; write a sweep as {suffix}."),
             path=path,
-            SEQUENCE_SUFFIX=SEQUENCE_SUFFIX,
+            suffix=SEQUENCE_SUFFIX,
         )
     if ending in FILMS and count < 2:
         raise InputError(_("{path} is a film, and there is one slice only; write it as .png."), path=path)

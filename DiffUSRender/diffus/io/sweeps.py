@@ -78,10 +78,10 @@ def read_sweep_file(path: str | os.PathLike, image_to_probe: Real[np.ndarray, "4
     count = max(fields) + 1
     if len(pixels) != count:
         raise InputError(
-            _("{name} holds {count} frames, but tracking for {count2}."),
+            _("{name} holds {count} frames, but tracking for {tracked}."),
             name=path.name,
             count=len(pixels),
-            count2=count,
+            tracked=count,
         )
     # Of the header only: a frame's own matrices are read where its status says that they hold.
     header = {name: text for name, text in keys.items() if not _FRAME_KEY.match(name)}
@@ -184,7 +184,7 @@ def _read_image(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     pixels = frames_of_image(image, len(_frame_fields(keys)))
     if pixels.ndim != 3:
         raise InputError(
-            _("{name} is not a sequence of 2-D frames: its size is {GetSize}."), name=path.name, GetSize=image.GetSize()
+            _("{name} is not a sequence of 2-D frames: its size is {size}."), name=path.name, size=image.GetSize()
         )
     return pixels, keys
 

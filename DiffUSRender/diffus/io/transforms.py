@@ -45,9 +45,9 @@ def read_transform(path: str | os.PathLike) -> np.ndarray:
         ) from error
     if transform.GetDimension() != 3:
         raise InputError(
-            _("{path} is a {GetDimension}-D transform; give a three-dimensional one."),
+            _("{path} is a {dimension}-D transform; give a three-dimensional one."),
             path=path,
-            GetDimension=transform.GetDimension(),
+            dimension=transform.GetDimension(),
         )
     if not transform.IsLinear():
         raise InputError(_("{path} is not a linear transform; give one that is a single matrix."), path=path)

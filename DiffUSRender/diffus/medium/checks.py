@@ -68,9 +68,9 @@ def as_mask(mask: np.ndarray | Tensor, like: Tensor) -> Bool[Tensor, "k j i"]:
     """A mask on the grid of `like`, true where it is not zero. Raises InputError if shapes differ or it is empty."""
     if tuple(np.shape(mask)) != tuple(like.shape):
         raise InputError(
-            _("The mask has shape {shape} and the volume {shape2}; resample the mask onto the volume's grid."),
+            _("The mask has shape {shape} and the volume {other}; resample the mask onto the volume's grid."),
             shape=tuple(np.shape(mask)),
-            shape2=tuple(like.shape),
+            other=tuple(like.shape),
         )
     if not isinstance(mask, Tensor):
         mask = torch.from_numpy(np.asarray(mask) != 0)

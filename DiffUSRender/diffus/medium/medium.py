@@ -212,9 +212,9 @@ class AcousticMedium:
         fractions, properties = as_memberships(memberships), tissue_properties(tissues)
         if properties.shape != (fractions.shape[0], len(CHANNELS)):
             raise InputError(
-                _("{count} memberships need as many tissues, but {count2} were given."),
+                _("{count} memberships need as many tissues, but {given} were given."),
                 count=len(fractions),
-                count2=len(properties),
+                given=len(properties),
             )
         return cls(mix(fractions, properties), ijk_to_ras)
 

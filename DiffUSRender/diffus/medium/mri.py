@@ -98,9 +98,9 @@ def normalise(volume: Float[Tensor, "*shape"], scale: IntensityScale) -> Float[T
     """
     if len(scale.centres) != len(LEVELS):
         raise InputError(
-            _("The intensity scale has {count} tissue classes; fit it with {count2}."),
+            _("The intensity scale has {count} tissue classes; fit it with {wanted}."),
             count=len(scale.centres),
-            count2=len(LEVELS),
+            wanted=len(LEVELS),
         )
     return piecewise_linear(volume, *_ascending(scale, LEVELS))
 

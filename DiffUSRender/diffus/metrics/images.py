@@ -206,9 +206,9 @@ def patch_kl(
     """
     if a.shape[1:] != b.shape[1:] or a.ndim != 3 or b.ndim != 3:
         raise InputError(
-            _("The images must be (n, h, w) of one size, not {shape} and {shape2}."),
+            _("The images must be (n, h, w) of one size, not {shape} and {other}."),
             shape=tuple(a.shape),
-            shape2=tuple(b.shape),
+            other=tuple(b.shape),
         )
     rows, columns = a.shape[1] // block, a.shape[2] // block
     whole = torch.ones(a.shape[1:], dtype=torch.bool) if mask is None else mask.bool().cpu()
@@ -281,9 +281,9 @@ def _mean(values: Tensor, mask: Mask | None) -> Tensor:
         return values.mean((-2, -1))
     if mask.shape[-2:] != values.shape[-2:]:
         raise InputError(
-            _("The mask is {shape}, the image {shape2} pixels."),
+            _("The mask is {shape}, the image {other} pixels."),
             shape=tuple(mask.shape[-2:]),
-            shape2=tuple(values.shape[-2:]),
+            other=tuple(values.shape[-2:]),
         )
     weights = mask.to(values)
     total = weights.sum((-2, -1))
@@ -299,7 +299,7 @@ def _overlap(shift: int, size: int) -> slice:
 def _require_alike(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape or a.ndim < 2:
         raise InputError(
-            _("The images must have one shape (..., rows, columns), not {shape}, {shape2}."),
+            _("The images must have one shape (..., rows, columns), not {shape}, {other}."),
             shape=tuple(a.shape),
-            shape2=tuple(b.shape),
+            other=tuple(b.shape),
         )

@@ -46,16 +46,16 @@ def probe_from_dict(specification: object) -> Probe:
     everywhere = {field.name for each in _CLASSES.values() for field in fields(each)}
     if unknown := sorted(map(str, given.keys() - everywhere)):
         raise InputError(
-            _("Unknown probe keys {names}; the known ones are type, {names2}."),
+            _("Unknown probe keys {names}; the known ones are type, {known}."),
             names=", ".join(unknown),
-            names2=", ".join(known),
+            known=", ".join(known),
         )
     if misplaced := sorted(given.keys() - known.keys()):
         raise InputError(
-            _("A {probe_type} probe has no {names}; the known keys are type, {names2}."),
+            _("A {probe_type} probe has no {names}; the known keys are type, {known}."),
             probe_type=probe_type,
             names=", ".join(misplaced),
-            names2=", ".join(known),
+            known=", ".join(known),
         )
     required = [name for name, field in known.items() if field.default is MISSING]
     if missing := [name for name in required if name not in given]:

@@ -52,10 +52,10 @@ def pair_names(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, i
             raise InputError(
                 _(
                     "The two landmark lists have no names in common and differ in length ({count} and "
-                    "{count2}); give pairs the same names."
+                    "{other}); give pairs the same names."
                 ),
                 count=len(first),
-                count2=len(second),
+                other=len(second),
             )
         return [(n, n) for n in range(len(first))]
     if len(pairs) < min(len(first), len(second)):

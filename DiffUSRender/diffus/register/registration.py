@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, _
+from ..errors import InputError, Sentence, _
 from ..geometry.pose import require_rigid, transform_points
 from ..medium import AcousticMedium
 from ..settings import SEARCH_SEED, SearchBounds, check_settings
@@ -336,12 +336,12 @@ class RigidRegistration:
     def _uncalibrated(self) -> str:
         """What of this run the verdict's limits were not set on, in words, or an empty string."""
         if self.kind != "mri":
-            return f"volumes of kind {self.kind}"
+            return Sentence(_("volumes of kind {kind}"), kind=self.kind)
         if self.sweep.report.from_volume:
-            return "3-D ultrasound volumes"
+            return Sentence(_("3-D ultrasound volumes"))
         if self.method != "lc2":
-            return f"the method {self.method}"
-        return "" if self.settings == Settings() else "a search other than the standard one"
+            return Sentence(_("the method {method}"), method=self.method)
+        return "" if self.settings == Settings() else Sentence(_("a search other than the standard one"))
 
     def _finish(self, run: _Run, evidence: Evidence | None, per_frame: dict[int, float]) -> RegistrationResult:
         report = self.sweep.report

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from ..errors import Sentence, _
 from .evidence import Evidence
 
-CALIBRATED_ON = (
-    "simulated tracked brain sweeps against the T1 MRI of two heads, good and spoilt ones; no real ultrasound"
+CALIBRATED_ON = Sentence(
+    _("simulated tracked brain sweeps against the T1 MRI of two heads, good and spoilt ones; no real ultrasound")
 )
-NOT_CALIBRATED = "nothing like this run; the limits are those of "
+NOT_CALIBRATED = _("nothing like this run; the limits are those of {calibrated}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def judge(evidence: Evidence | None, uncalibrated: str = "") -> Judgement:
         evidence: Without it (nothing overlaps) a pose is rejected.
         uncalibrated: In words, what of this run the limits were not set on; such a run gets no more than check.
     """
-    basis = NOT_CALIBRATED + CALIBRATED_ON if uncalibrated else CALIBRATED_ON
+    basis = Sentence(NOT_CALIBRATED, calibrated=CALIBRATED_ON) if uncalibrated else CALIBRATED_ON
     if evidence is None:
         return Judgement(Verdict.REJECTED, (Sentence(_("the sweep and the volume do not overlap")),), None, None, basis)
     reasons = [_sentence(limit, evidence) for limit in LIMITS if _fails(limit, evidence)]

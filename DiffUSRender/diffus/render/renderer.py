@@ -119,6 +119,13 @@ class UltrasoundRenderer(nn.Module):
             if name not in self._parameters:
                 self.register_parameter(name, nn.Parameter(torch.tensor(self._start(name))))
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuses a number of probe or settings as an attribute of its own: it would change nothing."""
+        present = [values for values in (self.__dict__.get("_probe"), self.__dict__.get("_settings")) if values]
+        if not isinstance(value, nn.Parameter) and any(name in _fittable(values) for values in present):
+            raise InputError(_("{name} belongs to the renderer's probe or settings; set these anew."), name=name)
+        super().__setattr__(name, value)
+
     @property
     def probe(self) -> Probe:
         """The array, with the parameters at their present values."""

@@ -160,8 +160,8 @@ def make_settings(preset: str = "default", **settings: object) -> RenderSettings
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise InputError(
-            _("Unknown render setting {names}; the known ones are {names2}."),
+            _("Unknown render setting {names}; the known ones are {known}."),
             names=", ".join(unknown),
-            names2=", ".join(known),
+            known=", ".join(known),
         )
     return PRESETS[preset](**settings)

@@ -122,11 +122,11 @@ def require_fan_size(fan: Bool[np.ndarray, "rows columns"], image_to_reference: 
         raise InputError(
             _(
                 "The ultrasound fan would be {width:.4g} mm wide and {depth:.4g} mm deep where "
-                "{FAN_MM:g} and {FAN_MM2:g} mm are the limits: check the pixel size in the image "
+                "{low:g} and {high:g} mm are the limits: check the pixel size in the image "
                 "calibration."
             ),
             width=width,
             depth=depth,
-            FAN_MM=FAN_MM[0],
-            FAN_MM2=FAN_MM[1],
+            low=FAN_MM[0],
+            high=FAN_MM[1],
         )

@@ -76,9 +76,9 @@ class TrackedSweep:
         found = found[None] if found.ndim == 2 else found
         if found.shape[1:] != pixels.shape[1:] or found.shape[0] not in (1, len(pixels)):
             raise InputError(
-                _("The fan mask's shape {shape} does not fit frames of shape {shape2}."),
+                _("The fan mask's shape {shape} does not fit frames of shape {other}."),
                 shape=found.shape,
-                shape2=pixels.shape,
+                other=pixels.shape,
             )
         if not found.any():
             raise InputError(_("The frames are empty: no pixel lies in the ultrasound fan."))
@@ -177,9 +177,9 @@ def _require_frames(pixels: np.ndarray) -> None:
         )
     if min(pixels.shape[1:]) < MIN_PIXELS:
         raise InputError(
-            _("Frames of {shape} x {shape2} pixels are too small to be ultrasound."),
+            _("Frames of {shape} x {other} pixels are too small to be ultrasound."),
             shape=pixels.shape[2],
-            shape2=pixels.shape[1],
+            other=pixels.shape[1],
         )
     if pixels.dtype.kind not in "biuf":
         raise InputError(_("The frames must hold grey values, but they hold {dtype}."), dtype=pixels.dtype)
