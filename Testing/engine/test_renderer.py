@@ -11,6 +11,7 @@ from diffus.errors import InputError
 from diffus.geometry.pose import transform_points, twist_to_matrix
 from diffus.medium.medium import AcousticMedium
 from diffus.medium.tissue import GEL
+from diffus.probe import probe_preset
 from diffus.probe.beam import blur_axial, blur_lateral, gaussian_taps, lateral_sigma_mm
 from diffus.render.display import linear_brightness, log_compress
 from diffus.render.plan import plan_frame
