@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,18 @@ from PIL import Image
 from rich.console import Console
 
 FRAMES = 3
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+
+
+def test_the_tools_load_as_programs(tmp_path):
+    """As `make demo` starts them: with nothing on the path but their own folder and what is installed."""
+    names = sorted(path.stem for path in TOOLS.glob("*.py"))
+    code = f"import sys; sys.path.insert(0, {str(TOOLS)!r})\nfor name in {['demo', *names]!r}: __import__(name)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / folder) for folder in ("Testing", "DiffUSRender", "DiffUSRegister")]
+
 import demo_pictures
 import demo_register
 import headless

@@ -14,11 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "DiffUSRender")]
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from diffus.cli.study.figures import pyplot, save_small  # noqa: E402
-from diffus.io.atomic import replacing  # noqa: E402
-from support.ct_windows import Patient, abdomen, heart  # noqa: E402
+import numpy as np
+import torch
+from diffus.cli.study.figures import pyplot, save_small
+from diffus.io.atomic import replacing
+from support.ct_windows import Patient, abdomen, heart
 
 DATA = ROOT.parent / "shared" / "data"
 HU_WINDOW = {"abdomen": (-160.0, 260.0), "heart": (-200.0, 600.0)}
