@@ -141,16 +141,16 @@ class FrameComparison:
         requireTorch()
         volume, image = parameterNode.inputVolume, parameterNode.realImage
         frame = readShownFrames(image)
-        real = engine.trackedSweep(frame, wholeImage(frame), self._limits)
         try:
-            fan = self._seenFan(image, real, parameterNode)
+            fan = self._seenFan(image, frame, parameterNode)
             real = engine.trackedSweep(frame, wholeImage(frame), self._limits)
             renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, fraction))
             medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
             pose = poseInVolume(engine.probePose(real, fan.imageToProbe), volume)
             simulated, covered = engine.renderAt(renderer, medium, pose, self._grid)
-        except RenderError:
-            self._show(parameterNode, real, np.zeros(frame.pixels.shape[1:]))  # never an old picture over a new frame
+        except RenderError:  # never an old picture over a new frame
+            real = engine.trackedSweep(frame, wholeImage(frame), self._limits)
+            self._show(parameterNode, real, np.zeros(frame.pixels.shape[1:]))
             raise
         self._show(parameterNode, real, simulated)
         return _similarity(real.frames[0].numpy(), simulated, covered, self._grid.inside, structural=fraction == 1.0)
@@ -199,10 +199,10 @@ class FrameComparison:
 
     # --- one frame
 
-    def _seenFan(self, image, real, parameterNode) -> ImageFan:
+    def _seenFan(self, image, frame, parameterNode) -> ImageFan:
         """The fan of the image, seen once (with the recording's grey values) until another image or size comes."""
-        key, shape = (image.GetID(), real.frames.shape), tuple(real.frames.shape[1:])
-        pixelMm = np.linalg.norm(real.image_to_reference[0, :3, :2].numpy(), axis=0)
+        shape = frame.pixels.shape[1:]
+        key, pixelMm = (image.GetID(), shape), np.linalg.norm(frame.imageToReference[0, :3, :2], axis=0)
         # A tracker's matrices are rigid but for some digits.
         if key != self._fanOf or not np.allclose(pixelMm, self._fanPixelMm, rtol=2e-3):
             images = readShownFrames(image, MAX_FRAMES)
