@@ -160,7 +160,7 @@ def renderPixels(
 
 @dataclass(frozen=True)
 class FanGrid:
-    """Chosen points of a probe plane: where they lie in the fan, for `renderAt`, and whether they do.
+    """The pixels of an image: where they lie in the fan, for `renderAt`, and whether they do.
 
     grid: (rows, columns, 2) tensor in [-1, 1], whatever the number of lines and samples. inside: (rows, columns) bool.
     """
@@ -169,15 +169,21 @@ class FanGrid:
     inside: np.ndarray
 
 
-def fanGrid(settings: ProbeSettings, where: np.ndarray) -> FanGrid:
-    """The grid of points of the probe plane, (rows, columns, 2) mm; raises RenderError for a value out of range."""
-    import torch
+def fanGrid(settings: ProbeSettings, imageToProbe: np.ndarray, shape: tuple[int, int]) -> FanGrid:
+    """The pixel centres of an image in the fan of a probe.
 
-    probe = buildProbe(settings)
-    polar = probe.polar_coordinates(torch.as_tensor(where))
-    last = polar.new_tensor([probe.rays - 1, probe.samples - 1])
-    inside = ((polar >= 0) & (polar <= last)).all(-1)
-    return FanGrid((2 * polar / last - 1).flip(-1), inside.numpy())
+    Args:
+        imageToProbe: (column, row, 0, 1) to probe mm, (4, 4).
+        shape: rows and columns.
+
+    Raises:
+        RenderError: for a value of the probe out of range.
+    """
+    import torch
+    from diffus.sweep.probe_sweep import frame_grid, inside_fan
+
+    grid = frame_grid(buildProbe(settings), torch.as_tensor(imageToProbe), *shape)
+    return FanGrid(grid, inside_fan(grid).numpy())
 
 
 def renderAt(

@@ -207,7 +207,7 @@ class FrameComparison:
         if key != self._fanOf or not np.allclose(pixelMm, self._fanPixelMm, rtol=2e-3):
             images = readShownFrames(image, MAX_FRAMES)
             self._fan, self._limits = estimateFan(images, self._read(parameterNode).probe), engine.greyLimits(images)
-            self._grid = engine.fanGrid(self._fan.probe, self._fan.probePoints(shape))
+            self._grid = engine.fanGrid(self._fan.probe, self._fan.imageToProbe, shape)
             self._fanOf, self._fanPixelMm = key, pixelMm
         return self._fan
 

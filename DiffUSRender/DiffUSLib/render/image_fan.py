@@ -37,12 +37,6 @@ class ImageFan:
         """The fan in the image whose `rows` stand in the other order."""
         return replace(self, imageToProbe=self.imageToProbe @ turnedRows(rows))
 
-    def probePoints(self, shape: tuple[int, int]) -> np.ndarray:
-        """The pixel centres of an image (rows, columns) in the probe plane, (rows, columns, 2) mm."""
-        row, column = np.indices(shape)
-        pixels = np.stack([column, row], -1)
-        return pixels @ self.imageToProbe[:2, :2].T + self.imageToProbe[:2, 3]
-
 
 def estimateFan(images: TrackedImages, present: ProbeSettings) -> ImageFan:
     """The fan that all of the images show together.

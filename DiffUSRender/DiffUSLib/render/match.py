@@ -126,7 +126,7 @@ def readSweep(image, volume, present: ProbeSettings) -> tuple[TrackedSweep, Imag
     fan = estimateFan(images, present)
     if fan.isUpsideDown:
         images, fan = images.upsideDown(), fan.upsideDown(images.pixels.shape[1])
-    mask = engine.fanGrid(fan.probe, fan.probePoints(images.pixels.shape[1:])).inside
+    mask = engine.fanGrid(fan.probe, fan.imageToProbe, images.pixels.shape[1:]).inside
     return engine.trackedSweep(images, mask), fan
 
 
