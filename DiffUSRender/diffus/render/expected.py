@@ -17,7 +17,8 @@ from torch import Tensor
 from ..errors import InputError, _
 from ..probe.beam import blur_axial, blur_lateral
 from .display import POWER_FLOOR, REFERENCE_BRIGHTNESS
-from .renderer import boundary_iq, ray_echoes
+from .rays import ray_echoes
+from .renderer import boundary_iq
 
 if TYPE_CHECKING:
     from jaxtyping import Float

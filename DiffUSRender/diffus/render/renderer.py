@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -15,9 +14,9 @@ from ..geometry.pose import place_samples, require_rigid
 from ..probe.beam import blur_axial, blur_lateral
 from ..settings import declared
 from .display import linear_brightness, log_compress
-from .echo import echo
 from .paper import lateral_blur, multiplicative_speckle
 from .plan import FramePlan, plan_frame, time_gain_db_per_cm
+from .rays import ray_echoes
 from .scan_conversion import scan_convert
 from .scatter import sample_speckle
 from .settings import RenderSettings, make_settings
@@ -31,26 +30,6 @@ if TYPE_CHECKING:
 
 Declared = TypeVar("Declared")  # probe or settings
 OVERLAP_STRIDE = 8  # a fan that meets the volume does so at one of every so many samples
-
-
-def ray_echoes(
-    plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"]
-) -> tuple[Tensor, Tensor]:
-    """Echo of the boundaries and amplitude of the scatterers, each (B, S, rays, samples), at points (..., 3).
-
-    Before the beam and the pulse, per unit of reflection and of fully developed white-matter speckle at the face.
-    """
-    settings, probe = plan.settings, plan.probe
-    impedance, attenuation, exponent, scattering = medium.sample(points)
-    if settings.start_depth_mm > 0:
-        impedance, attenuation, scattering = _start_at_depth(plan, impedance, attenuation, scattering)
-    loss = None
-    if settings.attenuation:
-        loss = attenuation * torch.as_tensor(probe.frequency_mhz, dtype=points.dtype, device=points.device) ** exponent
-    reflection, transmission = echo(settings.echo, impedance, loss, probe.sample_spacing_mm)
-    if isinstance(settings.specular_exponent, Tensor) or settings.specular_exponent > 0:
-        reflection = reflection * _specular_lobe(medium, points, settings.specular_exponent)
-    return reflection, transmission * scattering
 
 
 def boundary_iq(plan: FramePlan, reflection: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:
@@ -248,15 +227,6 @@ def _holds_tensors(values: object) -> bool:
     return values is not None and any(isinstance(getattr(values, one.name), Tensor) for one in fields(values))
 
 
-def _start_at_depth(plan: FramePlan, impedance: Tensor, attenuation: Tensor, scattering: Tensor) -> tuple[Tensor, ...]:
-    """Replaces what lies nearer than the start depth by coupling that matches the first tissue (no mirror)."""
-    probe = plan.probe
-    first = min(probe.samples - 1, math.ceil(plan.settings.start_depth_mm / probe.sample_spacing_mm))
-    near = torch.arange(probe.samples, device=impedance.device) < first
-    impedance = torch.where(near, impedance[..., first : first + 1], impedance)
-    return impedance, attenuation.masked_fill(near, 0.0), scattering.masked_fill(near, 0.0)
-
-
 def _with_artefacts(plan: FramePlan, polar: Tensor) -> Tensor:
     """The paper's artefacts on a polar image (B, rays, samples)."""
     chosen, probe = plan.settings.artefacts, plan.probe
@@ -270,18 +240,3 @@ def _with_artefacts(plan: FramePlan, polar: Tensor) -> Tensor:
     )
     depth, spacing = probe.depths_mm().to(polar), probe.lateral_spacing_mm().to(polar)
     return lateral_blur(noisy, depth, spacing, sigma_mm=chosen.blur_sigma_mm, growth=chosen.blur_growth).clamp(0, 1)
-
-
-def _specular_lobe(medium: Samplable, points: Tensor, exponent: float | Tensor) -> Tensor:
-    """|n.d|^m between the impedance gradient and the beam at points (B, S, rays, samples, 3); 1 where there is none."""
-    step = 0.5
-    offsets = step * torch.eye(3, dtype=points.dtype, device=points.device)
-    gradient = torch.stack(
-        [medium.sample(points + offset)[0] - medium.sample(points - offset)[0] for offset in offsets], -1
-    )
-    direction = torch.nn.functional.normalize(points[..., -1:, :] - points[..., :1, :], dim=-1)
-    square = (gradient * gradient).sum(-1)
-    cosine_square = (gradient * direction).sum(-1) ** 2 / (square + 1e-10)
-    lobe = (cosine_square + 1e-12) ** (exponent / 2)
-    flat = 1e-8 / (square + 1e-8)
-    return lobe * (1 - flat) + flat
