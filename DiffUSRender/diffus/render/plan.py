@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ..errors import InputError, _
 from ..probe.beam import FWHM_PER_SIGMA, axial_sigma_mm, lateral_sigma_mm
 from ..settings import declared
-from .moments import lateral_factors, pulse_kernel
+from .blur import lateral_factors, pulse_kernel
 from .noise import noise_lines
 from .scan_conversion import Pixels, scan_grid
+from .scatter import grain_of
 from .speckle import FanLines, Lookup, SpeckleField, fan_lines, lookup, shortest_pulse_mm, speckle_field
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class FramePlan(nn.Module):
 
     def pixels_at(self, grid: Float[Tensor, "rows columns 2"], inside: Bool[Tensor, "rows columns"]) -> Pixels:
         """Pixels at the places of a `polar_grid`, of which those `inside` of the fan are shown."""
-        pixels = make_pixels(self.probe, self.settings, self.lines, self.gain_db.double().cpu(), grid.cpu(), inside.cpu())
+        pixels = make_pixels(
+            self.probe, self.settings, self.lines, self.gain_db.double().cpu(), grid.cpu(), inside.cpu()
+        )
         return pixels.to(self.points.device, self.points.dtype)
 
 
@@ -124,7 +127,8 @@ def plan_frame(
         field = speckle_field(probe, lines, settings.seed, grain, beam, lambda at: torch.full_like(at, thickness))
     if settings.noise_db is not None:
         level = 10 ** (torch.as_tensor(settings.noise_db, dtype=torch.float64) / 20)
-        noise = level * noise_lines(lines.samples, lines.lines, lines.spacing_mm, grain.detach(), settings.seed)
+        filtered = grain_of(grain.item())  # in steps as the scatterers, that a fitted frequency keeps the noise
+        noise = level * noise_lines(lines.samples, lines.lines, lines.spacing_mm, filtered, settings.seed)
     # A boundary's R is spread over the samples it crosses: R per mm, times the pulse's equivalent length,
     # so that a sharp boundary of R = 1 shows as reflection_db whatever the number of samples.
     level = 10 ** (torch.as_tensor(settings.reflection_db, dtype=torch.float64) / 20)
@@ -202,7 +206,7 @@ def _grain_and_lines(probe: Probe, settings: RenderSettings, pulse: Tensor) -> t
     return grain, fan_lines(probe, width.item(), across)
 
 
-def _beam_of(probe: Probe):  # noqa: ANN202
+def _beam_of(probe: Probe):
     """Standard deviation of the two-way beam across the rays at depths, mm."""
     return lambda depth: lateral_sigma_mm(
         depth, probe.wavelength_mm, probe.focus_mm, probe.transmit_f_number, probe.f_number
@@ -228,7 +232,7 @@ def plane_samples(points: Float[Tensor, "b s rays samples 3"]) -> Float[Tensor, 
     return points[:, :, ::rays, ::samples].mean(1).flatten(1, 2)
 
 
-def _on_host(values):  # noqa: ANN001, ANN202
+def _on_host(values):
     """Probe or settings with their tensors on the CPU, where the plan is made."""
     tensors = {name: getattr(values, name) for name in declared(type(values))}
     tensors = {name: value.cpu() for name, value in tensors.items() if isinstance(value, Tensor) and value.is_cuda}
