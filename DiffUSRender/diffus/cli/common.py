@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ..errors import InputError
+from ..errors import DiskError, InputError
 from ..io.tables import read_label_names
 from ..io.volumes import read_volume
 from ..medium import AcousticMedium
@@ -41,7 +41,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             failure = click.ClickException(str(error))
-            failure.exit_code = 2
+            failure.exit_code = 1 if isinstance(error, DiskError) else 2
             raise failure from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads the output any more: click ends quietly

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError, _
-from ..io.atomic import replacing
+from ..io.atomic import no_space, replacing, require_space
 from .annotation import make_canvas
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .frames import SimulatedFrames
 
 MIN_GIF_MS = 20  # viewers play shorter ones slowly
+ROOM = 1 << 20  # bytes that a disk takes which is not full
 
 
 def write_gif(path: Path, frames: SimulatedFrames) -> Iterator[int]:
@@ -71,6 +72,18 @@ def write_mp4(path: Path, frames: SimulatedFrames) -> Iterator[int]:
                 writer.send(canvas.draw(pixels))
                 yield number + 1
         except OSError as error:
+            require_space(temporary, ROOM)  # ffmpeg says only that it has ended
             raise InputError(_("{path} cannot be encoded here; write a .gif instead."), path=path) from error
         finally:
             writer.close()
+        _require_all_frames(imageio_ffmpeg, temporary, path, len(frames.pixels))
+
+
+def _require_all_frames(imageio_ffmpeg: ModuleType, written: Path, path: Path, count: int) -> None:
+    """Raises DiskError unless the film holds its frames: ffmpeg does not say that the disk was full."""
+    try:
+        found, _seconds = imageio_ffmpeg.count_frames_and_secs(str(written))
+    except RuntimeError as error:
+        raise no_space(path) from error
+    if found != count:
+        raise no_space(path)

@@ -22,6 +22,7 @@ import torch
 from ..errors import InputError, Sentence, _
 from ..geometry.pose import require_image_matrix, require_rigid
 from .atomic import existing_file, replacing, require_writable
+from .headers import require_whole
 from .transforms import read_transform
 from .volumes import frames_of_image, write_image
 
@@ -176,6 +177,7 @@ def matrix_text(matrix: Float[np.ndarray, "4 4"]) -> str:
 
 
 def _read_image(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    require_whole(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from ..errors import InputError, _
 from .atomic import existing_file, no_space, replacing, require_writable
+from .headers import require_voxel_size, require_whole
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
@@ -39,9 +40,10 @@ def read_volume(path: str | os.PathLike) -> Volume:
 
     Raises:
         InputError: Missing, a folder, not an image, not 3-D, more than one value per voxel, a single slice, NaN or
-            infinite voxels, or one value everywhere; names the file.
+            infinite voxels, one value everywhere, cut off, or a size of voxels that cannot be; names the file.
     """
     path = existing_file(path)
+    require_whole(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -56,6 +58,7 @@ def read_volume(path: str | os.PathLike) -> Volume:
             path=path,
             shape=shape,
         )
+    require_voxel_size(path, image.GetSpacing())
     components = image.GetNumberOfComponentsPerPixel()
     if components != 1 or "complex" in image.GetPixelIDTypeAsString():
         raise InputError(
@@ -104,6 +107,7 @@ def read_picture(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
         InputError: Missing, not an image, or pixels that are not square; names the file.
     """
     path = existing_file(path)
+    require_whole(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -197,8 +201,16 @@ def write_volume(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray) ->
 
 
 def write_image(image: sitk.Image, path: Path) -> None:
-    """Writes an image, compressed; raises InputError where that fails, as on a full disk."""
+    """Writes an image, compressed, and reads it again: not every format of ITK says when the disk is full.
+
+    Raises:
+        DiskError: the file does not hold the image.
+    """
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
+        again = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise no_space(path) from error
+    written, wanted = sitk.GetArrayViewFromImage(again), sitk.GetArrayViewFromImage(image)
+    if not np.array_equal(written, wanted, equal_nan=wanted.dtype.kind == "f"):
+        raise no_space(path)

@@ -118,8 +118,10 @@ def train_impedance(
 
 
 def save_impedance(model: ImpedanceMLP, path: str | Path) -> None:
-    """Writes the weights (a state dict) to a file."""
-    torch.save(model.state_dict(), path)
+    """Writes the weights (a state dict) to a file; raises OSError where the disk is full, which torch would not."""
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    Path(path).write_bytes(buffer.getvalue())
 
 
 def load_impedance(path: str | Path | None = None) -> ImpedanceMLP:
