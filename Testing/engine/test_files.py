@@ -11,10 +11,13 @@ import pytest
 import SimpleITK as sitk
 from diffus.errors import InputError
 from diffus.io.atomic import replacing
+from diffus.io.landmarks import read_landmarks
 from diffus.io.sweeps import read_image_to_probe
-from diffus.io.tables import read_label_names
+from diffus.io.tables import read_label_names, read_number_pairs, read_settings
 from diffus.io.transforms import read_transform, write_transform
 from diffus.io.volumes import read_volume, write_slice
+from diffus.medium.tissue import read_tissues
+from diffus.probe import read_probe_json
 
 # Rotations about two axes and a shift: no sign and no axis order can be wrong unseen.
 POSE = np.array(
@@ -405,3 +408,26 @@ def test_a_transform_that_cannot_be_inverted_is_not_written(tmp_path):
         with pytest.raises(InputError, match=r"cannot be inverted; nothing was written[.]$"):
             write_transform(tmp_path / "flat.tfm", matrix)
     assert not list(tmp_path.iterdir())
+
+
+DEEP = 100_000 * "[" + 100_000 * "]"
+LONG = "1," + 140_000 * "x"
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "text"),
+    [
+        (read_label_names, "deep.json", DEEP),
+        (read_label_names, "long.csv", LONG),
+        (read_number_pairs, "long.csv", LONG),
+        (read_settings, "deep.json", DEEP),
+        (read_landmarks, "deep.json", DEEP),
+        (read_landmarks, "deep.mrk.json", DEEP),
+        (read_probe_json, "deep.json", DEEP),
+        (read_tissues, "long.csv", LONG),
+    ],
+)
+def test_text_that_a_parser_cannot_bear_gets_one_sentence(tmp_path, read, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError):
+        read(tmp_path / name)

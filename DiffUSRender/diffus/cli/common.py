@@ -151,7 +151,7 @@ def torch_device(name: str) -> torch.device:
         device = torch.empty(0, device=name).device
         torch.ones(1, device=device).cpu()  # "meta" has tensors without values
         return device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:  # of backends that are not built in
         raise InputError(f"torch cannot compute on '{name}' here; use --device cpu.") from error
 
 

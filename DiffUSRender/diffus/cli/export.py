@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..export import DicomOptions, SimulatedFrames, export, format_of, probe_poses, render_frame, write_maps
 from ..export.formats import FORMATS
 from ..export.pictures import series_folder
-from ..export.tracked import SEQUENCE_SUFFIX, poses_path
+from ..export.tracked import POSES_SUFFIX, SEQUENCE_SUFFIX, poses_path
 from ..export.ultrasound_dicom import read_source
 from ..io.atomic import require_new_folder, require_writable_parent
 from ..render.renderer import UltrasoundRenderer
@@ -59,7 +59,8 @@ def export_command(output: str, dicom_source: str | None, include_patient: bool,
     Pictures, films and DICOM carry the word SIMULATED outside of the fan. DICOM holds no poses: write them as .seq.nrrd
     or .igs.mha too.
     """
-    require_files({**given, "dicom_source": dicom_source}, (output, FORMATS))
+    second = poses_path(Path(output)) if output.lower().endswith(SEQUENCE_SUFFIX) else None
+    require_files({**given, "dicom_source": dicom_source}, (output, FORMATS), (second, (POSES_SUFFIX.lower(),)))
     pose, sweep_path = given["pose"], given["sweep_path"]
     _require_options(pose, sweep_path, given["probe_name"], dicom_source, include_patient, output)
     place = torch_device(device)

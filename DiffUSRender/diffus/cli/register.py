@@ -11,6 +11,7 @@ import click
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..errors import InputError
@@ -179,7 +180,7 @@ def _summary(result: RegistrationResult, notes: tuple[str, ...]) -> None:
     table.add_column(style="dim")
     table.add_column()
     colour = COLOURS[judgement.verdict]
-    table.add_row("verdict", f"[bold {colour}]{judgement.verdict}[/]: {'; '.join(judgement.reasons)}")
+    table.add_row("verdict", f"[bold {colour}]{judgement.verdict}[/]: {escape('; '.join(judgement.reasons))}")
     if judgement.verdict is not Verdict.REJECTED:
         expected = f"{judgement.expected_error_mm:.2f} mm, at worst {judgement.expected_error_worst_mm:.2f} mm"
         table.add_row("expected error", f"{expected}, assuming {report['assumptions']}")
@@ -190,5 +191,5 @@ def _summary(result: RegistrationResult, notes: tuple[str, ...]) -> None:
     table.add_row("frames", f"{result.frames_used} used, {result.frames_skipped} skipped in the file")
     table.add_row("seconds", f"{result.seconds:.1f}")
     for note in notes:
-        table.add_row("note", note)
+        table.add_row("note", escape(note))
     console.print(table)

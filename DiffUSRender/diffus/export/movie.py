@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .frames import SimulatedFrames
 
 MIN_GIF_MS = 20  # viewers play shorter ones slowly
+MAX_GIF_S = 655.0  # 65 535 hundredths of a second
 ROOM = 1 << 20  # bytes that a disk takes which is not full
 
 
@@ -29,6 +30,13 @@ def write_gif(path: Path, frames: SimulatedFrames) -> Iterator[int]:
     for number, pixels in enumerate(frames.pixels):
         pictures.append(Image.fromarray(canvas.draw(pixels)))
         yield number + 1
+    if frames.intervals_s.max() > MAX_GIF_S:
+        raise InputError(
+            _("{path} cannot hold a pause of {seconds:.0f} s (GIF: {longest:.0f} s at most); write .mp4 or .seq.nrrd."),
+            path=path,
+            seconds=frames.intervals_s.max(),
+            longest=MAX_GIF_S,
+        )
     durations = np.maximum(10 * np.round(100 * frames.intervals_s), MIN_GIF_MS).astype(int).tolist()
     with replacing(path) as temporary:
         pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
