@@ -17,7 +17,16 @@ from ..io.atomic import require_new_folder, require_writable_parent
 from ..render.renderer import UltrasoundRenderer
 from ..sweep.sweep import read_sweep
 from .common import MEDIUM, SETTINGS, SETTINGS_FILE, options, progress, torch_device
-from .inputs import DEVICE, beam_probe, medium_of, read_rigid, render_settings, require_files, volume_options
+from .inputs import (
+    DEVICE,
+    beam_probe,
+    medium_of,
+    provenance_of,
+    read_rigid,
+    render_settings,
+    require_files,
+    volume_options,
+)
 
 WHERE = (
     click.option("--probe", "probe_name", metavar="NAME|FILE.json", help="A preset or a probe file; else the sweep's."),
@@ -86,7 +95,8 @@ def export_command(output: str, dicom_source: str | None, include_patient: bool,
                 where = "" if sweep_path is None else f"Frame {number + 1} of {len(poses)}: "
                 raise InputError(f"{where}{error}") from error
             bar.update(task, advance=1, description="rendering")
-        frames = SimulatedFrames(np.stack(pixels), poses, times, probe, renderer.settings)
+        made = provenance_of({**given, "dicom_source": dicom_source}, renderer)
+        frames = SimulatedFrames(np.stack(pixels), poses, times, probe, renderer.settings, made)
         for done in export(frames, output, dicom):
             bar.update(task, completed=len(poses) + done, description="writing")
     _report(Path(output), frames)

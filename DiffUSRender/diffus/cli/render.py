@@ -5,13 +5,25 @@ from __future__ import annotations
 import click
 import numpy as np
 import torch
-from PIL import Image
 
+from ..export.annotation import make_canvas
+from ..export.pictures import save_png
 from ..io.atomic import replacing
+from ..io.provenance import header_keys
 from ..io.volumes import VOLUME_SUFFIXES, write_slice
 from ..render.renderer import UltrasoundRenderer
+from ..render.scan_conversion import scan_grid
 from .common import MEDIUM, SETTINGS, SETTINGS_FILE, options, progress, read_probe, torch_device
-from .inputs import DEVICE, FIGURE_SUFFIXES, medium_of, read_rigid, render_settings, require_files, volume_options
+from .inputs import (
+    DEVICE,
+    FIGURE_SUFFIXES,
+    medium_of,
+    provenance_of,
+    read_rigid,
+    render_settings,
+    require_files,
+    volume_options,
+)
 
 FILES = (
     click.option(
@@ -43,18 +55,21 @@ def render(output: str, png: str | None, device: str, **given: object) -> None:
         with torch.inference_mode():
             image = renderer(medium, probe_to_ras)[0].mul(255).round().to("cpu", torch.uint8).numpy()
     pixel_to_ras = probe_to_ras @ renderer.probe.slice_geometry().pixel_to_probe
-    _write(output, png, image, pixel_to_ras.numpy())
+    made = provenance_of(given, renderer)
+    _write(output, png, image, pixel_to_ras.numpy(), scan_grid(renderer.probe)[1].numpy(), made)
 
 
-def _write(output: str, png: str | None, image: np.ndarray, pixel_to_ras: np.ndarray) -> None:
-    """Writes all files, or none."""
-    written = output
+def _write(
+    output: str, png: str | None, image: np.ndarray, pixel_to_ras: np.ndarray, inside: np.ndarray, made: dict
+) -> None:
+    """Writes all files, or none; the picture carries the word SIMULATED."""
+    written, keys = output, header_keys(made)
     if png is None:
-        write_slice(output, image, pixel_to_ras)
+        write_slice(output, image, pixel_to_ras, keys)
     else:
         with replacing(png) as temporary:
-            Image.fromarray(image).save(temporary)
-            write_slice(output, image, pixel_to_ras)
+            save_png(make_canvas(inside).draw(image), temporary, made)
+            write_slice(output, image, pixel_to_ras, keys)
         written += f" and {png}"
     rows, columns = image.shape
     click.echo(f"{written}: {rows} x {columns} pixels of {np.linalg.norm(pixel_to_ras[:3, 0]):.3g} mm")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..errors import InputError, _
 from ..io.atomic import no_space, replacing, require_space
+from ..io.provenance import header_keys
 from .annotation import make_canvas
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def write_gif(path: Path, frames: SimulatedFrames) -> Iterator[int]:
         )
     durations = np.maximum(10 * np.round(100 * frames.intervals_s), MIN_GIF_MS).astype(int).tolist()
     with replacing(path) as temporary:
-        pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+        options = {"duration": durations, "loop": 0, "comment": _comment(frames)}
+        pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], **options)
 
 
 def require_ffmpeg() -> ModuleType:
@@ -73,6 +75,7 @@ def write_mp4(path: Path, frames: SimulatedFrames) -> Iterator[int]:
             quality=8,
             macro_block_size=1,  # else it would scale the picture
             ffmpeg_log_level="error",
+            output_params=["-metadata", f"comment={_comment(frames).decode()}"],
         )
         try:
             writer.send(None)
@@ -95,3 +98,8 @@ def _require_all_frames(imageio_ffmpeg: ModuleType, written: Path, path: Path, c
         raise no_space(path) from error
     if found != count:
         raise no_space(path)
+
+
+def _comment(frames: SimulatedFrames) -> bytes:
+    """What the film says of itself, ASCII."""
+    return " ".join(header_keys(frames.provenance).values()).encode("ascii")

@@ -9,6 +9,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,6 +17,9 @@ import SimpleITK as sitk
 from ..errors import InputError, _
 from .atomic import existing_file, no_space, replacing, require_writable
 from .headers import require_voxel_size, require_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
@@ -78,19 +82,22 @@ def read_volume(path: str | os.PathLike) -> Volume:
     return Volume(array, _ijk_to_ras(image), _segment_names(image))
 
 
-def write_slice(path: str | os.PathLike, image: np.ndarray, pixel_to_ras: np.ndarray) -> None:
+def write_slice(
+    path: str | os.PathLike, image: np.ndarray, pixel_to_ras: np.ndarray, keys: Mapping[str, str] | None = None
+) -> None:
     """Writes one slice as a volume of shape (1, rows, columns) where it lies in the world.
 
     Args:
         path: Ends in one of VOLUME_SUFFIXES.
         image: (rows, columns), 0 to 255.
         pixel_to_ras: (4, 4), pixel centres (column, row, 0, 1) to RAS mm; its third column is the slice's thickness.
+        keys: Of the header, as `write_volume` takes them.
 
     Raises:
         InputError: The file cannot be written.
     """
     path = require_writable(path, VOLUME_SUFFIXES)
-    write_volume(path, np.asarray(image, dtype=np.uint8)[None], pixel_to_ras)
+    write_volume(path, np.asarray(image, dtype=np.uint8)[None], pixel_to_ras, keys)
 
 
 def read_picture(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
@@ -184,18 +191,25 @@ def place_in_ras(image: sitk.Image, ijk_to_ras: np.ndarray) -> sitk.Image:
     return image
 
 
-def write_volume(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray) -> None:
+def write_volume(
+    path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray, keys: Mapping[str, str] | None = None
+) -> None:
     """Writes a volume in the format of the ending.
 
     Args:
         path: Of the file.
         array: Voxels (K, J, I).
         ijk_to_ras: (4, 4), voxel centres (i, j, k, 1) to RAS mm.
+        keys: Of the header; NIfTI has room for 79 characters of the first.
 
     Raises:
-        InputError: The file cannot be written, as on a full disk.
+        DiskError: The file cannot be written, as on a full disk.
     """
     image = place_in_ras(sitk.GetImageFromArray(array), ijk_to_ras)
+    for key, text in (keys or {}).items():
+        image.SetMetaData(key, text)
+    if keys and str(path).lower().endswith((".nii", ".nii.gz")):
+        image.SetMetaData("ITK_FileNotes", next(iter(keys.values()))[:79])
     with replacing(path) as temporary:
         write_image(image, temporary)
 
