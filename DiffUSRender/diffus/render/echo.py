@@ -52,6 +52,16 @@ def one_way_nepers(
     return attenuation_db_cm * (0.1 * NEPER_PER_DB * spacing_mm)
 
 
+def window_sum(part: Float[Tensor, "*rays samples"], reach: int) -> Float[Tensor, "*rays samples"]:
+    """Sum over the samples at most `reach` away from each, (..., samples)."""
+    total = torch.cumsum(part, -1)
+    ends = total[..., -1:].expand(*total.shape[:-1], reach)
+    start = total.new_zeros(*total.shape[:-1], reach + 1)
+    padded = torch.cat([start, total, ends], -1)
+    samples = part.shape[-1]
+    return padded[..., 2 * reach + 1 :] - padded[..., :samples]
+
+
 def layered(impedance: Tensor, attenuation_db_cm: Tensor | None = None, spacing_mm: float | Tensor = 1.0) -> Echo:
     """The steady-state reflection of the growing stack, differenced along the ray (DiffUS, eqs. 1-4).
 
@@ -116,15 +126,17 @@ def boundaries(
     counted = fraction.square() * (3 - 2 * fraction)
     part = size * counted
     reach = max(1, math.ceil(BOUNDARY_MM / float(spacing_mm) - 1e-6))
-    rises = _within(change.clamp(min=0) * counted, reach)
-    whole = torch.where(change > 0, rises, _within(part, reach) - rises)
+    rises = window_sum(change.clamp(min=0) * counted, reach)
+    falls = window_sum(part, reach) - rises
+    # Arithmetic with a mask is several times as fast as torch.where.
+    whole = falls + (change > 0).to(change) * (rises - falls)
     whole = torch.maximum(whole, part).clamp(min=1e-12)
     r = torch.tanh(0.5 * whole)
     loss = torch.log1p(-r.square().clamp(max=MAX_REFLECTED)) / whole
     crossing = part * loss
     # What is lost on the way through the boundary is made up for: (1 - e^crossing) / r, which sums to r.
     lost = crossing.clamp(max=-1e-4)
-    through = torch.where(crossing > -1e-4, 1 + 0.5 * crossing, torch.expm1(lost) / lost)
+    through = torch.expm1(lost) / lost + 0.5 * (crossing - lost)
     return change * (0.5 + counted * (-loss / r * through - 0.5)), crossing
 
 
@@ -212,13 +224,3 @@ def echo(model: str, impedance: Tensor, attenuation_db_cm: Tensor | None, spacin
 def _before(step: Tensor) -> Tensor:
     """Sum over all earlier layers, (..., samples)."""
     return torch.cumsum(step, -1) - step
-
-
-def _within(part: Float[Tensor, "*rays samples"], reach: int) -> Float[Tensor, "*rays samples"]:
-    """Sum over the samples at most `reach` away."""
-    total = torch.cumsum(part, -1)
-    ends = total[..., -1:].expand(*total.shape[:-1], reach)
-    start = total.new_zeros(*total.shape[:-1], reach + 1)
-    padded = torch.cat([start, total, ends], -1)
-    samples = part.shape[-1]
-    return padded[..., 2 * reach + 1 :] - padded[..., :samples]
