@@ -108,7 +108,7 @@ class RenderSettings:
     )
     dirty_shadow_db: float | Tensor = setting(
         float,
-        -15.0,
+        -10.0,
         low=-160.0,
         high=40.0,
         unit="dB",
