@@ -109,10 +109,10 @@ def boundaries(
 ) -> tuple[Float[Tensor, "*rays samples"], Float[Tensor, "*rays samples"]]:
     """Reflection and logarithm of the two-way transmission that each sample adds as a part of its boundary.
 
-    Along a boundary artanh r adds (see `layered`): rises of ln Z within `BOUNDARY_MM` of each other are one boundary of
-    r = tanh(U/2), U their sum, and so are falls. It loses ln(1 - r^2) in all, shared in proportion to the change at each
-    sample, and echoes r in all, so both are those of the sharp boundary whatever the spacing. A boundary within one
-    sample gives r_k and ln(1 - r_k^2).
+    Along a boundary artanh r adds (see `layered`): rises of ln Z within `BOUNDARY_MM` of each other are one boundary
+    of r = tanh(U/2), U their sum, and so are falls. It loses ln(1 - r^2) in all, shared in proportion to the change at
+    each sample, and echoes r in all, so both are those of the sharp boundary whatever the spacing. A boundary within
+    one sample gives r_k and ln(1 - r_k^2).
 
     Args:
         impedance: (..., samples), MRayl.
