@@ -25,6 +25,7 @@ class PaperArtefacts:
     radial_power: float | Tensor = 2.0
     local_std: float | Tensor = 0.02
     local_power: float | Tensor = 1.5
+    grain_growth: float | Tensor = 0.008
     blur_sigma_mm: float | Tensor = 0.3
     blur_growth: float | Tensor = 0.01
 
