@@ -19,7 +19,7 @@ from scipy.cluster.vq import kmeans
 from torch import Tensor
 
 from ..errors import InputError, _
-from ..geometry.filters import grey_opening
+from ..geometry.filters import denoise, grey_opening
 from .brain import brain_sheets
 from .checks import as_mask, as_volume, require_contrast
 from .curves import in_slabs, piecewise_linear
@@ -166,7 +166,7 @@ def mri_memberships(
         said = as_mask(labels, volume)
         inside = inside | said
     shape, box = tuple(volume.shape), _box_of(inside)
-    volume, inside = volume[box], inside[box]
+    volume, inside = denoise(volume[box], inside[box]), inside[box]
     level = in_slabs(lambda planes: normalise(planes, scale), volume.detach())
     narrow = narrow_fluid(level, inside, spacing_mm) if sulci is None else sulci[box].to(level) * inside
 

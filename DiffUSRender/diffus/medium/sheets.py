@@ -129,6 +129,7 @@ def sheet_channels(
     spacing = np.linalg.norm(steps, axis=0)[::-1]
     reach = max(REACH_MM, REACH_VOXELS * float(spacing.min()))
     vectors, distance, levels = _nearest(patches, shape, spacing, reach)
+    levels[_between_sheets(vectors, distance, shape, spacing)] = 0
     # Full where the echo is, then falling: vectors to two sheets that meet half-way must not look like a third.
     fall = np.clip((reach - distance) / (0.4 * reach), 0, 1)
     directions = (steps / spacing[::-1])[:, ::-1].astype(np.float32)
@@ -137,6 +138,25 @@ def sheet_channels(
     channels[:3, found] = directions @ vectors[:, found]
     channels[3] = levels * fall * fall * (3 - 2 * fall)
     return torch.from_numpy(channels.reshape(SHEET_CHANNELS, *shape))
+
+
+def _between_sheets(
+    vectors: Float32[np.ndarray, "3 voxels"],
+    distance: Float32[np.ndarray, " voxels"],
+    shape: Sequence[int],
+    spacing_mm: np.ndarray,
+) -> Int[np.ndarray, " n"]:
+    """Voxels half-way between two sheets: to a neighbour their vectors turn round though no sheet lies between."""
+    found = np.flatnonzero(np.isfinite(distance) & (distance > 0.6 * spacing_mm.min()))
+    known = np.zeros(len(distance), bool)
+    known[found] = True
+    between = []
+    for stride, mm in zip((shape[1] * shape[2], shape[2], 1), spacing_mm):
+        first = found[found < len(distance) - stride]
+        first = first[known[first + stride] & (distance[first] + distance[first + stride] > 1.2 * mm)]
+        turned = (vectors[:, first] * vectors[:, first + stride]).sum(0) < 0
+        between += [first[turned], first[turned] + stride]
+    return np.concatenate(between)
 
 
 def _nearest(
