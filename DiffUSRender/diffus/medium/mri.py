@@ -6,7 +6,7 @@ have fixed values (`fit_intensity_scale`, `normalise`); the same scale is used w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,17 +20,18 @@ from torch import Tensor
 
 from ..errors import InputError, _
 from ..geometry.filters import grey_opening
+from .brain import brain_sheets
 from .checks import as_mask, as_volume, require_contrast
 from .curves import in_slabs, piecewise_linear
-from .impedance import LEVELS, TISSUES, load_impedance
-from .memberships import MriMemberships
+from .impedance import LEVELS, load_impedance
+from .memberships import LEVEL_OF_CLASS, MriMemberships
+from .sheets import sheet_channels
 from .tissue import Tissue, tissue_table
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
 CONTRASTS = ("t1", "t2")
-MRI_CLASSES = ("csf", "sulcus", *TISSUES[1:])
 SULCUS_MM = 4.0  # fluid in narrower gaps is sulcus, in wider ones ventricle, cistern or cyst
 
 _DEEP = 0.35
@@ -143,12 +144,13 @@ def mri_memberships(
     scale: IntensityScale | None = None,
     sulci: Tensor | None = None,
     tissues: Mapping[str, Tissue] | None = None,
-    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    ijk_to_ras: Float[Tensor, "4 4"],
 ) -> MriMemberships:
-    """The tissues of an MRI of the head, `MRI_CLASSES`, and its normalised intensity.
+    """The tissues of an MRI of the head, those of `LEVEL_OF_CLASS`, and its sheets.
 
-    Arguments and errors are those of `AcousticMedium.from_mri`; spacing_mm: along k, j, i.
+    Arguments and errors are those of `AcousticMedium.from_mri`.
     """
+    spacing_mm = ijk_to_ras[:3, :3].norm(dim=0).flip(0).tolist()
     volume = as_volume(t1, "MRI")
     require_contrast(volume, "MRI")
     inside = foreground_mask(volume) if mask is None else as_mask(mask, volume)
@@ -157,18 +159,21 @@ def mri_memberships(
         mapping = load_impedance(mapping).to(volume.device)
     shape, box = tuple(volume.shape), _box_of(inside)
     volume, inside = volume[box], inside[box]
-    level = in_slabs(lambda planes: normalise(planes, scale), volume)
-    narrow = narrow_fluid(level.detach(), inside, spacing_mm) if sulci is None else sulci[box].to(level) * inside
+    level = in_slabs(lambda planes: normalise(planes, scale), volume.detach())
+    narrow = narrow_fluid(level, inside, spacing_mm) if sulci is None else sulci[box].to(level) * inside
 
     def classes(volume: Tensor, inside: Tensor, narrow: Tensor) -> Tensor:
         fluid, *solid = _class_fractions(volume, inside, scale)
         return torch.stack([fluid - narrow, narrow, *solid])
 
     values = in_slabs(classes, volume, inside, narrow)
-    return MriMemberships(mri_tissues(MRI_CLASSES, tissues), values, level, inside, mapping, shape, box)
+    fluid, narrow = (values[0] + narrow).detach().cpu().float().numpy(), narrow.cpu().float().numpy()
+    patches = brain_sheets(fluid, narrow, inside.cpu().numpy(), spacing_mm)
+    sheets = sheet_channels(patches, fluid.shape, ijk_to_ras).to(values)
+    return MriMemberships(mri_tissues(LEVEL_OF_CLASS, tissues), values, sheets, mapping, shape, box)
 
 
-def mri_tissues(names: Sequence[str], tissues: Mapping[str, Tissue] | None = None) -> tuple[Tissue, ...]:
+def mri_tissues(names: Iterable[str], tissues: Mapping[str, Tissue] | None = None) -> tuple[Tissue, ...]:
     """The tissues of these names: of `tissues` where it has them, else of the table."""
     return tuple(tissues[name] if tissues and name in tissues else tissue_table()[name] for name in names)
 
