@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import InputError, _
 from .checks import as_ijk_to_ras, as_memberships
 from .ct import ct_maps
-from .labels import LabelTable, as_labels, label_memberships
+from .labels import LabelTable, as_labels, label_tissues
 from .memberships import Box, MriMemberships
 from .mixture import SHEET_CHANNELS, Mixture, sharpen, sharpening_gain, sheets_at
 from .mri import IntensityScale, mri_memberships
@@ -168,7 +168,7 @@ class AcousticMedium:
         self._background, self._ijk_to_ras = background, ijk_to_ras
         self._shape, self._box = tuple(shape), box
         self._ras_to_box = _ras_to_grid(ijk_to_ras, box)
-        self._ras_to_grid = _ras_to_grid(ijk_to_ras, tuple(slice(0, size) for size in shape))
+        self._ras_to_grid = grid_of(ijk_to_ras, shape)
 
     @classmethod
     def from_ct(
@@ -269,17 +269,20 @@ class AcousticMedium:
             table: {value: name or `Tissue`}, the same as pairs, or a name of `tissue.LABEL_TABLES` for a public model.
                 Label 0 is gel unless the table says otherwise.
             ijk_to_ras: (4, 4), voxel centre to RAS mm.
-            antialias: soften the steps between labels (Gaussian of 0.7 voxels).
+            antialias: smooth slanted borders; else they follow the faces of the voxels.
             elsewhere: a medium on the same grid, say of the CT that was segmented, to be kept at label 0.
 
         Raises:
             InputError: naming the labels without a tissue, and for a volume that is no label volume.
         """
-        under = None if elsewhere is None else elsewhere.maps
-        if under is not None and tuple(under.shape[1:]) != tuple(np.shape(labels)):
+        from .labelled import LabelMedium
+
+        matrix = as_ijk_to_ras(ijk_to_ras)
+        array = as_labels(labels)
+        if elsewhere is not None and elsewhere.shape != array.shape:
             raise InputError(_("The segmentation and the medium under it have different grids; resample one of them."))
-        memberships = label_memberships(labels, table, antialias=antialias)
-        return cls(memberships.maps(under, None if under is None else as_labels(labels) == 0), ijk_to_ras)
+        tissues, index = label_tissues(array, table, rest=elsewhere is not None)
+        return LabelMedium(index, tissues, matrix, antialias=antialias, under=elsewhere)
 
     @classmethod
     def from_memberships(
@@ -318,6 +321,11 @@ class AcousticMedium:
         return maps
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(K, J, I) of the voxel grid."""
+        return self._shape
+
+    @property
     def background(self) -> Float[Tensor, "4"]:
         """The channels' values outside of the grid, (4,)."""
         return self._background
@@ -337,7 +345,7 @@ class AcousticMedium:
 
     def to(self, *args, **kwargs) -> AcousticMedium:
         """The same medium on another device or with another dtype, arguments as `torch.Tensor.to` takes them."""
-        other = object.__new__(AcousticMedium)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._volume = self._volume.to(*args, **kwargs)
         other._background = self._background.to(*args, **kwargs)
@@ -389,6 +397,11 @@ class AcousticMedium:
 def spacing_kji(ijk_to_ras: Tensor) -> list[float]:
     """Voxel size in mm along k, j, i."""
     return ijk_to_ras[:3, :3].norm(dim=0).flip(0).tolist()
+
+
+def grid_of(ijk_to_ras: Tensor, shape: Sequence[int]) -> Tensor:
+    """RAS mm to the coordinates of `grid_sample` (align_corners=False) in a whole grid, one float64 4x4."""
+    return _ras_to_grid(ijk_to_ras, tuple(slice(0, size) for size in shape))
 
 
 def _ras_to_grid(ijk_to_ras: Tensor, box: Box) -> Tensor:
