@@ -128,7 +128,7 @@ def setting_option(name: str, declaration: Setting, flag: str = "", *, range_by_
     return click.option(flag, name, type=kind, default=None, callback=checked, help=text)
 
 
-MAY_BE_SWITCHED_OFF = ("noise_db",)
+MAY_BE_SWITCHED_OFF = ("noise_db", "sheet_db")
 SETTINGS = (
     click.option("--preset", help="What the other settings start from: default, or paper for the DiffUS paper's."),
     *(

@@ -60,7 +60,61 @@ class RenderSettings:
         fitted=True,
     )
     specular_exponent: float | Tensor = setting(
-        float, 0.0, low=0.0, high=64.0, help="Fall-off |n.d|^m of boundaries met at an angle; 0 is none.", fitted=True
+        float,
+        6.0,
+        low=0.0,
+        high=64.0,
+        help="Fall-off |cos|^m of boundaries and sheets met at an angle; 0 is none.",
+        fitted=True,
+    )
+    diffuse_db: float | Tensor = setting(
+        float,
+        -12.0,
+        low=-60.0,
+        high=0.0,
+        unit="dB",
+        help="What remains of a boundary or sheet seen from the side.",
+        fitted=True,
+        panel=False,
+    )
+    sheet_db: float | Tensor | None = setting(
+        float,
+        0.0,
+        low=-60.0,
+        high=60.0,
+        unit="dB",
+        help="Level of thin bright structures (falx, pia, fascia) above the medium's, or none of them.",
+        optional=True,
+        fitted=True,
+        panel=False,
+    )
+    sheet_coherence: float | Tensor = setting(
+        float,
+        0.5,
+        low=0.0,
+        high=1.0,
+        help="Fraction of their power that is a smooth line; the rest is grain.",
+        panel=False,
+    )
+    a_line_db: float | Tensor = setting(
+        float,
+        -25.0,
+        low=-160.0,
+        high=0.0,
+        unit="dB",
+        help="Each repeat between gas and the transducer's face (A-lines).",
+        fitted=True,
+        panel=False,
+    )
+    dirty_shadow_db: float | Tensor = setting(
+        float,
+        -10.0,
+        low=-160.0,
+        high=40.0,
+        unit="dB",
+        help="Haze behind gas relative to white-matter speckle.",
+        fitted=True,
+        panel=False,
     )
     noise_db: float | Tensor | None = setting(
         float,
@@ -131,6 +185,8 @@ def paper_settings(**changes: object) -> RenderSettings:
         speckle=False,
         psf=False,
         reflection_db=0.0,
+        specular_exponent=0.0,
+        sheet_db=None,
         noise_db=None,
         gain_db=46.0,
         compression="linear",
