@@ -15,7 +15,7 @@ from ..errors import InputError, _
 from ..geometry.filters import soften
 from .checks import as_mask, as_volume, require_contrast
 from .curves import piecewise_linear
-from .tissue import GEL, tissue_table
+from .tissue import tissue_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,21 +224,23 @@ def scanner_line(scanner: str | tuple[float, float]) -> tuple[float, float]:
     return slope, intercept
 
 
-def ct_maps(
+def ct_voxels(
     hu: np.ndarray | Tensor,
     *,
-    scanner: str | tuple[float, float] = "ge-standard",
     mask: np.ndarray | Tensor | None = None,
     outside: str = "gel",
     denoised: bool = True,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
     axial: int = 0,
-) -> Float[Tensor, "4 k j i"]:
-    """The four maps of a CT, (4, K, J, I); arguments and errors as in `AcousticMedium.from_ct`.
+) -> tuple[Float[Tensor, "k j i"], Float[Tensor, "k j i"]]:
+    """What the voxels of a CT are; arguments and errors as in `AcousticMedium.from_ct`.
 
     Args:
         spacing_mm: along k, j, i.
         axial: the array's axis across the axial slices.
+
+    Returns:
+        Hounsfield units, 0 in gel; and 1 for fluid, 0 for solid tissue, -1 for gel, (K, J, I) each.
     """
     volume = as_volume(hu, "CT")
     require_contrast(volume, "CT")
@@ -252,13 +254,10 @@ def ct_maps(
         gel = None
     even, fluid = even_tissue(volume, spacing_mm)
     volume = even if denoised else volume
-    del even
-    channels = (impedance_from_hu(volume, scanner), *loss_and_scattering_from_hu(volume, fluid))
-    if gel is not None:
-        channels = tuple(channel.masked_fill(gel, value) for channel, value in zip(channels, GEL))
-    if denoised:
-        channels = (soften(channels[0]), *channels[1:])
-    return torch.stack(channels)
+    if gel is None:
+        return volume, fluid
+    # Softened, so that the skin shows no steps.
+    return volume.masked_fill(gel, 0.0), fluid.masked_fill(gel, 0.0) - soften(gel.to(volume))
 
 
 def air_around_patient(hu: Float[Tensor, "k j i"], axis: int = 0) -> Bool[Tensor, "k j i"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError, _
 from .checks import as_ijk_to_ras, as_memberships
-from .ct import ct_maps
+from .ct import ct_voxels
 from .labels import LabelTable, as_labels, label_tissues
 from .memberships import Box, MriMemberships
 from .mixture import SHEET_CHANNELS, Mixture, sharpen, sharpening_gain, sheets_at
@@ -195,18 +195,19 @@ class AcousticMedium:
         Raises:
             InputError: for a volume that is empty, constant, not 3-D or not finite, and for other bad arguments.
         """
+        from .hounsfield import CtMedium
+
         matrix = as_ijk_to_ras(ijk_to_ras)
         steps = matrix[:3, :3] / matrix[:3, :3].norm(dim=0)
-        maps = ct_maps(
+        volume, liquid = ct_voxels(
             hu,
-            scanner=scanner,
             mask=mask,
             outside=outside,
             denoised=denoised,
             spacing_mm=spacing_kji(matrix),
             axial=2 - int(steps[2].abs().argmax()),
         )
-        return cls(maps, matrix)
+        return CtMedium(volume, liquid, matrix, scanner=scanner, softened=denoised)
 
     @classmethod
     def from_mri(
@@ -366,7 +367,7 @@ class AcousticMedium:
         """What RAS points in mm, (..., 3), are made of; `sample` mixes it with the medium's own tissues."""
         matrix = self._ras_to_box.to(points_ras)
         grid = (points_ras.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]).to(self._volume)
-        values = _grid_sample(self._volume, grid)
+        values = grid_sample(self._volume, grid)
         return self._mixture(values.view(len(values), *points_ras.shape[:-1]), self._gain)
 
     def _mixture(self, values: Float[Tensor, "n *shape"], gain: int) -> Mixture:
@@ -413,7 +414,7 @@ def _ras_to_grid(ijk_to_ras: Tensor, box: Box) -> Tensor:
     return ijk_to_grid @ torch.linalg.inv(ijk_to_ras)
 
 
-def _grid_sample(volume: Float[Tensor, "1 c k j i"], grid: Float[Tensor, "n 3"]) -> Float[Tensor, "c n"]:
+def grid_sample(volume: Float[Tensor, "1 c k j i"], grid: Float[Tensor, "n 3"]) -> Float[Tensor, "c n"]:
     """Trilinear values at grid coordinates; zero outside."""
     count, channels = grid.shape[0], volume.shape[1]
     batch = 1
