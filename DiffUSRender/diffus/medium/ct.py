@@ -256,8 +256,29 @@ def ct_voxels(
     volume = even if denoised else volume
     if gel is None:
         return volume, fluid
-    # Softened, so that the skin shows no steps.
-    return volume.masked_fill(gel, 0.0), fluid.masked_fill(gel, 0.0) - soften(gel.to(volume))
+    # The skin's numbers go on into the gel, whose border is softened: a smooth skin without a rim of half-empty voxels.
+    return continued(volume, gel), fluid.masked_fill(gel, 0.0) - soften(gel.to(volume))
+
+
+def continued(hu: Float[Tensor, "k j i"], hole: Bool[Tensor, "k j i"], reach: int = 3) -> Float[Tensor, "k j i"]:
+    """Numbers with those of a hole replaced by the mean of what lies around it, as far as `reach` voxels; then 0 HU."""
+    weight = (~hole).to(hu)
+    hu = hu * weight
+    for _voxel in range(reach):
+        total, count = _box_sum(hu), _box_sum(weight)
+        reached = (weight == 0) & (count > 0)
+        hu = torch.where(reached, total / count.clamp(min=1e-6), hu)
+        weight = torch.where(reached, 1.0, weight)
+    return hu
+
+
+def _box_sum(volume: Float[Tensor, "k j i"]) -> Float[Tensor, "k j i"]:
+    """Sum over the 3x3x3 voxels around each; zeros beyond the border."""
+    for axis in range(3):
+        rim = [0, 0] * (2 - axis) + [1, 1]
+        wide, size = F.pad(volume, rim), volume.shape[axis]
+        volume = wide.narrow(axis, 0, size) + wide.narrow(axis, 2, size) + volume
+    return volume
 
 
 def air_around_patient(hu: Float[Tensor, "k j i"], axis: int = 0) -> Bool[Tensor, "k j i"]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry.filters import soften
-from .ct import impedance_from_hu, loss_and_scattering_from_hu
+from .ct import continued, impedance_from_hu, loss_and_scattering_from_hu
 from .curves import in_slabs
 from .medium import AcousticMedium, grid_of, grid_sample, spacing_kji
 from .mixture import SHEET_RANGE_MM, STEP_MM, Mixture
@@ -21,7 +21,7 @@ from .walls import FASCIA_DB, WALL_DB
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
 HU_RANGE, HU_STEP = (-1000.0, 3000.0), 4.0  # of the curves at points
 EDGE_HU = (60.0, 120.0)  # neighbours that differ by less are one tissue, by more two
@@ -80,6 +80,15 @@ class CtMedium(AcousticMedium):
         impedance = soften(impedance) if self._is_softened else impedance
         maps = torch.stack([impedance, *loss_and_scattering_from_hu(hu, fluid)])
         return torch.lerp(maps, self._background[:, None, None, None], gel)
+
+    def without(self, hidden: Bool[Tensor, "k j i"]) -> CtMedium:
+        """The same scan without the numbers of some voxels, which those around them replace.
+
+        Labels over a CT need it: beside enhanced blood or bone, tissue would be half of that.
+        """
+        hu, liquid = self._volume[0, :2] + self._outside[:2, None, None, None]
+        hu, liquid = continued(hu, hidden), continued(liquid, hidden)
+        return CtMedium(hu, liquid, self._ijk_to_ras, scanner=self._scanner, softened=self._is_softened)
 
     def to(self, *args, **kwargs) -> CtMedium:
         other = super().to(*args, **kwargs)
@@ -155,7 +164,7 @@ def body_walls(
 
     They lie on the border of what is solid (muscle and organs) against fat and fluid. Its distance follows from the
     smoothed fraction of solid, which across a plane is a normal distribution. Where gas is near there are none, for
-    its own echo is stronger.
+    its own echo is stronger, nor at the skin, where the probe's face lies.
 
     Args:
         hu: (K, J, I).

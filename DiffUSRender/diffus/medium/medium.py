@@ -276,6 +276,7 @@ class AcousticMedium:
         Raises:
             InputError: naming the labels without a tissue, and for a volume that is no label volume.
         """
+        from .hounsfield import CtMedium
         from .labelled import LabelMedium
 
         matrix = as_ijk_to_ras(ijk_to_ras)
@@ -283,6 +284,8 @@ class AcousticMedium:
         if elsewhere is not None and elsewhere.shape != array.shape:
             raise InputError(_("The segmentation and the medium under it have different grids; resample one of them."))
         tissues, index = label_tissues(array, table, rest=elsewhere is not None)
+        if isinstance(elsewhere, CtMedium):
+            elsewhere = elsewhere.without(torch.from_numpy(index <= len(tissues)))
         return LabelMedium(index, tissues, matrix, antialias=antialias, under=elsewhere)
 
     @classmethod
