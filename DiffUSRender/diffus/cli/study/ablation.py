@@ -22,6 +22,7 @@ from ...studies.fan_frames import FanFrames, frames_of_sweep, frames_of_volume
 from ...studies.remind2reg import MODALITIES, Case, find_cases
 from ...sweep.sweep import read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium
+from ..figures import pyplot
 from ..inputs import (
     BEAM,
     FIGURE_SUFFIXES,
@@ -37,7 +38,7 @@ from ..inputs import (
     sweep_options,
     volume_options,
 )
-from .figures import SHOWN, pyplot, save_images, spread
+from .figures import SHOWN, save_images, spread
 
 if TYPE_CHECKING:
     from ...io.volumes import Volume
