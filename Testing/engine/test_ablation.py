@@ -14,8 +14,8 @@ from diffus.metrics import images as metrics
 from diffus.probe import ConvexProbe
 from diffus.render.renderer import UltrasoundRenderer
 from diffus.studies.ablation import ROWS, Ablation, displayed, intensity_medium, phase_correlated
+from diffus.studies.cases import find_cases
 from diffus.studies.fan_frames import frames_of_sweep, frames_of_volume
-from diffus.studies.remind2reg import find_cases
 from diffus.sweep.sweep import TrackedSweep, write_sweep
 from PIL import Image
 from support.commands import run
@@ -218,6 +218,7 @@ def test_cases_are_found_with_what_they_have(dataset, tmp_path):
     for place in (folder, folder / "imagesTr"):
         cases, unusable = find_cases(place)
         assert [case.name for case in cases] == ["ReMIND2Reg_0000", "ReMIND2Reg_0001", "ReMIND2Reg_0007"]
+        assert [list(case.ultrasound) for case in cases] == [["intraoperative"]] * 3
         assert [list(case.mri) for case in cases] == [["ceT1", "T2"], ["ceT1"], ["T2"]]
         assert [case.choose(None) for case in cases] == ["ceT1", "ceT1", "T2"]
         assert [case.choose("T2") for case in cases] == ["T2", None, "T2"]
@@ -234,7 +235,7 @@ def read_table(path):
 def test_every_case_of_a_folder_and_all_together(dataset, tmp_path):
     folder, _ = dataset
     table, figure = tmp_path / "table.csv", tmp_path / "figure.png"
-    result = run("study ablation", {"remind2reg": folder, "frames": 2, "output": table, "figure": figure})
+    result = run("study ablation", {"cases": folder, "frames": 2, "output": table, "figure": figure})
     assert result.exit_code == 0, result.output
     rows = read_table(table)
     cases = ["ReMIND2Reg_0000 ceT1", "ReMIND2Reg_0001 ceT1", "ReMIND2Reg_0007 T2", "all cases"]
@@ -252,9 +253,7 @@ def test_every_case_of_a_folder_and_all_together(dataset, tmp_path):
 
 def test_only_one_modality(dataset, tmp_path):
     table = tmp_path / "table.csv"
-    result = run(
-        "study ablation", None, "--remind2reg", dataset[0], "--modality", "T2", "--frames", 1, "--output", table
-    )
+    result = run("study ablation", None, "--cases", dataset[0], "--modality", "T2", "--frames", 1, "--output", table)
     assert result.exit_code == 0, result.output
     assert {row["case"] for row in read_table(table)} == {"ReMIND2Reg_0000 T2", "ReMIND2Reg_0007 T2", "all cases"}
     assert "ReMIND2Reg_0001: no T2" in result.output
@@ -319,10 +318,10 @@ def bad_inputs():
         "initial": ({"initial": "mri.nii.gz"}, "cannot be read as a transform"),
         "over the input": ({"initial": "table.csv"}, "would be overwritten"),
         "over the tissues": ({"tissues": "table.csv"}, "would be overwritten"),
-        "both": ({"remind2reg": "."}, "does not go with --remind2reg"),
-        "modality": ({"modality": "T2"}, "--remind2reg"),
-        "no folder": ({"volume": None, "sweep": None, "initial": None, "remind2reg": "nowhere"}, "no folder"),
-        "empty folder": ({"volume": None, "sweep": None, "initial": None, "remind2reg": "."}, "no case"),
+        "both": ({"cases": "."}, "does not go with --cases"),
+        "modality": ({"modality": "T2"}, "--cases"),
+        "no folder": ({"volume": None, "sweep": None, "initial": None, "cases": "nowhere"}, "no folder"),
+        "empty folder": ({"volume": None, "sweep": None, "initial": None, "cases": "."}, "no case"),
         "probe": ({"probe": "no-such-probe"}, "no probe preset"),
         "weights": ({"weights": "none.pt"}, "do not exist"),
         "options of a CT": ({"scanner": "ge-bone"}, "for --kind ct"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,8 @@ from ...io.tables import write_csv
 from ...io.volumes import read_volume
 from ...render.settings import RenderSettings
 from ...studies.ablation import METRICS, Ablation, AblationResult, intensity_medium
+from ...studies.cases import MODALITIES, SIMULATED, STAGES, Case, find_cases, read_scan
 from ...studies.fan_frames import FanFrames, frames_of_sweep, frames_of_volume
-from ...studies.remind2reg import MODALITIES, Case, find_cases
 from ...sweep.sweep import read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium
 from ..figures import pyplot
@@ -54,12 +55,20 @@ INPUT = (
     INITIAL,
     FROM_VOLUME,
     click.option(
-        "--remind2reg", "folder", metavar="FOLDER", help="Every case of a ReMIND2Reg folder, instead of one sweep."
+        "--cases",
+        "folder",
+        metavar="FOLDER",
+        help="Every case of a data set, instead of one sweep: ReMIND2Reg, a Learn2Reg JSON, or ReMIND's DICOM.",
     ),
     click.option(
         "--modality",
-        type=click.Choice(list(MODALITIES)),
-        help="Which MRI of --remind2reg.  [default: ceT1, or T2 where there is no ceT1]",
+        type=click.Choice(SIMULATED),
+        help=f"Which MRI of --cases.  [default: the first that there is of {', '.join(SIMULATED)}]",
+    ),
+    click.option(
+        "--stage",
+        type=click.Choice(STAGES),
+        help=f"Which ultrasound of --cases.  [default: the first that there is of {', '.join(STAGES)}]",
     ),
 )
 FRAMES = (
@@ -80,7 +89,7 @@ OUTPUT = (
 @options(FRAMES)
 @options(MEDIUM)
 @options(OUTPUT)
-def ablation(output: str, figure: str | None, folder: str | None, modality: str | None, **given: object) -> None:
+def ablation(output: str, figure: str | None, folder: str | None, **given: object) -> None:
     """What mapping, propagation and artefacts add, measured against real frames.
 
     Rows: the volume's slice; its impedance; reflection along the rays; artefacts; the same without the impedance
@@ -93,13 +102,14 @@ def ablation(output: str, figure: str | None, folder: str | None, modality: str 
         own = {"volume_path", "sweep_path", "initial", "image_to_probe", "from_volume", "mask", *KIND_OF} - {"weights"}
         for name in sorted(own):
             if given[name]:
-                raise InputError(f"--{name.removesuffix('_path').replace('_', '-')} does not go with --remind2reg.")
+                raise InputError(f"--{name.removesuffix('_path').replace('_', '-')} does not go with --cases.")
         if given["kind"] != "mri":
-            raise InputError(f"--remind2reg holds MRI, not {given['kind']}.")
-        results, notes = _every_case(folder, modality, given)
+            raise InputError(f"--cases holds MRI, not {given['kind']}.")
+        results, notes = _every_case(folder, given)
     else:
-        if modality is not None:
-            raise InputError("--modality chooses an MRI of --remind2reg; leave it out with --volume.")
+        for name in ("modality", "stage"):
+            if given[name] is not None:
+                raise InputError(f"--{name} chooses among the scans of --cases; leave it out with --volume.")
         results, notes = {Path(given["sweep_path"] or "").name: _one_sweep(given)}, []
     table = _table(results)
     with ExitStack() as both:
@@ -114,7 +124,7 @@ def _one_sweep(given: dict) -> AblationResult:
     """The result of --volume and --sweep."""
     for name in ("volume", "sweep"):
         if given[f"{name}_path"] is None:
-            raise InputError(f"--{name} is missing; give --volume and --sweep, or --remind2reg with a folder.")
+            raise InputError(f"--{name} is missing; give --volume and --sweep, or --cases with a folder.")
     probe = beam_probe(given)
     to_reference = read_rigid(given["initial"])
     chosen = medium_options(given)
@@ -138,39 +148,40 @@ def _views(given: dict, probe: Probe | None, mri_to_reference: torch.Tensor) -> 
     return frames_of_volume(scan.array, to_ras, slices=given["count"], **same)
 
 
-def _every_case(folder: str, modality: str | None, given: dict) -> tuple[dict[str, AblationResult], list[str]]:
+def _every_case(folder: str, given: dict) -> tuple[dict[str, AblationResult], list[str]]:
     """The results of every usable case, and sentences about the others."""
     cases, unusable = find_cases(folder)
-    notes = [f"{name}: no ultrasound, or no MRI." for name in unusable]
+    notes = [f"{name}: no ultrasound, or no MRI to simulate from." for name in unusable]
     probe, results = beam_probe(given), {}
     with progress() as bar:
         for case in cases:
             task = bar.add_task(case.name, total=None)
-            mri = case.choose(modality)
-            if mri is None:
-                notes.append(f"{case.name}: no {modality}.")
+            mri, stage = case.choose(given["modality"]), case.choose_stage(given["stage"])
+            if mri is None or stage is None:
+                notes.append(f"{case.name}: no {given['modality'] if mri is None else given['stage']}.")
                 continue
             try:
-                result = _run_case(case, mri, probe, given, lambda task=task, **state: bar.update(task, **state))
+                report = functools.partial(bar.update, task)
+                result = _run_case(case, mri, stage, probe, given, report)
             except InputError as error:
                 notes.append(f"{case.name}: {error}")
             else:
-                results[f"{case.name} {mri}"] = result
+                results[f"{case.name} {mri}" + ("" if stage == STAGES[-1] else f" {stage}")] = result
             bar.remove_task(task)
     if not results:
         raise InputError(f"No case of {folder} could be used; {notes[0]}")
     return results, notes
 
 
-def _run_case(case: Case, mri: str, probe: Probe | None, given: dict, report) -> AblationResult:
-    scan = read_volume(case.ultrasound)
+def _run_case(case: Case, mri: str, stage: str, probe: Probe | None, given: dict, report) -> AblationResult:
+    scan = read_scan(case.ultrasound[stage])
     same = {"probe": probe, "frequency_mhz": given["frequency_mhz"]}
     views = frames_of_volume(scan.array, scan.ijk_to_ras, slices=given["count"], **same)
     del scan
-    chosen = {"contrast": "t2" if mri == "T2" else "t1"}
+    chosen = {"contrast": MODALITIES[mri]}
     if given["weights"] is not None:
         chosen["weights"] = given["weights"]
-    return _run(views, read_volume(case.mri[mri]), "mri", None, chosen, given, report)
+    return _run(views, read_scan(case.mri[mri]), "mri", None, chosen, given, report)
 
 
 def _run(
