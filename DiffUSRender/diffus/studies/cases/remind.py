@@ -16,9 +16,7 @@ from ...errors import InputError
 from ...io.dicom_series import DICOM_SUFFIX, read_dicom_header
 from .case import STAGES, Case, modality_of
 
-SEGMENTATION = re.compile(
-    r"^(?P<case>.+?)-(?P<phase>pre|intra)op-SEG-(?P<structure>.+?)-MR-(?P<series>.+)\.nrrd$", re.I
-)
+SEGMENTATION = re.compile(r"^(?P<case>.+?)-(?P<phase>pre|intra)op-SEG-(?P<structure>.+?)-MR-.+\.nrrd$", re.I)
 
 
 @dataclass(frozen=True)
