@@ -121,6 +121,30 @@ def test_a_slice_of_the_volume_is_the_first_row(medium, sweep):
     assert metrics.ncc(expected, result.rows[0].images[0], inside) > 0.93  # nearest against trilinear
 
 
+def test_delivered_slices_stand_beside_the_frame_that_they_are_of(medium, sweep):
+    view = frames_of_sweep(sweep, MRI_TO_REFERENCE, probe=PROBE)
+    settings = UltrasoundRenderer(PROBE, seed=3).settings
+    run = Ablation([view], lambda: medium, settings=settings, pictured=lambda count: [count - 1, 0])
+    list(run)
+    pictures = run.result.pictures
+    assert [picture.number for picture in pictures] == [3, 0]
+    likeness = []
+    for picture in pictures:
+        assert torch.equal(picture.real, view.frames[picture.number] * view.mask[picture.number])
+        same = [fan_alone(image) for image in (picture.real, picture.simulated, picture.paper)]
+        everywhere = torch.ones_like(same[0], dtype=torch.bool)
+        likeness.append([metrics.ncc(same[0], image, everywhere).item() for image in same[1:]])
+    assert min(default for default, _ in likeness) > 0.8
+    assert all(default > paper for default, paper in likeness)
+
+
+def fan_alone(image):
+    """What is not black of an image, brought to one size, smooth enough that no speckle is compared."""
+    rows, columns = (torch.nonzero(image.gt(0).any(axis)).flatten() for axis in (1, 0))
+    cut = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return torch.nn.functional.interpolate(cut[None, None], (24, 24), mode="area")[0, 0]
+
+
 def real_shape(view):
     return view.frames.shape[1:]
 
@@ -277,7 +301,8 @@ def arguments(options):
 
 
 def test_one_sweep_in_one_table(case):
-    result = run("study ablation", None, *arguments(case), "--frames", 2, "--figure", "figure.png")
+    figures = ("--figure", "figure.png", "--pictures", "pictures.png")
+    result = run("study ablation", None, *arguments(case), "--frames", 2, *figures)
     assert result.exit_code == 0, result.output
     rows = read_table("table.csv")
     assert [row["row"] for row in rows] == [row.name for row in ROWS]
@@ -288,6 +313,9 @@ def test_one_sweep_in_one_table(case):
         assert -1 <= float(row["ncc_shifted"]) <= 1
         assert float(row["fan_percent_of_pixels"]) > 30
     assert Path("figure.png").stat().st_size > 5000
+    pictures = np.asarray(Image.open("pictures.png").convert("L"))
+    assert pictures.std() > 20
+    assert pictures.shape[1] > 1.5 * pictures.shape[0]  # four images of both frames
 
 
 def test_the_same_seed_gives_the_same_table(case):
@@ -315,6 +343,7 @@ def bad_inputs():
         "sweep without tracking": ({"sweep": "mri.nii.gz"}, "no tracking"),
         "not csv": ({"output": "table.txt"}, ".csv"),
         "figure": ({"figure": "figure.jpg"}, ".png"),
+        "pictures": ({"pictures": "pictures.jpg"}, ".png"),
         "initial": ({"initial": "mri.nii.gz"}, "cannot be read as a transform"),
         "over the input": ({"initial": "table.csv"}, "would be overwritten"),
         "over the tissues": ({"tissues": "table.csv"}, "would be overwritten"),

@@ -81,6 +81,11 @@ FRAMES = (
 OUTPUT = (
     click.option("--output", required=True, metavar="FILE.csv", help="The table."),
     click.option("--figure", metavar="FILE.png", help="Real frames and every row's image of them, side by side."),
+    click.option(
+        "--pictures",
+        metavar="FILE.png",
+        help="The paper's figure 3: the volume's slice, simulated slices (the paper's preset, the default), the frame.",
+    ),
 )
 
 
@@ -89,15 +94,16 @@ OUTPUT = (
 @options(FRAMES)
 @options(MEDIUM)
 @options(OUTPUT)
-def ablation(output: str, figure: str | None, folder: str | None, **given: object) -> None:
+def ablation(output: str, figure: str | None, pictures: str | None, folder: str | None, **given: object) -> None:
     """What mapping, propagation and artefacts add, measured against real frames.
 
     Rows: the volume's slice; its impedance; reflection along the rays; artefacts; the same without the impedance
     mapping; the default renderer. Each row, and the real frames, are displayed from their 1st to their 99th percentile.
     """
-    require_files(given, (output, (".csv",)), (figure, FIGURE_SUFFIXES))
-    if figure:
+    require_files(given, (output, (".csv",)), (figure, FIGURE_SUFFIXES), (pictures, FIGURE_SUFFIXES))
+    if figure or pictures:
         pyplot()
+    given["pictured"] = spread if pictures else None
     if folder is not None:
         own = {"volume_path", "sweep_path", "initial", "image_to_probe", "from_volume", "mask", *KIND_OF} - {"weights"}
         for name in sorted(own):
@@ -116,8 +122,10 @@ def ablation(output: str, figure: str | None, folder: str | None, **given: objec
         write_csv(both.enter_context(replacing(output)), HEADER, table)
         if figure:
             _draw(both.enter_context(replacing(figure)), results)
+        if pictures:
+            _draw_pictures(both.enter_context(replacing(pictures)), results)
     _print(table, results, notes)
-    click.echo(f"{' and '.join(filter(None, (output, figure)))} written.")
+    click.echo(f"{' and '.join(filter(None, (output, figure, pictures)))} written.")
 
 
 def _one_sweep(given: dict) -> AblationResult:
@@ -190,7 +198,9 @@ def _run(
     """Runs the ablation of one volume; `report` shows its progress."""
     intensities = None if kind == "labels" else lambda: intensity_medium(volume.array, volume.ijk_to_ras)
     settings = RenderSettings(seed=given["seed"], start_depth_mm=given["start_depth_mm"])
-    run = Ablation(views, lambda: read_medium(kind, volume, mask, dict(chosen)), intensities, settings)
+    run = Ablation(
+        views, lambda: read_medium(kind, volume, mask, dict(chosen)), intensities, settings, given["pictured"]
+    )
     for state in run:
         report(completed=state.done, total=state.total, description=state.row)
     return run.result
@@ -251,3 +261,24 @@ def _draw(path: Path, results: dict[str, AblationResult]) -> None:
         captions.append(["", *(f"NCC {s['ncc'][n]:.2f}, SSIM {s['ssim'][n]:.2f}" for s in scores)])
     titles = ["frame", *(row.row.name.replace(" + ", "\n+ ").replace(" (", "\n(") for row in rows)]
     save_images(path, images, names=[name for name, *_ in chosen], titles=titles, captions=captions, inch=1.7)
+
+
+def _draw_pictures(path: Path, results: dict[str, AblationResult]) -> None:
+    """The paper's figure 3: a line for each frame; the volume's slice, two simulated slices, and the frame."""
+    images, names = [], []
+    for case, result in results.items():
+        for picture in result.pictures[: SHOWN if len(results) == 1 else 1]:
+            mapped = [row.images[picture.number].numpy() for row in result.rows[:1]]
+            shown = [*mapped, *(each.numpy() for each in (picture.paper, picture.simulated, picture.real))]
+            images.append([_on_black(image) for image in shown])
+            names.append(f"{case}\nframe {picture.number}")
+    volume = "impedance" if next(iter(results.values())).rows[0].row.mapped else "slice of the volume"
+    titles = (volume, "simulated as in the paper", "simulated by default", "frame of the ultrasound")
+    save_images(path, images, names=names, titles=titles)
+
+
+def _on_black(image: np.ndarray) -> np.ndarray:
+    """An image cut to what is not black, which is its fan."""
+    seen = image > 0
+    rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else image
