@@ -56,7 +56,8 @@ def benchmark_sweeps(folder: Path, scratch: Path) -> None:
         write_transform(scratch / "truth.tfm", read_truth(name).mri_to_reference)
         files = ("--volume", SHARED / VOLUMES[name.split("_")[0]], "--initial", scratch / "truth.tfm")
         sweep = SHARED / "ius_benchmark" / f"{name}.igs.mha"
-        command(*files, "--sweep", sweep, "--frames", 8, "--output", output, "--figure", figure)
+        pictures = ("--pictures", folder / f"ablation_pictures_{name}.png") if name in SHOWN else ()
+        command(*files, "--sweep", sweep, "--frames", 8, "--output", output, "--figure", figure, *pictures)
         tables[name] = read_table(output)
         if name in SHOWN:
             shutil.copy(figure, folder / f"ablation_{name}.png")
