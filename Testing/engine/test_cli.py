@@ -241,6 +241,13 @@ def test_tissues_by_the_name_of_their_table(case):
     ours, seed = (sitk.GetArrayFromImage(sitk.ReadImage(f"{name}/impedance_mrayl.nrrd")) for name in ("diffus", "seed"))
     assert (ours.max(), ours.min()) == pytest.approx((6.707, 1.711))
     assert (seed.max(), seed.min()) == pytest.approx((6.46, 1.66))
+    images = []
+    Path("settings.json").write_text('{"settings": {"noise_db": null}, "tissues": "seed"}')
+    for chosen in ({"settings": "settings.json"}, {"noise-db": "none", "tissues": "seed"}, {"noise-db": "none"}):
+        assert run("render", {**case, **options, **chosen}).exit_code == 0
+        images.append(sitk.GetArrayFromImage(sitk.ReadImage("slice.nrrd")))
+    assert (images[0] == images[1]).all()  # the settings say which table they are for
+    assert (images[0] != images[2]).any()
     assert_one_sentence(run("maps", {**options, "tissues": "mine", "output": "mine"}), "There is no file mine")
     assert_one_sentence(run("render", {**case, "tissues": "seed"}), "--tissues is for --kind mri or labels")
 
