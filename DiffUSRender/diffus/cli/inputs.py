@@ -10,7 +10,7 @@ import torch
 from ..geometry.pose import require_rigid
 from ..io.atomic import require_not_input, require_writable
 from ..io.provenance import provenance
-from ..io.tables import read_settings
+from ..io.tables import read_settings, read_tissues_of_settings
 from ..io.transforms import read_transform
 from ..io.volumes import read_volume
 from ..probe import probe_to_dict
@@ -118,8 +118,13 @@ def read_rigid(path: str | None) -> Tensor:
 
 
 def medium_options(given: Mapping[str, object]) -> dict[str, str]:
-    """The options of `common.MEDIUM` that were given, but for the mask."""
-    return {name: given[name] for name in KIND_OF if given[name] is not None}
+    """The options of `common.MEDIUM` that were given, but for the mask; else the tissue table that --settings names."""
+    chosen = {name: given[name] for name in KIND_OF if given[name] is not None}
+    saved = given.get("settings_path")
+    if saved is not None and "tissues" not in chosen and given["kind"] in KIND_OF["tissues"].split(" or "):
+        tissues = read_tissues_of_settings(saved)
+        chosen |= {} if tissues is None else {"tissues": tissues}
+    return chosen
 
 
 def medium_of(given: Mapping[str, object], **makers: Callable) -> AcousticMedium | FittableMedium:

@@ -27,6 +27,7 @@ LEVELS = (0.0, 0.6, 1.0)
 
 # The network is trained on this range of normalised intensity, and level beyond it.
 LEVEL_RANGE = (-0.5, 1.5)
+MIN_IMPEDANCE_MRAYL = 4e-4  # air's: a network that learned air undershoots it
 WEIGHTS = "impedance_mlp.pt"
 
 
@@ -44,7 +45,8 @@ class ImpedanceMLP(nn.Module):
 
     def forward(self, level: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Normalised intensity of any shape to impedance in MRayl; level beyond `LEVEL_RANGE`."""
-        return self.offset + self.scale * self.layers(level.clamp(*LEVEL_RANGE)[..., None])[..., 0]
+        impedance = self.offset + self.scale * self.layers(level.clamp(*LEVEL_RANGE)[..., None])[..., 0]
+        return impedance.clamp(min=MIN_IMPEDANCE_MRAYL)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,9 @@ class FramePlan(nn.Module):
 
     def pixels_at(self, grid: Float[Tensor, "rows columns 2"], inside: Bool[Tensor, "rows columns"]) -> Pixels:
         """Pixels at the places of a `polar_grid`, of which those `inside` of the fan are shown."""
-        pixels = make_pixels(self.probe, self.settings, self.lines, self.gain_db.double().cpu(), grid.cpu(), inside.cpu())
+        pixels = make_pixels(
+            self.probe, self.settings, self.lines, self.gain_db.double().cpu(), grid.cpu(), inside.cpu()
+        )
         return pixels.to(self.points.device, self.points.dtype)
 
 
@@ -202,7 +204,7 @@ def _grain_and_lines(probe: Probe, settings: RenderSettings, pulse: Tensor) -> t
     return grain, fan_lines(probe, width.item(), across)
 
 
-def _beam_of(probe: Probe):  # noqa: ANN202
+def _beam_of(probe: Probe):
     """Standard deviation of the two-way beam across the rays at depths, mm."""
     return lambda depth: lateral_sigma_mm(
         depth, probe.wavelength_mm, probe.focus_mm, probe.transmit_f_number, probe.f_number
@@ -228,7 +230,7 @@ def plane_samples(points: Float[Tensor, "b s rays samples 3"]) -> Float[Tensor, 
     return points[:, :, ::rays, ::samples].mean(1).flatten(1, 2)
 
 
-def _on_host(values):  # noqa: ANN001, ANN202
+def _on_host(values):
     """Probe or settings with their tensors on the CPU, where the plan is made."""
     tensors = {name: getattr(values, name) for name in declared(type(values))}
     tensors = {name: value.cpu() for name, value in tensors.items() if isinstance(value, Tensor) and value.is_cuda}

@@ -185,9 +185,7 @@ class UltrasoundRenderer(nn.Module):
         points = self.plan(dtype, probe_to_ras.device).points
         return place_samples(probe_to_ras.to(dtype), points)
 
-    def polar(
-        self, medium: AcousticMedium, points_ras: Float[Tensor, "b s rays samples 3"], frame: int = 0
-    ) -> Tensor:
+    def polar(self, medium: AcousticMedium, points_ras: Float[Tensor, "b s rays samples 3"], frame: int = 0) -> Tensor:
         """Polar B-mode (B, rays, samples) at points in the medium's world, also nonlinearly mapped ones."""
         require_overlap(medium, points_ras)
         return render_polar(self.plan(medium.dtype, medium.device), medium, points_ras, frame)
@@ -208,9 +206,7 @@ class UltrasoundRenderer(nn.Module):
         plan = self.plan(polar.dtype, polar.device)
         return scan_convert(polar, plan.grid, plan.inside)
 
-    def forward(
-        self, medium: AcousticMedium, probe_to_ras: Tensor, frame: int = 0
-    ) -> Float[Tensor, "b rows columns"]:
+    def forward(self, medium: AcousticMedium, probe_to_ras: Tensor, frame: int = 0) -> Float[Tensor, "b rows columns"]:
         """The slices.
 
         Args:

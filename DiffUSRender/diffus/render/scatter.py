@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..settings import SEED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jaxtyping import Float, Int
+    from jaxtyping import Float
 
 WAVES = 8192  # that a frame takes part of: the beam across the slice removes most
 MOST_WAVES = 1 << 18  # of the tissue, from which a frame takes its own

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..probe.beam import FWHM_PER_SIGMA
 from .scatter import (
+    MOST_WAVES,
     WAVES,
     WINDOW_REACH,
-    MOST_WAVES,
     PlaneGrid,
     grain_of,
     plane_grid,
