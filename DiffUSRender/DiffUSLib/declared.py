@@ -71,11 +71,22 @@ def engineValues(values: object, declarations: Mapping[str, Setting]) -> dict[st
     return {name: value.value if isinstance(value, enum.Enum) else value for name, value in found.items()}
 
 
-def sceneValues(values: Mapping[str, object], declarations: Mapping[str, Setting]) -> dict[str, object]:
-    """Attributes of those settings, by the engine's name, that the panels have."""
-    return {
-        sceneName(name): one.kind(values[name]) for name, one in panelSettings(declarations).items() if name in values
-    }
+def sceneValues(
+    values: Mapping[str, object],
+    declarations: Mapping[str, Setting],
+    enums: Mapping[str, type[enum.Enum]] | None = None,
+) -> dict[str, object]:
+    """Attributes of those settings, by the engine's name, that the panels have; a number that is none is left out."""
+    found: dict[str, object] = {}
+    for name, one in panelSettings(declarations).items():
+        if name not in values:
+            continue
+        if name in _SWITCHES:
+            switch, on, _number = _SWITCHES[name]
+            found[switch] = (values[name] is not None) == on
+        if values[name] is not None:
+            found[sceneName(name)] = (enums or {}).get(name, one.kind)(values[name])
+    return found
 
 
 def declaredParameters(limits: Mapping[str, tuple[float, float]], *plainClasses: type):

@@ -17,7 +17,7 @@ from .declared import engineValues, sceneValues
 from .errors import GpuMemoryError, RenderError
 from .i18n import _, translated
 from .kinds import Device
-from .render.parameters import IMAGE, ImageSettings, ProbeSettings, ProbeType, RenderParameters
+from .render.parameters import ImageSettings, ProbeSettings, ProbeType, RenderParameters, imageValues
 from .scene.transforms import mapPoints
 from .torch_support import torchDevice
 
@@ -116,7 +116,7 @@ def buildRenderer(parameters: RenderParameters) -> UltrasoundRenderer:
 
     probe = buildProbe(parameters.probe)
     with engineErrors():
-        return UltrasoundRenderer(probe, **engineValues(parameters.image, IMAGE))
+        return UltrasoundRenderer(probe, **imageValues(parameters.image))
 
 
 class RendererCache:
@@ -279,7 +279,7 @@ def appearanceFit(
             torch.eye(4),
             probe=buildProbe(probe),
             pixel_to_probe=torch.as_tensor(imageToProbe),
-            settings=RenderSettings(**engineValues(image, IMAGE)),
+            settings=RenderSettings(**imageValues(image)),
             seed=image.seed,
             frames=frames,
             steps=steps,

@@ -13,9 +13,18 @@ import vtk
 
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
+from diffus.render.settings import make_settings
 from DiffUSLib.engine import buildProbe
 from DiffUSLib.kinds import MediumKind
-from DiffUSLib.render.parameters import CompareMode, ProbePreset, ProbeType, readParameters
+from DiffUSLib.render.parameters import (
+    CompareMode,
+    EchoModel,
+    ImagePreset,
+    ProbePreset,
+    ProbeType,
+    imageValues,
+    readParameters,
+)
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addTransform, addVolume, observerCount, rotation, sliceArray
 from headless.panels import Panel
@@ -178,6 +187,34 @@ def test_every_preset_stays_what_it_is_although_the_sliders_round(panel):
         assert panel.status == ""
 
 
+def test_an_image_preset_writes_its_look_and_a_change_makes_it_custom(panel):
+    presets = list(ImagePreset)
+    assert panel.ui.imagePresetComboBox.currentIndex() == presets.index(ImagePreset.DEFAULT)
+    panel.ui.startDepthSlider.setValue(12)
+    panel.ui.seedSpinBox.setValue(3)
+    assert panel.node.imagePreset is ImagePreset.DEFAULT  # neither belongs to the look
+    for index, preset in enumerate(presets):
+        if preset is ImagePreset.CUSTOM:
+            continue
+        panel.ui.imagePresetComboBox.setCurrentIndex(index)
+        panel.widget.exit()
+        panel.widget.enter()
+        assert panel.node.imagePreset is preset
+        assert panel.status == ""
+        assert (panel.node.startDepthMm, panel.node.seed) == (12, 3)
+        settings = make_settings(preset.value, start_depth_mm=12.0, seed=3)
+        assert imageValues(readParameters(panel.node).image).items() <= vars(settings).items()
+    panel.ui.imagePresetComboBox.setCurrentIndex(presets.index(ImagePreset.PAPER))
+    assert not panel.ui.dynamicRangeSlider.isEnabled()  # the paper's display is linear
+    panel.ui.gainSlider.setValue(40)
+    assert panel.node.imagePreset is ImagePreset.CUSTOM
+    assert panel.node.paperArtefacts  # and all else that it had
+    assert panel.node.echoModel is EchoModel.LAYERED
+    panel.ui.imagePresetComboBox.setCurrentIndex(presets.index(ImagePreset.DEFAULT))
+    assert not panel.node.paperArtefacts
+    assert panel.node.noise
+
+
 def test_another_module_and_back_changes_nothing(panel):
     for combo, index in (("presetComboBox", list(ProbePreset).index(ProbePreset.LINEAR)), ("kindComboBox", 2)):
         getattr(panel.ui, combo).setCurrentIndex(index)
@@ -194,11 +231,11 @@ def test_another_module_and_back_changes_nothing(panel):
 def test_the_panel_starts_from_the_engines_defaults(panel):
     from diffus import probe_preset
     from diffus.render.settings import RenderSettings
-    from DiffUSLib.declared import engineValues
+    from DiffUSLib.declared import panelSettings
     from DiffUSLib.render.parameters import IMAGE, ImageSettings, ProbeSettings
 
-    ours, theirs = engineValues(ImageSettings(), IMAGE), RenderSettings()
-    assert len(ours) == 10
+    ours, theirs = imageValues(ImageSettings()), RenderSettings()
+    assert set(ours) == {*panelSettings(IMAGE), "artefacts"}
     assert ours == {name: getattr(theirs, name) for name in ours}
     assert buildProbe(ProbeSettings()) == probe_preset("craniotomy-convex")
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import slicer
+import slicer.util
 import vtk
 
 from .. import engine
@@ -25,7 +26,16 @@ from .export import SliceExport
 from .image_fan import MAX_FRAMES, estimateFan, uncertainDepth
 from .live import LiveRendering, Schedule
 from .match import AppearanceMatch
-from .parameters import ParameterReader, ProbePreset, ProbeType, missingInput, readParameters, writeProbe
+from .parameters import (
+    ImagePreset,
+    ParameterReader,
+    ProbePreset,
+    ProbeType,
+    missingInput,
+    presetLook,
+    readParameters,
+    writeProbe,
+)
 from .probe_display import ProbeDisplay
 from .quality import reduced
 
@@ -266,6 +276,12 @@ class RenderLogic:
         requireTorch()
         present = readParameters(parameterNode).probe
         writeProbe(parameterNode, engine.presetSettings(preset.value, present))
+
+    def applyImagePreset(self, parameterNode, preset: ImagePreset) -> None:
+        """Writes the look of one of the engine's image presets into the parameter node."""
+        with slicer.util.NodeModify(parameterNode.parameterNode):  # no picture of half of the settings
+            for name, value in presetLook(preset).items():
+                setattr(parameterNode, name, value)
 
     # --- what is shown of it
 

@@ -23,6 +23,7 @@ from .image_fan import FAN, ImageFan, estimateFan, uncertainDepth
 from .parameters import (
     IMAGE,
     RANGES,
+    ImagePreset,
     ProbePreset,
     ProbeSettings,
     missingForMatch,
@@ -141,8 +142,10 @@ def _fitted(fan: ImageFan, result, noise: bool) -> dict[str, object]:
     found |= {name: getattr(result.settings, name) for name in display}
     values = sceneValues(found, PROBE | IMAGE)
     fitted = {name: getattr(fan.probe, name) for name in FAN if name != "depthMm" or fan.isDepthCertain}
-    fitted |= {name: float(np.clip(value, *RANGES[name])) for name, value in values.items()}
-    return {**fitted, "automaticTgc": False, "preset": ProbePreset.CUSTOM}
+    fitted |= {
+        name: float(np.clip(value, *RANGES[name])) if name in RANGES else value for name, value in values.items()
+    }
+    return {**fitted, "preset": ProbePreset.CUSTOM, "imagePreset": ImagePreset.CUSTOM}
 
 
 def _write(parameterNode, values: dict[str, object]) -> None:

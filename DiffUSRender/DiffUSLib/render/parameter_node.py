@@ -10,7 +10,7 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from ..declared import declaredParameters
 from ..kinds import Device, MediumKind
-from .parameters import RANGES, CompareMode, ExportFormat, ImageSettings, ProbePreset, ProbeSettings
+from .parameters import RANGES, CompareMode, ExportFormat, ImagePreset, ImageSettings, ProbePreset, ProbeSettings
 
 
 @parameterNodeWrapper
@@ -33,6 +33,7 @@ class RenderParameterNode:
     skinPoint: slicer.vtkMRMLMarkupsFiducialNode
 
     preset: ProbePreset = ProbePreset.CRANIOTOMY_CONVEX
+    imagePreset: ImagePreset = ImagePreset.DEFAULT
     device: Device = Device.AUTO
 
     live: bool = False

@@ -14,7 +14,16 @@ from ..scene.voxels import guessKind, isFlat
 from .export_panel import ExportPanel
 from .match_panel import AppearancePanel
 from .parameter_node import RenderParameterNode
-from .parameters import CompareMode, ProbePreset, ProbeType, missingForComparison, missingInput, readParameters
+from .parameters import (
+    CompareMode,
+    Compression,
+    ProbeType,
+    missingForComparison,
+    missingInput,
+    readLook,
+    readParameters,
+)
+from .preset_choice import PresetChoice
 
 
 class RenderWidget(ModulePanel):
@@ -24,8 +33,12 @@ class RenderWidget(ModulePanel):
 
     def __init__(self, parent=None) -> None:
         ModulePanel.__init__(self, parent)
-        self._preset: ProbePreset | None = None
-        self._presetNumbers = None
+        self._presets = (
+            PresetChoice(
+                "preset", lambda node: readParameters(node).probe, lambda *chosen: self._apply("applyPreset", *chosen)
+            ),
+            PresetChoice("imagePreset", readLook, lambda *chosen: self._apply("applyImagePreset", *chosen)),
+        )
         self._liveSaid = False
 
     def connectButtons(self) -> None:
@@ -61,7 +74,8 @@ class RenderWidget(ModulePanel):
 
     def beforeConnecting(self, node: RenderParameterNode) -> None:
         # A preset that the scene brings stands with its own numbers: it is not applied again.
-        self._preset, self._presetNumbers = node.preset, readParameters(node).probe
+        for choice in self._presets:
+            choice.hold(node)
 
     # --- buttons
 
@@ -92,7 +106,8 @@ class RenderWidget(ModulePanel):
     # --- what follows from the parameters
 
     def updateAll(self) -> None:
-        self._updatePreset()
+        for choice in self._presets:
+            choice.update(self._parameterNode)
         self._updateLive()
         self._updateComparison()
         self._updateViews()
@@ -100,17 +115,8 @@ class RenderWidget(ModulePanel):
         self.exportPanel.update()
         self.appearancePanel.update()
 
-    def _updatePreset(self) -> None:
-        node = self._parameterNode
-        numbers = readParameters(node).probe
-        if node.preset != self._preset and node.preset is not ProbePreset.CUSTOM:
-            if not self.attempt(lambda: self.logic.applyPreset(node, node.preset)):
-                node.preset = self._preset
-                return
-            self._presetNumbers = readParameters(node).probe
-        elif node.preset is not ProbePreset.CUSTOM and numbers != self._presetNumbers:
-            node.preset = ProbePreset.CUSTOM
-        self._preset = node.preset
+    def _apply(self, action: str, node, preset) -> bool:
+        return self.attempt(lambda: getattr(self.logic, action)(node, preset))
 
     def _updateLive(self) -> None:
         node = self._parameterNode
@@ -154,6 +160,7 @@ class RenderWidget(ModulePanel):
             for widget in widgets:
                 widget.setVisible(shown)
         ui.noiseSlider.setEnabled(node.noise)
+        ui.dynamicRangeSlider.setEnabled(node.compression is Compression.LOG)
         missing = missingForComparison(node)
         ui.compareCheckBox.setEnabled(node.compare or not missing)
         ui.compareCheckBox.setToolTip(missing or _("Simulate at the pose of the real image, and show both."))
