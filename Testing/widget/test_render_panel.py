@@ -26,7 +26,7 @@ from DiffUSLib.render.parameters import (
     readParameters,
 )
 from DiffUSLib.scene.transforms import toVtk
-from headless.fixtures import addHead, addTransform, addVolume, observerCount, rotation, sliceArray
+from headless.fixtures import addHead, addSegmentation, addTransform, addVolume, observerCount, rotation, sliceArray
 from headless.panels import Panel
 from headless.qt_widgets import ctkCollapsibleButton, processEvents, qMRMLNodeComboBox, savePicture
 
@@ -402,6 +402,28 @@ def test_a_mask_is_for_mri_and_ct(panel):
     assert not np.array_equal(before, sliceArray(panel.node.outputSlice))
     panel.ui.kindComboBox.setCurrentIndex(list(MediumKind).index(MediumKind.LABELS))
     assert not panel.ui.maskSelector.isEnabled()
+    assert not panel.ui.addedSelector.isEnabled()
+
+
+def test_added_tissues_are_followed_and_a_name_that_is_none_is_said(panel):
+    from DiffUSLib.scene.transforms import ijkToRas
+
+    panel.ui.createProbeButton.click()
+    panel.ui.liveCheckBox.setChecked(True)
+    panel.settle()
+    before = sliceArray(panel.node.outputSlice)
+    head = slicer.util.arrayFromVolume(panel.node.inputVolume) > 0
+    added = addSegmentation({"Tumour": head.astype(np.uint8)}, ijkToRas(panel.node.inputVolume))
+    panel.ui.addedSelector.setCurrentNode(added)
+    panel.settle()
+    assert panel.status == ""
+    assert not np.array_equal(before, sliceArray(panel.node.outputSlice))
+    added.GetSegmentation().GetNthSegment(0).SetName("Segment_1")
+    panel.settle()
+    assert panel.status.startswith("No tissue is called 'Segment_1': rename")
+    added.GetSegmentation().GetNthSegment(0).SetName("Liver")
+    panel.settle()
+    assert panel.status == ""
 
 
 def test_a_click_that_is_cancelled_changes_nothing(panel):

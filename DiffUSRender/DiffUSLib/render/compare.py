@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import vtk
@@ -28,12 +27,9 @@ from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import requireTorch
 from .image_fan import FAN, MAX_FRAMES, ImageFan, estimateFan, uncertainDepth, wholeImage
 from .live import LiveRendering, Schedule
-from .parameters import CompareMode, ParameterReader, RenderParameters, missingForComparison
+from .parameters import CompareMode, ParameterReader, RenderParameters, mediumInputs, missingForComparison
 from .quality import reduced
 from .side_by_side import sideBySide
-
-if TYPE_CHECKING:
-    pass
 
 MIN_COVERAGE = 0.05  # fraction of the real fan
 
@@ -145,7 +141,7 @@ class FrameComparison:
             fan = self._seenFan(image, frame, parameterNode)
             real = engine.trackedSweep(frame, wholeImage(frame), self._limits)
             renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, fraction))
-            medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
+            medium = self._media.medium(*mediumInputs(parameterNode))
             pose = poseInVolume(engine.probePose(real, fan.imageToProbe), volume)
             simulated, covered = engine.renderAt(renderer, medium, pose, self._grid)
         except RenderError:  # never an old picture over a new frame
@@ -171,7 +167,7 @@ class FrameComparison:
     def _watched(self) -> dict[object, tuple]:
         node = self._parameterNode
         watched: dict[object, tuple] = {node.parameterNode: (vtk.vtkCommand.ModifiedEvent,)}
-        for item in (node.inputVolume, node.mask, node.realImage):
+        for item in (node.inputVolume, node.mask, node.addedSegmentation, node.realImage):
             watched.update(watchedEvents(item))
         for item in (node.comparedSlice, node.compareView):
             if item is not None:

@@ -31,6 +31,7 @@ from .parameters import (
     ParameterReader,
     ProbePreset,
     ProbeType,
+    mediumInputs,
     missingInput,
     presetLook,
     readParameters,
@@ -104,7 +105,7 @@ class RenderLogic:
         requireTorch()
         parameters = self._read(parameterNode)
         renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, fraction)))
-        medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
+        medium = self._media.medium(*mediumInputs(parameterNode))
         pixels = engine.renderPixels(renderer, medium, probeToRas)
         output = output or createSliceNode(probe.GetScene())
         updateSliceNode(output, pixels, engine.pixelToProbe(renderer.probe), probe)
@@ -159,7 +160,7 @@ class RenderLogic:
     def _watched(self) -> dict[object, tuple]:
         parameterNode = self._parameterNode
         watched: dict[object, tuple] = {parameterNode.parameterNode: (vtk.vtkCommand.ModifiedEvent,)}
-        for node in (parameterNode.inputVolume, parameterNode.mask):
+        for node in (parameterNode.inputVolume, parameterNode.mask, parameterNode.addedSegmentation):
             watched.update(watchedEvents(node))
         if (probe := parameterNode.probeTransform) is not None:
             watched[probe] = (slicer.vtkMRMLTransformableNode.TransformModifiedEvent,)

@@ -26,6 +26,7 @@ from .parameters import (
     ImagePreset,
     ProbePreset,
     ProbeSettings,
+    mediumInputs,
     missingForMatch,
     readParameters,
     writeProbe,
@@ -74,9 +75,9 @@ class AppearanceMatch(SteppedWork):
         requireTorch()
         parameters = readParameters(parameterNode)
         volume = parameterNode.inputVolume
-        chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
+        chosen = mediumInputs(parameterNode)
         sweep, fan = readSweep(parameterNode.realImage, volume, parameters.probe)
-        return self._steps(parameterNode, parameters.image, sweep, fan, lambda: self._media.medium(volume, *chosen))
+        return self._steps(parameterNode, parameters.image, sweep, fan, lambda: self._media.medium(*chosen))
 
     def undo(self, parameterNode) -> None:
         """Writes what was fitted back to its values from before the last match; raises RenderError without one."""

@@ -25,6 +25,7 @@ class RenderParameterNode:
     inputVolume: Union[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLSegmentationNode, None]  # noqa: UP007
     kind: MediumKind = MediumKind.AUTO
     mask: Union[slicer.vtkMRMLLabelMapVolumeNode, slicer.vtkMRMLSegmentationNode, None]  # noqa: UP007
+    addedSegmentation: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
     realImage: Union[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLVectorVolumeNode, None]  # noqa: UP007
     probeTransform: slicer.vtkMRMLTransformNode
     sliceView: slicer.vtkMRMLSliceNode

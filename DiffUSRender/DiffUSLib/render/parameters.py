@@ -167,6 +167,12 @@ def readParameters(parameterNode) -> RenderParameters:
     return RenderParameters(_read(ProbeSettings, parameterNode), _read(ImageSettings, parameterNode))
 
 
+def mediumInputs(parameterNode) -> tuple:
+    """What `MediumCache.medium` takes, of a parameter node."""
+    node = parameterNode
+    return node.inputVolume, node.kind, node.mask, node.device, node.addedSegmentation
+
+
 class ParameterReader:
     """`readParameters`, which takes long, once for every change of the node: for what is done at every frame."""
 

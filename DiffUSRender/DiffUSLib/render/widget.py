@@ -171,7 +171,7 @@ class RenderWidget(ModulePanel):
         ui.guessLabel.setText(text)
         ui.guessLabel.setToolTip(reason)
         labels = node.inputVolume is not None and MediumKind.LABELS in (node.kind, guessKind(node.inputVolume))
-        for widget in (ui.maskLabel, ui.maskSelector):
+        for widget in (ui.maskLabel, ui.maskSelector, ui.addedLabel, ui.addedSelector):
             widget.setEnabled(not labels)
         placeable = node.inputVolume is not None and node.probeTransform is not None
         ui.placeAtSliceButton.setEnabled(placeable and node.sliceView is not None)
