@@ -149,13 +149,15 @@ def renderPixels(
 ) -> np.ndarray:
     """The slice, uint8 (rows, columns), of `medium` seen by a probe that a matrix or any transform takes into it.
 
-    Raises RenderError where the fan lies outside the volume.
+    The fan is 1 at least: 0 is outside of it, where the views show what lies behind. Raises RenderError where the fan
+    lies outside the volume.
     """
     import torch
 
     with engineErrors(), torch.inference_mode():
         image = renderer.scan_convert(renderer.polar(medium, _pointsInVolume(renderer, medium, probeToVolume)))
-        return image[0].mul(255.0).round_().to("cpu", torch.uint8).numpy()
+        inside = renderer.plan(image.dtype, image.device).inside
+        return torch.maximum(image[0].mul(255.0).round_(), inside.to(image)).to("cpu", torch.uint8).numpy()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the p
 
 from diffus.render.settings import make_settings
 from DiffUSLib.engine import buildProbe
-from DiffUSLib.kinds import MediumKind
+from DiffUSLib.kinds import MediumKind, PatientDisplay
 from DiffUSLib.render.parameters import (
     CompareMode,
     EchoModel,
@@ -403,6 +403,23 @@ def test_a_mask_is_for_mri_and_ct(panel):
     panel.ui.kindComboBox.setCurrentIndex(list(MediumKind).index(MediumKind.LABELS))
     assert not panel.ui.maskSelector.isEnabled()
     assert not panel.ui.addedSelector.isEnabled()
+
+
+def test_the_patient_is_shown_around_the_slice_and_goes_again(panel):
+    def surfaces():
+        return [n for n in slicer.util.getNodesByClass("vtkMRMLModelNode") if "surface" in n.GetName()]
+
+    panel.ui.patientComboBox.setCurrentIndex(list(PatientDisplay).index(PatientDisplay.SURFACE))
+    assert len(surfaces()) == 1
+    panel.widget.exit()
+    panel.widget.enter()
+    assert len(surfaces()) == 1
+    panel.ui.patientComboBox.setCurrentIndex(list(PatientDisplay).index(PatientDisplay.VOLUME_RENDERING))
+    assert "choose the surface" in panel.status  # there is no such module here
+    assert surfaces() == []
+    panel.ui.patientComboBox.setCurrentIndex(list(PatientDisplay).index(PatientDisplay.SURFACE))
+    panel.ui.inputVolumeSelector.setCurrentNode(None)
+    assert surfaces() == []
 
 
 def test_added_tissues_are_followed_and_a_name_that_is_none_is_said(panel):

@@ -210,6 +210,8 @@ class FrameComparison:
     def _show(self, parameterNode, real, simulated: np.ndarray) -> None:
         image = parameterNode.realImage
         pixels = (simulated * 255).round().astype(np.uint8)
+        if self._grid is not None and simulated.any():  # black in the fan is not transparent, as outside of it
+            pixels = np.maximum(pixels, self._grid.inside)
         pixelToParent, imageToWorld = imageToRas(image), real.image_to_reference[0].numpy()
         slices = _putIntoOutput(parameterNode, "comparedSlice", _("Simulated at the real frame"), pixels, pixelToParent)
         if parameterNode.compareMode is CompareMode.BLENDED:

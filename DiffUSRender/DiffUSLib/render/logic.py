@@ -295,6 +295,10 @@ class RenderLogic:
         compared = parameterNode.compareView if self.comparison.live.running else None
         self._display.updateDriving(parameterNode, compared)
 
+    def updatePatient(self, parameterNode) -> None:
+        """Shows the patient in the 3-D views as the parameter node says."""
+        self._display.updatePatient(parameterNode)
+
     def stopDriving(self) -> None:
         """Gives the slice view back as it was before it followed the probe."""
         self._display.stopDriving()

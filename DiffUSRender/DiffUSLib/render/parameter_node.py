@@ -9,7 +9,7 @@ import slicer
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from ..declared import declaredParameters
-from ..kinds import Device, MediumKind
+from ..kinds import Device, MediumKind, PatientDisplay
 from .parameters import RANGES, CompareMode, ExportFormat, ImagePreset, ImageSettings, ProbePreset, ProbeSettings
 
 
@@ -40,7 +40,9 @@ class RenderParameterNode:
     live: bool = False
     automaticQuality: bool = True
     driveSliceView: bool = True
+    sliceIn3D: bool = True
     showFan: bool = True
+    patientIn3D: PatientDisplay = PatientDisplay.HIDDEN
 
     compare: bool = False
     compareView: slicer.vtkMRMLSliceNode

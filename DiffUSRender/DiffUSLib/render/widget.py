@@ -140,6 +140,7 @@ class RenderWidget(ModulePanel):
         try:
             self.logic.updateFan(self._parameterNode)
             self.logic.updateDriving(self._parameterNode)
+            self.logic.updatePatient(self._parameterNode)
         except RenderError as error:
             self.showStatus(str(error))
 

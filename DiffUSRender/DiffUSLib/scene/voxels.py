@@ -121,8 +121,8 @@ class MediumCache:
             kind = guessKind(node)
         if kind is MediumKind.LABELS:
             mask = added = None
-        others = [None if other is None else (other.GetID(), *_stamp(other)) for other in (mask, added)]
-        key = (node.GetID(), kind, name, *_stamp(node), *others)
+        others = [None if other is None else (other.GetID(), *contentStamp(other)) for other in (mask, added)]
+        key = (node.GetID(), kind, name, *contentStamp(node), *others)
         places = [np.eye(4) if other is None else _toVolume(other, node) for other in (mask, added)]
         # Two transforms that move together do so but for rounding.
         if key != self._key or not np.allclose(places, self._places, atol=1e-3):
@@ -164,7 +164,7 @@ def _buildMedium(voxels: Voxels, kind: MediumKind, mask: np.ndarray | None, know
         return AcousticMedium.from_labels(known.array, known.names, voxels.ijkToRas, elsewhere=medium)
 
 
-def _stamp(node) -> tuple:
+def contentStamp(node) -> tuple:
     """What changes whenever the medium would: modification times of the voxels, geometry, label names."""
     if node.IsA("vtkMRMLSegmentationNode"):
         segmentation = node.GetSegmentation()
