@@ -405,6 +405,26 @@ def test_a_mask_is_for_mri_and_ct(panel):
     assert not panel.ui.addedSelector.isEnabled()
 
 
+def test_the_a_mode_line_in_the_panel(panel, tmp_path, monkeypatch):
+    assert not panel.ui.aModeLateralSlider.isEnabled()
+    panel.ui.createProbeButton.click()
+    panel.ui.aModeCheckBox.setChecked(True)
+    assert panel.node.aModeTable is None  # there is no slice yet
+    panel.ui.applyButton.click()
+    middle = slicer.util.arrayFromTableColumn(panel.node.aModeTable, "Echo, dB").copy()
+    panel.ui.aModeLateralSlider.setValue(6)
+    aside = slicer.util.arrayFromTableColumn(panel.node.aModeTable, "Echo, dB")
+    assert len(aside) == len(middle) == 100
+    assert not np.array_equal(aside, middle)
+    path = tmp_path / "line.csv"
+    monkeypatch.setattr("DiffUSLib.render.a_mode_panel.chooseFile", lambda *_, **__: str(path))
+    panel.ui.aModeExportButton.click()
+    assert panel.status == ""
+    assert len(path.read_text().splitlines()) == 101
+    panel.ui.aModeLateralSlider.setValue(95)
+    assert panel.status  # it lies outside of the fan
+
+
 def test_the_patient_is_shown_around_the_slice_and_goes_again(panel):
     def surfaces():
         return [n for n in slicer.util.getNodesByClass("vtkMRMLModelNode") if "surface" in n.GetName()]

@@ -22,9 +22,10 @@ PANELS = {
     "DiffUSRender": SimpleNamespace(
         ranges=render.RANGES,
         parameters=set(RenderParameterNode.allParameters),
-        unbound={"fanModel", "skinPoint", "comparedSlice", "comparedPair"},  # made by the module, not chosen
-        sections=["inputs", "probe", "image", "live", "compare", "appearance", "export"],
-        code=("render/widget.py", "render/export_panel.py", "render/match_panel.py"),
+        unbound={"fanModel", "skinPoint", "comparedSlice", "comparedPair"}  # made by the module, not chosen
+        | {"aModeChart", "aModeSeries", "aModeTable"},
+        sections=["inputs", "probe", "image", "live", "aMode", "compare", "appearance", "export"],
+        code=("render/widget.py", "render/a_mode_panel.py", "render/export_panel.py", "render/match_panel.py"),
     ),
     "DiffUSRegister": SimpleNamespace(
         ranges=register.RANGES,

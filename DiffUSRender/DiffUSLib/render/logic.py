@@ -21,6 +21,7 @@ from ..scene.tracked import readShownFrames
 from ..scene.transforms import probeToVolume
 from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import isTorchInstalled, requireTorch
+from .a_mode import showAModeLine
 from .compare import FrameComparison
 from .export import SliceExport
 from .image_fan import MAX_FRAMES, estimateFan, uncertainDepth
@@ -103,9 +104,7 @@ class RenderLogic:
         volume, probe, output = self._inputs(parameterNode)
         probeToRas = probeToVolume(probe, volume)
         requireTorch()
-        parameters = self._read(parameterNode)
-        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, fraction)))
-        medium = self._media.medium(*mediumInputs(parameterNode))
+        renderer, medium = self._prepared(parameterNode, fraction)
         pixels = engine.renderPixels(renderer, medium, probeToRas)
         output = output or createSliceNode(probe.GetScene())
         updateSliceNode(output, pixels, engine.pixelToProbe(renderer.probe), probe)
@@ -113,7 +112,22 @@ class RenderLogic:
             parameterNode.outputSlice = output
         self.updateFan(parameterNode)
         self.updateDriving(parameterNode)
+        if parameterNode.aMode:
+            showAModeLine(parameterNode, renderer, medium, probeToRas)
         return output
+
+    def updateAModeLine(self, parameterNode) -> None:
+        """Fills the plot of the A-mode line at the probe's present pose."""
+        volume, probe, _output = self._inputs(parameterNode)
+        probeToRas = probeToVolume(probe, volume)
+        requireTorch()
+        showAModeLine(parameterNode, *self._prepared(parameterNode), probeToRas)
+
+    def _prepared(self, parameterNode, fraction: float = 1.0) -> tuple:
+        """Renderer and medium."""
+        parameters = self._read(parameterNode)
+        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, fraction)))
+        return renderer, self._media.medium(*mediumInputs(parameterNode))
 
     def _inputs(self, parameterNode) -> tuple:
         if sentence := missingInput(parameterNode):

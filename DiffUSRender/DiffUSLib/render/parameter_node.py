@@ -10,7 +10,16 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from ..declared import declaredParameters
 from ..kinds import Device, MediumKind, PatientDisplay
-from .parameters import RANGES, CompareMode, ExportFormat, ImagePreset, ImageSettings, ProbePreset, ProbeSettings
+from .parameters import (
+    RANGES,
+    AModeAxis,
+    CompareMode,
+    ExportFormat,
+    ImagePreset,
+    ImageSettings,
+    ProbePreset,
+    ProbeSettings,
+)
 
 
 @parameterNodeWrapper
@@ -50,6 +59,13 @@ class RenderParameterNode:
     compareFade: Annotated[float, WithinRange(*RANGES["compareFade"])] = 0.5
     comparedSlice: slicer.vtkMRMLScalarVolumeNode
     comparedPair: slicer.vtkMRMLScalarVolumeNode
+
+    aMode: bool = False
+    aModeLateralMm: Annotated[float, WithinRange(*RANGES["aModeLateralMm"])] = 0.0
+    aModeAxis: AModeAxis = AModeAxis.DEPTH
+    aModeChart: slicer.vtkMRMLPlotChartNode
+    aModeSeries: slicer.vtkMRMLPlotSeriesNode
+    aModeTable: slicer.vtkMRMLTableNode
 
     exportBrowser: slicer.vtkMRMLSequenceBrowserNode
     exportFormat: ExportFormat = ExportFormat.NRRD

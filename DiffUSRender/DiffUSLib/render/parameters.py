@@ -105,6 +105,16 @@ class CompareMode(enum.Enum):
         }[self]
 
 
+class AModeAxis(enum.Enum):
+    """Against what the echo of the A-mode line is drawn."""
+
+    DEPTH = "depth"
+    TIME = "time"
+
+    def label(self) -> str:
+        return {AModeAxis.DEPTH: _("Depth, mm"), AModeAxis.TIME: _("Time, there and back, us")}[self]
+
+
 class ExportFormat(enum.Enum):
     """What a simulation is exported as."""
 
@@ -130,7 +140,7 @@ class ExportFormat(enum.Enum):
 
 IMAGE = declared(RenderSettings)
 # What the panel allows, (lowest, highest) by attribute.
-RANGES = {**ranges(PROBE), **ranges(IMAGE), "compareFade": (0.0, 1.0)}
+RANGES = {**ranges(PROBE), **ranges(IMAGE), "compareFade": (0.0, 1.0), "aModeLateralMm": (-100.0, 100.0)}
 
 # What the first preset's type does not have begins with some number too.
 _STARTS = {"width_mm": 40.0, **probe_presets()[ProbePreset.CRANIOTOMY_CONVEX.value]["probe"]}

@@ -11,6 +11,7 @@ from ..kinds import MediumKind
 from ..panel import ModulePanel, guessedKind
 from ..scene.slice_node import SLICE_ATTRIBUTE
 from ..scene.voxels import guessKind, isFlat
+from .a_mode_panel import AModePanel
 from .export_panel import ExportPanel
 from .match_panel import AppearancePanel
 from .parameter_node import RenderParameterNode
@@ -48,6 +49,7 @@ class RenderWidget(ModulePanel):
         self.ui.placeOnSkinButton.clicked.connect(self.onPlaceOnSkin)
         self.ui.fromImageButton.clicked.connect(self.onFromImage)
         self.ui.applyButton.clicked.connect(self.onApply)
+        self.aModePanel = AModePanel(self)
         self.exportPanel = ExportPanel(self)
         self.appearancePanel = AppearancePanel(self)
 
@@ -76,6 +78,7 @@ class RenderWidget(ModulePanel):
         # A preset that the scene brings stands with its own numbers: it is not applied again.
         for choice in self._presets:
             choice.hold(node)
+        self.aModePanel.hold(node)
 
     # --- buttons
 
@@ -112,6 +115,7 @@ class RenderWidget(ModulePanel):
         self._updateComparison()
         self._updateViews()
         self._updatePanel()
+        self.aModePanel.update()
         self.exportPanel.update()
         self.appearancePanel.update()
 
