@@ -1,8 +1,7 @@
 """What the voxels of a patient are made of: the one path from an MRI or a segmentation to a medium.
 
-A map of the medium is the sum of fractions times values, sum_c m_c(x) p_c, and coupling gel is what the fractions leave
-to 1. Rendering mixes whole maps (`maps`); fitting samples the fractions at the points of its frames (`fractions`), for
-trilinear sampling is linear too.
+The medium at a point is the sum of fractions times values, sum_c m_c(x) p_c, and coupling gel is what the fractions
+leave to 1.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from ..geometry.filters import soften
-from .impedance import LEVEL_RANGE, impedance_from_level
+from .impedance import LEVELS, impedance_of_levels
 from .tissue import GEL, Tissue, tissue_properties
 
 if TYPE_CHECKING:
@@ -25,25 +23,19 @@ if TYPE_CHECKING:
 
 Box = tuple[slice, slice, slice]
 
-KNOTS = 33  # levels of the network; between them its curve is straight within 1e-4 MRayl
+# Normalised intensity at which the network gives the impedance of a class; a sulcus is half fluid, half grey matter.
+LEVEL_OF_CLASS = {
+    "csf": LEVELS[0],
+    "sulcus": (LEVELS[0] + LEVELS[1]) / 2,
+    "grey matter": LEVELS[1],
+    "white matter": LEVELS[2],
+}
 ANTIALIAS_VOXELS = 0.7  # standard deviation of the Gaussian over the steps between labels
 
 
-def mix(fractions: Float[Tensor, "c *shape"], properties: Float[Tensor, "c 4"]) -> Float[Tensor, "4 *shape"]:
-    """The medium's channels of mixtures of tissues, the rest being gel; differentiable to both.
-
-    Args:
-        fractions: (C, ...), 0 to 1, that add up to 1 at most.
-        properties: (C, 4), the channels' values of each tissue, in the order of `CHANNELS`.
-    """
-    gel = fractions.new_tensor(GEL)
-    values = torch.addmm(gel[:, None], (properties.to(fractions) - gel).T, fractions.flatten(1))
-    return values.view(len(gel), *fractions.shape[1:])
-
-
 def network_levels() -> Float[Tensor, " knots"]:
-    """The normalised intensities between which the network's curve is taken as straight in a fit."""
-    return torch.linspace(*LEVEL_RANGE, KNOTS)
+    """The normalised intensities at which the network is asked: those of the classes of an MRI, in their order."""
+    return torch.tensor(list(LEVEL_OF_CLASS.values()))
 
 
 @dataclass(frozen=True)
@@ -51,10 +43,10 @@ class MriMemberships:
     """Fractions of tissues in an MRI, whose impedance is a network's.
 
     Args:
-        tissues: one per fraction.
+        tissues: one per fraction; the first are those of `LEVEL_OF_CLASS`, whose impedance is the network's.
         values: (C, k, j, i), the fractions in `box`; elsewhere they are zero.
-        level: (k, j, i), normalised intensity in `box`.
-        inside: (k, j, i), where the patient is.
+        sheets: (4, k, j, i), as `sheet_channels` makes them.
+        echogenicity_db: (k, j, i), the slow texture of the tissues' scattering, or None.
         mapping: normalised intensity to MRayl.
         shape: (K, J, I) of the whole grid.
         box: the part of it that holds the patient; around it is gel.
@@ -62,28 +54,22 @@ class MriMemberships:
 
     tissues: tuple[Tissue, ...]
     values: Float[Tensor, "c k j i"]
-    level: Float[Tensor, "k j i"]
-    inside: Bool[Tensor, "k j i"]
+    sheets: Float[Tensor, "4 k j i"]
+    echogenicity_db: Float[Tensor, "k j i"] | None
     mapping: Callable[[Tensor], Tensor]
     shape: tuple[int, int, int]
     box: Box
 
-    def maps(self) -> Float[Tensor, "4 k j i"]:
-        """The medium's four maps in `box`, (4, k, j, i); impedance is softened from voxel to voxel."""
-        impedance = impedance_from_level(self.mapping, self.level).masked_fill(~self.inside, GEL[0])
-        return torch.cat([soften(impedance)[None], mix(self.values, tissue_properties(self.tissues))[1:]])
+    def properties(self) -> Float[Tensor, "c 4"]:
+        """The channels' values of the tissues, with the network's impedance; differentiable to the network."""
+        impedance = impedance_of_levels(self.mapping, network_levels().to(self.values))
+        return with_impedance(tissue_properties(self.tissues).to(self.values), impedance)
 
-    def fractions(self, region: Box) -> Iterator[Float[Tensor, "k j i"]]:
-        """The fraction of each tissue in a region of the grid that lies in `box`."""
-        yield from self.values[(slice(None), *_within(region, self.box))]
 
-    def levels(self, region: Box) -> Iterator[Float[Tensor, "k j i"]]:
-        """The fraction of each of `network_levels`, as `fractions`: hat functions, softened as impedance is."""
-        here = _within(region, self.box)
-        level, inside = self.level[here].clamp(*LEVEL_RANGE), self.inside[here]
-        step = (LEVEL_RANGE[1] - LEVEL_RANGE[0]) / (KNOTS - 1)
-        for knot in network_levels():
-            yield soften((1 - (level - knot).abs() / step).clamp(min=0) * inside)
+def with_impedance(properties: Float[Tensor, "c 4"], impedance: Float[Tensor, " n"]) -> Float[Tensor, "c 4"]:
+    """A table with other impedances, in MRayl, in its first n rows."""
+    column = torch.cat([impedance.to(properties), properties[len(impedance) :, 0]])
+    return torch.cat([column[:, None], properties[:, 1:]], 1)
 
 
 @dataclass(frozen=True)
@@ -133,11 +119,3 @@ class LabelMemberships:
         if not self.antialias:
             return volume
         return ndimage.gaussian_filter(volume, ANTIALIAS_VOXELS, mode="nearest", truncate=3)
-
-
-Memberships = MriMemberships | LabelMemberships
-
-
-def _within(region: Box, box: Box) -> Box:
-    """A region of the whole grid in the voxels of `box`."""
-    return tuple(slice(r.start - b.start, r.stop - b.start) for r, b in zip(region, box))

@@ -25,7 +25,7 @@ def ray_echoes(
     Before the beam and the pulse, per unit of reflection and of fully developed white-matter speckle at the face.
     """
     settings, probe = plan.settings, plan.probe
-    impedance, attenuation, exponent, scattering = medium.sample(points)
+    impedance, attenuation, exponent, scattering = medium.sample(points)[:4]
     if settings.start_depth_mm > 0:
         impedance, attenuation, scattering = _start_at_depth(plan, impedance, attenuation, scattering)
     loss = None
