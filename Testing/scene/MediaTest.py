@@ -159,10 +159,9 @@ class MediaTest(unittest.TestCase):
                     for at, tissue in ((13, "tumour"), (3, "bone")):
                         found = self.sample(medium, (OBLIQUE @ [at, at, at, 1])[:3])
                         self.assertAlmostEqual(found[0], tissue_table()[tissue].impedance_mrayl, places=3)
-                    if kind is MediumKind.CT:
-                        elsewhere = (OBLIQUE @ [8, 15, 6, 1])[:3]
-                        found, former = self.sample(medium, elsewhere), self.sample(plain, elsewhere)
-                        self.assertTrue(np.allclose(found, former, atol=1e-3), (found, former))
+                    elsewhere = (OBLIQUE @ [8, 15, 6, 1])[:3]
+                    found, former = self.sample(medium, elsewhere), self.sample(plain, elsewhere)
+                    self.assertTrue(np.allclose(found[:4], former[:4], atol=1e-3), (found, former))
 
     def testTheMediumFollowsItsAddedTissues(self):
         shape = (16, 16, 16)

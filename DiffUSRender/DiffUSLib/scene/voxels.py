@@ -156,12 +156,14 @@ def _buildMedium(voxels: Voxels, kind: MediumKind, mask: np.ndarray | None, know
             return AcousticMedium.from_labels(voxels.array, voxels.names, voxels.ijkToRas)
         if kind is MediumKind.CT:
             medium = AcousticMedium.from_ct(voxels.array, voxels.ijkToRas, mask=mask)
-        else:
-            contrast = "t2" if kind is MediumKind.MRI_T2 else "t1"
-            medium = AcousticMedium.from_mri(voxels.array, voxels.ijkToRas, mask, contrast=contrast)
-        if known is None:
-            return medium
-        return AcousticMedium.from_labels(known.array, known.names, voxels.ijkToRas, elsewhere=medium)
+            if known is None:
+                return medium
+            return AcousticMedium.from_labels(known.array, known.names, voxels.ijkToRas, elsewhere=medium)
+        contrast = "t2" if kind is MediumKind.MRI_T2 else "t1"
+        segmentation = None if known is None else (known.array, known.names)
+        return AcousticMedium.from_mri(
+            voxels.array, voxels.ijkToRas, mask, contrast=contrast, segmentation=segmentation
+        )
 
 
 def contentStamp(node) -> tuple:
