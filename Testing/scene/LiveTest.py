@@ -199,7 +199,7 @@ class LiveTest(unittest.TestCase):
     def testTheRateIsThatOfTheMovement(self):
         loop = headless.EventLoop()
         live = LiveRendering(
-            lambda fraction: None, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None, loop.clock
+            lambda *_: False, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None, loop.clock
         )
         rates = []
         live.start(slicer.mrmlScene)
@@ -213,11 +213,29 @@ class LiveTest(unittest.TestCase):
         self.assertEqual(rates[4], 0.0)  # a minute of rest is not one slow frame
         self.assertAlmostEqual(rates[6], 20.0)
 
+    def testAPictureWithEarlierFramesInItIsFollowedByOneWithout(self):
+        calls, loop, pose = [], headless.EventLoop(), np.eye(4)
+
+        def render(fraction, atRest):
+            calls.append((fraction, atRest))
+            return not atRest
+
+        watched = {self.probe: ()}
+        live = LiveRendering(render, lambda: watched, loop.schedule, lambda _: None, loop.clock, lambda: pose)
+        live.start(slicer.mrmlScene)
+        for _step in range(3):
+            live.requestFrame()
+            loop.wait(0.05)
+        self.assertEqual(calls, [(1.0, False)] * 3)
+        loop.wait(5.0)
+        self.assertEqual(calls[3:], [(1.0, True)])  # one, and then there is rest
+        live.stop()
+
     def testAnUnforeseenErrorStopsItWithASentence(self):
         sentences = []
         loop = headless.EventLoop()
 
-        def broken(fraction):
+        def broken(fraction, atRest):
             raise ZeroDivisionError("divided by zero")
 
         live = LiveRendering(broken, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None)

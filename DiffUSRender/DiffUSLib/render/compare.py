@@ -153,13 +153,14 @@ class FrameComparison:
 
     # --- live
 
-    def _render(self, fraction: float) -> None:
+    def _render(self, fraction: float, atRest: bool) -> bool:
         try:
             self._line = self.compare(self._parameterNode, fraction).text()
             if not self._fan.isDepthCertain:
                 self._line = " ".join((self._line + ".", uncertainDepth()))
         finally:
             self.live.observe()
+        return False  # a comparison is of one frame
 
     def _onStatus(self, sentence: str) -> None:
         self._onResult(_("Not comparable: {why}").format(why=sentence) if sentence else self._line)

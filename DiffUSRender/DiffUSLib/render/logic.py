@@ -160,11 +160,12 @@ class RenderLogic:
         self.live.stop()
         self._parameterNode = None
 
-    def _renderLive(self, fraction: float) -> None:
+    def _renderLive(self, fraction: float, atRest: bool) -> bool:
         try:
             self.render(self._parameterNode, fraction)
         finally:
             self.live.observe()  # the user may have chosen another volume or probe, and the output may be new
+        return False
 
     def _livePose(self) -> np.ndarray | None:
         volume, probe = self._parameterNode.inputVolume, self._parameterNode.probeTransform
