@@ -92,7 +92,7 @@ class FrameComparison:
         self._limits: tuple[float, float] | None = None  # black and white of the recording
         self._read = ParameterReader()
         self._renderers = engine.RendererCache()
-        self._line = ""
+        self._line, self._number = "", 0
 
     @property
     def view(self):
@@ -123,11 +123,12 @@ class FrameComparison:
         self._read.forget()
         self._renderers = engine.RendererCache()
 
-    def compare(self, parameterNode, fraction: float = 1.0) -> FrameSimilarity:
+    def compare(self, parameterNode, fraction: float = 1.0, number: int = 0) -> FrameSimilarity:
         """Renders the simulated frame into its node, shows both, and measures how similar they are.
 
         Args:
             fraction: how much of a frame's work is done, 0 to 1.
+            number: of the simulated frame: each has noise of its own.
 
         Raises:
             RenderError: they are not comparable.
@@ -143,7 +144,7 @@ class FrameComparison:
             renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, fraction))
             medium = self._media.medium(*mediumInputs(parameterNode))
             pose = poseInVolume(engine.probePose(real, fan.imageToProbe), volume)
-            simulated, covered = engine.renderAt(renderer, medium, pose, self._grid)
+            simulated, covered = engine.renderAt(renderer, medium, pose, self._grid, number)
         except RenderError:  # never an old picture over a new frame
             real = engine.trackedSweep(frame, wholeImage(frame), self._limits)
             self._show(parameterNode, real, np.zeros(frame.pixels.shape[1:]))
@@ -155,7 +156,8 @@ class FrameComparison:
 
     def _render(self, fraction: float, atRest: bool) -> bool:
         try:
-            self._line = self.compare(self._parameterNode, fraction).text()
+            self._number += 1
+            self._line = self.compare(self._parameterNode, fraction, self._number).text()
             if not self._fan.isDepthCertain:
                 self._line = " ".join((self._line + ".", uncertainDepth()))
         finally:

@@ -119,9 +119,10 @@ class SliceExport(SteppedWork):
         self._report = ""
         yield ExportState(False, 0.0)
         medium = buildMedium()
-        pixels = []
+        weight, pixels = renderer.settings.persistence, []
+        persistence = engine.buildPersistence(weight) if weight > 0 else None
         for number, pose in enumerate(poses.probeToVolume, 1):
-            pixels.append(engine.renderPixels(renderer, medium, pose))
+            pixels.append(engine.renderPixels(renderer, medium, pose, number - 1, persistence))
             yield ExportState(False, RENDERING_FRACTION * number / len(poses.probeToVolume))
         yield from write(engine.simulatedFrames(renderer, np.stack(pixels), poses.probeToWorld, poses.times))
         if poses.lost:

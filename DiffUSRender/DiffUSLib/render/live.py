@@ -32,8 +32,8 @@ class LiveRendering:
     a frame and one for the frame at rest are pending.
 
     While the probe moves, frames are made with as much of the work as keeps the rate; when it has come to rest, one
-    more is made in full quality, and with nothing of the frames before it. A tracker sends poses at rest too: the same pose again is no news, and noise
-    below `STILL_MM` makes no motion of it, but full frames with pauses between them.
+    more is made in full quality, and with nothing of the frames before it. A tracker sends poses at rest too: the same
+    pose again is no news, and noise below `STILL_MM` makes no motion of it, but full frames with pauses between them.
 
     Args:
         render: makes one frame with this fraction of the work, 0 to 1, and is told whether the probe is at rest;

@@ -23,6 +23,7 @@ from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import isTorchInstalled, requireTorch
 from .a_mode import showAModeLine
 from .compare import FrameComparison
+from .earlier_frames import EarlierFrames
 from .export import SliceExport
 from .image_fan import MAX_FRAMES, estimateFan, uncertainDepth
 from .live import LiveRendering, Schedule
@@ -86,17 +87,19 @@ class RenderLogic:
         self.appearance = AppearanceMatch(self._media, lambda *call: self.schedule(*call))
         self._read = ParameterReader()
         self._renderers = engine.RendererCache()
+        self._earlier = EarlierFrames()
         self._display = ProbeDisplay(self._read)
         self._parameterNode = None
         self._picker: SkinPointPicker | None = None
 
     # --- one slice
 
-    def render(self, parameterNode, fraction: float = 1.0):
+    def render(self, parameterNode, fraction: float = 1.0, earlier: EarlierFrames | None = None):
         """Renders the slice at the probe's present pose into the output node.
 
         Args:
             fraction: how much of a frame's work is done, 0 to 1, at the expense of quality.
+            earlier: the frames that it follows; None for one of its own, which is the same whenever it is rendered.
 
         Returns:
             The output node, made if there is none.
@@ -105,7 +108,8 @@ class RenderLogic:
         probeToRas = probeToVolume(probe, volume)
         requireTorch()
         renderer, medium = self._prepared(parameterNode, fraction)
-        pixels = engine.renderPixels(renderer, medium, probeToRas)
+        following = () if earlier is None else earlier.next(self._read(parameterNode), medium)
+        pixels = engine.renderPixels(renderer, medium, probeToRas, *following)
         output = output or createSliceNode(probe.GetScene())
         updateSliceNode(output, pixels, engine.pixelToProbe(renderer.probe), probe)
         if parameterNode.outputSlice is None:  # only now that it has pixels may a view show it
@@ -152,7 +156,7 @@ class RenderLogic:
         volume, probe, _output = self._inputs(parameterNode)
         probeToVolume(probe, volume)
         requireTorch()
-        self._parameterNode = parameterNode
+        self._parameterNode, self._earlier = parameterNode, EarlierFrames()
         self.live.start(probe.GetScene(), self._onLiveStopped)
 
     def stopLive(self) -> None:
@@ -161,11 +165,13 @@ class RenderLogic:
         self._parameterNode = None
 
     def _renderLive(self, fraction: float, atRest: bool) -> bool:
+        if atRest:
+            self._earlier.forget()
         try:
-            self.render(self._parameterNode, fraction)
+            self.render(self._parameterNode, fraction, self._earlier)
         finally:
             self.live.observe()  # the user may have chosen another volume or probe, and the output may be new
-        return False
+        return self._earlier.blended
 
     def _livePose(self) -> np.ndarray | None:
         volume, probe = self._parameterNode.inputVolume, self._parameterNode.probeTransform
