@@ -33,7 +33,7 @@ class LiveTest(unittest.TestCase):
         self.tracker = addTransform(name="Tracker")
         self.probe = addTransform(parent=self.tracker, name="Probe")
         self.probe.SetMatrixTransformToParent(pose())
-        self.parameters = addParameterNode(self.head, self.probe, live=True)
+        self.parameters = addParameterNode(self.head, self.probe, live=True, noise=False)  # new in every frame
         self.logic.startLive(self.parameters)
         self.settle()
         self.output = self.parameters.outputSlice
@@ -212,6 +212,34 @@ class LiveTest(unittest.TestCase):
         self.assertAlmostEqual(rates[3], 10.0)
         self.assertEqual(rates[4], 0.0)  # a minute of rest is not one slow frame
         self.assertAlmostEqual(rates[6], 20.0)
+
+    def testNoiseIsNewInEveryFrameAndThatOfASingleSliceIsNot(self):
+        self.parameters.noiseDb = -20.0
+        self.assertRendersOnce(lambda: setattr(self.parameters, "noise", True))
+        self.assertRendersOnce(lambda: self.parameters.parameterNode.Modified())
+        first, second = (frame.astype(float) for frame in (sliceArray(self.output), self.frames[0]))
+        self.assertTrue(np.array_equal(first, second))
+        self.assertRendersOnce(lambda: self.parameters.parameterNode.Modified())
+        self.assertGreater(np.abs(self.frames[0] - second).mean(), 1.0)
+        alone = [sliceArray(self.logic.render(self.parameters)) for _time in range(2)]
+        self.assertTrue(np.array_equal(*alone))
+
+    def testPersistenceKeepsTheLastFramesUntilTheProbeRests(self):
+        self.assertRendersOnce(lambda: setattr(self.parameters, "persistence", 0.8))
+        before = sliceArray(self.output).astype(float)
+        self.assertRendersOnce(lambda: self.probe.SetMatrixTransformToParent(pose(40)))
+        moving = sliceArray(self.output).astype(float)
+        self.loop.wait(3.0)
+        rest = sliceArray(self.output).astype(float)
+        self.assertLess(np.abs(moving - before).mean(), 0.5 * np.abs(rest - before).mean())
+        self.assertTrue(np.array_equal(rest, sliceArray(self.logic.render(self.parameters))))
+        self.assertEqual(self.loop.wait(3.0), 0)
+
+    def testAnotherSettingBeginsAnew(self):
+        self.parameters.persistence = 0.9
+        self.settle()
+        self.assertRendersOnce(lambda: setattr(self.parameters, "gainDb", 12.0))
+        self.assertTrue(np.array_equal(self.frames[0], sliceArray(self.logic.render(self.parameters))))
 
     def testAPictureWithEarlierFramesInItIsFollowedByOneWithout(self):
         calls, loop, pose = [], headless.EventLoop(), np.eye(4)
