@@ -280,13 +280,16 @@ def _holds_tensors(values: object) -> bool:
 def _with_artefacts(plan: FramePlan, polar: Tensor) -> Tensor:
     """The paper's artefacts on a polar image (B, rays, samples)."""
     chosen, probe = plan.settings.artefacts, plan.probe
+    depth, spacing = probe.depths_mm().to(polar), probe.lateral_spacing_mm().to(polar)
     noisy = multiplicative_speckle(
         polar,
         radial_std=chosen.radial_std,
         radial_power=chosen.radial_power,
         local_std=chosen.local_std,
         local_power=chosen.local_power,
+        grain_growth=chosen.grain_growth,
+        depths_mm=depth,
+        lateral_spacing_mm=spacing,
         seed=plan.settings.seed,
     )
-    depth, spacing = probe.depths_mm().to(polar), probe.lateral_spacing_mm().to(polar)
     return lateral_blur(noisy, depth, spacing, sigma_mm=chosen.blur_sigma_mm, growth=chosen.blur_growth).clamp(0, 1)
