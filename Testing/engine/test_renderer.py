@@ -12,7 +12,7 @@ from diffus.geometry.pose import transform_points, twist_to_matrix
 from diffus.medium.medium import AcousticMedium
 from diffus.medium.tissue import GEL
 from diffus.probe import probe_preset
-from diffus.probe.beam import blur_axial, blur_lateral, gaussian_taps, lateral_sigma_mm
+from diffus.probe.beam import Beam, blur_axial, blur_lateral, gaussian_taps
 from diffus.render.display import linear_brightness, log_compress
 from diffus.render.plan import plan_frame
 from diffus.render.renderer import UltrasoundRenderer, render_polar
@@ -112,7 +112,8 @@ def test_gradient_to_medium_and_parameters():
     [
         (lambda x: blur_axial(x, gaussian_taps(x.new_tensor([0.7]), x.new_tensor([0.5]), 3)[0]), (2, 3, 8)),
         (lambda x: blur_lateral(x, gaussian_taps(x.new_full((8,), 0.7), x.new_full((8,), 0.5), 3)), (2, 5, 8)),
-        (lambda x: lateral_sigma_mm(x, 0.3, 20.0, 3.0, 2.0), (6,)),
+        (lambda x: Beam(0.3, 20.0, 3.0, 2.0).lateral_sigma_mm(x), (6,)),
+        (lambda x: Beam(0.3, 20.0, 3.0, 2.0, aperture_mm=15.0, radius_mm=30.0).gain_db(x), (6,)),
         (lambda x: log_compress(x, x.new_full((4,), 2.0), 60.0), (1, 2, 3, 4)),
         (lambda x: linear_brightness(0.1 * x, 3.0), (1, 2, 3, 4)),
         (lambda x: sample_speckle(speckle_texture(0, 6).double(), x, 2.0), (5, 3)),

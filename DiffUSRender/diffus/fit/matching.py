@@ -21,7 +21,8 @@ from ..geometry.pose import place_samples
 from ..metrics.frames import frame_statistics
 from ..metrics.images import histogram_distance
 from ..render.display import log_compress
-from ..render.plan import plan_frame, time_gain_db_per_cm
+from ..render.gain import time_gain_db_per_cm
+from ..render.plan import plan_frame
 from ..render.renderer import render_iq, require_overlap
 from ..render.settings import RenderSettings
 from ..sweep.probe_sweep import frame_grid

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError, _
 from ..probe.beam import blur_axial, blur_lateral
+from .clutter import clutter_power
 from .display import POWER_FLOOR, REFERENCE_BRIGHTNESS
 from .rays import ray_echoes
 from .renderer import boundary_iq
@@ -68,9 +69,10 @@ def expected_echo(
     if plan.axial_taps is not None:
         coherent = blur_lateral(blur_axial(coherent, plan.axial_taps), plan.lateral_taps)
         power = blur_lateral(blur_axial(power, _squared(plan.axial_taps)), _squared(plan.lateral_taps))
-    if plan.settings.noise_db is not None:
-        power = power + 10 ** (plan.settings.noise_db / 10)
-    return coherent, power
+    if plan.clutter is not None:
+        echo = power + coherent.square()
+        power = power + clutter_power(echo, plan.clutter, plan.clutter_level, plan.probe.sample_spacing_mm)
+    return coherent, power + plan.noise_level**2
 
 
 def mean_brightness(

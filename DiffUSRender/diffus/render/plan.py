@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from ..errors import InputError, _
 from ..probe.beam import (
     FWHM_PER_SIGMA,
-    MOST_LATERAL_TAPS,
+    LATERAL_REACH,
     axial_sigma_mm,
     gaussian_taps,
-    lateral_sigma_mm,
     noise_power,
 )
+from .clutter import clutter_beam
+from .gain import display_gain_db, noise_level
 from .scan_conversion import scan_grid
 from .scatter import speckle_correlation, speckle_texture
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from ..probe import Probe
     from .settings import RenderSettings
-
-TGC_DB_CM_MHZ = 0.6  # one way; the mean of brain, and a little above other soft tissue
 
 
 class FramePlan(nn.Module):
@@ -42,7 +41,8 @@ class FramePlan(nn.Module):
         reflection_scale: 0-d, of a boundary's R at a sample.
         axial_taps: (T,), or None. lateral_taps: (samples, T), or None.
         speckle_scale: (S, rays, samples), or None. texture: (2, G, G, G), or None.
-        noise: (2, rays, samples), or None.
+        noise: (2, rays, samples), or None. noise_level: its amplitude over depth, (samples,).
+        clutter: the wide beam (rays, rays), or None. clutter_level: its amplitude over depth, (samples,), or None.
         gain_db: (samples,).
         grid, inside: of the scan conversion.
     """
@@ -55,6 +55,9 @@ class FramePlan(nn.Module):
     speckle_scale: Tensor | None
     texture: Tensor | None
     noise: Tensor | None
+    noise_level: Tensor
+    clutter: Tensor | None
+    clutter_level: Tensor | None
     gain_db: Tensor
     grid: Tensor
     inside: Tensor
@@ -110,7 +113,10 @@ def plan_frame(
     if settings.noise_db is not None:
         generator = torch.Generator().manual_seed(settings.seed + 1)
         white = torch.randn(2, probe.rays, probe.samples, generator=generator).to(device, dtype)
-        noise = white * (math.sqrt(0.5) * 10 ** (settings.noise_db / 20))
+        noise = white * (math.sqrt(0.5) * noise_level(probe, settings, depth))
+    clutter, clutter_level = None, None
+    if settings.psf and settings.clutter_db is not None:
+        clutter, clutter_level = clutter_beam(probe, settings, depth)
     # A boundary's R is spread over the samples it crosses: R per mm, times the pulse's equivalent length,
     # so that a sharp boundary of R = 1 shows as reflection_db whatever the number of samples.
     pulse_mm = sigma_axial * math.sqrt(2 * math.pi)
@@ -128,23 +134,19 @@ def plan_frame(
         texture=texture,
         grain_mm=grain,
         noise=noise,
-        gain_db=settings.gain_db + 0.1 * depth * time_gain_db_per_cm(probe, settings),
+        noise_level=noise_level(probe, settings, depth),
+        clutter=clutter,
+        clutter_level=clutter_level,
+        gain_db=display_gain_db(probe, settings, depth),
         grid=grid.to(dtype).to(device),
         inside=inside.to(device),
     )
 
 
-def time_gain_db_per_cm(probe: Probe, settings: RenderSettings) -> float | Tensor:
-    """The two-way time gain: that of the settings, or what compensates the usual tissue at the probe's frequency."""
-    if settings.tgc_db_per_cm is not None:
-        return settings.tgc_db_per_cm
-    return 2 * TGC_DB_CM_MHZ * probe.frequency_mhz if settings.attenuation else 0.0
-
-
 def lateral_taps(probe: Probe, depth: Float[Tensor, " samples"]) -> Float[Tensor, "samples taps"]:
     """The beam's lateral kernel at every depth on the probe's grid of rays."""
-    sigma = lateral_sigma_mm(depth, probe.wavelength_mm, probe.focus_mm, probe.transmit_f_number, probe.f_number)
-    return gaussian_taps(sigma, probe.lateral_spacing_mm().to(depth), min(MOST_LATERAL_TAPS, probe.rays - 1))
+    most = max(1, round(LATERAL_REACH * probe.rays))
+    return gaussian_taps(probe.beam.lateral_sigma_mm(depth), probe.lateral_spacing_mm().to(depth), most)
 
 
 def _speckle_scale(

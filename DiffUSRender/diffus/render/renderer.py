@@ -13,9 +13,11 @@ from ..errors import InputError, _
 from ..geometry.pose import place_samples, require_rigid
 from ..probe.beam import blur_axial, blur_lateral
 from ..settings import declared
+from .clutter import add_clutter
 from .display import linear_brightness, log_compress
+from .gain import time_gain_db_per_cm
 from .paper import lateral_blur, multiplicative_speckle
-from .plan import FramePlan, plan_frame, time_gain_db_per_cm
+from .plan import FramePlan, plan_frame
 from .rays import ray_echoes
 from .scan_conversion import scan_convert
 from .scatter import sample_speckle
@@ -52,6 +54,8 @@ def render_iq(plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s ray
         iq = torch.stack([re + real, im], 1)
     if plan.axial_taps is not None:
         iq = blur_lateral(blur_axial(iq, plan.axial_taps), plan.lateral_taps)
+    if plan.clutter is not None:
+        iq = add_clutter(iq, plan.clutter, plan.clutter_level, plan.probe.sample_spacing_mm)
     return iq
 
 

@@ -68,9 +68,20 @@ class RenderSettings:
         low=-160.0,
         high=40.0,
         unit="dB",
-        help="Electronic noise relative to white-matter speckle at the face, or none.",
+        help="Electronic noise relative to white-matter speckle at the transmit focus, or none.",
         optional=True,
         fitted=True,
+    )
+    clutter_db: float | Tensor | None = setting(
+        float,
+        -36.0,
+        low=-120.0,
+        high=0.0,
+        unit="dB",
+        help="Side lobes and haze relative to the tissue around, or none.",
+        optional=True,
+        fitted=True,
+        panel=False,
     )
     tgc_db_per_cm: float | Tensor | None = setting(
         float,
@@ -81,6 +92,26 @@ class RenderSettings:
         help="Time gain compensation, two-way; else 0.6 dB/(cm MHz) each way.",
         optional=True,
         fitted=True,
+    )
+    tgc_margin_db: float | Tensor | None = setting(
+        float,
+        34.0,
+        low=-40.0,
+        high=120.0,
+        unit="dB",
+        help="The time gain keeps noise this far below white matter, or lifts all.",
+        optional=True,
+        fitted=True,
+        panel=False,
+    )
+    focal_gain: float | Tensor = setting(
+        float,
+        0.0,
+        low=0.0,
+        high=1.0,
+        help="Fraction of the beam's gain at the focus that the time gain leaves.",
+        fitted=True,
+        panel=False,
     )
     gain_db: float | Tensor = setting(
         float, 0.0, low=-120.0, high=120.0, unit="dB", help="Of the display.", fitted=True
