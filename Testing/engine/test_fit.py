@@ -45,8 +45,9 @@ def test_the_acquisition_comes_back_and_held_out_frames_agree_better(acquired):
     assert found["gain_db"] == pytest.approx(TRUE_DISPLAY["gain_db"], rel=0.05)
     assert found["dynamic_range_db"] == pytest.approx(TRUE_DISPLAY["dynamic_range_db"], rel=0.05)
     assert found["frequency_mhz"] == pytest.approx(4.3, rel=0.05)
-    assert result.after.ncc > result.before.ncc + 0.02
-    assert result.after.ncc_smoothed > max(0.98, result.before.ncc_smoothed)
+    # The time gain stops at the noise before and after, so that the start is not far off.
+    assert result.after.ncc > result.before.ncc + 0.01
+    assert result.after.ncc_smoothed > max(0.98, result.before.ncc_smoothed + 0.03)
     assert not set(result.fitted_frames) & set(result.held_out_frames)
     assert min(number.learned for number in result.numbers) > 0.9
 

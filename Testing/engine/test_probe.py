@@ -297,7 +297,7 @@ def fwhm_mm(probe, depth_mm: float) -> float:
 
 @pytest.mark.parametrize("probe", [CONVEX, PHASED, LINEAR])
 def test_the_array_ends_the_dynamic_aperture(probe):
-    """Below the depth that the aperture serves at the wanted f-number, texture is as wide as an angle, not as a length."""
+    """Below the depth that the aperture serves at the wanted f-number, texture is as wide as an angle."""
     narrow = replace(probe, depth_mm=300.0, aperture_mm=10.0)
     shallow, deep, deeper = (fwhm_mm(narrow, depth) for depth in (15.0, 200.0, 300.0))
     assert shallow == pytest.approx(fwhm_mm(replace(probe, aperture_mm=40.0), 15.0), rel=0.03)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import InputError, _
 from ..probe.beam import blur_axial, blur_lateral
 from .clutter import clutter_power
-from .display import POWER_FLOOR, REFERENCE_BRIGHTNESS
+from .display import POWER_FLOOR, REFERENCE_BRIGHTNESS, grey_map
 from .rays import ray_echoes
 from .renderer import boundary_iq
 
@@ -93,7 +93,7 @@ def mean_brightness(
             # The square completed: never negative by rounding.
             mixed = square + cross * (radius * cosine) + (power + POWER_FLOOR) * radius**2
             level = 10 * torch.log10(mixed.clamp(min=POWER_FLOOR)) / range_db
-            total = total + (offset + level).clamp(0, 1)
+            total = total + grey_map((offset + level).clamp(0, 1), plan.settings.grey_contrast)
     return total / (len(radii) * len(cosines))
 
 

@@ -14,7 +14,7 @@ from ..geometry.pose import place_samples, require_rigid
 from ..probe.beam import blur_axial, blur_lateral
 from ..settings import declared
 from .clutter import add_clutter
-from .display import linear_brightness, log_compress
+from .display import enhance_edges, linear_brightness, log_compress
 from .gain import time_gain_db_per_cm
 from .paper import lateral_blur, multiplicative_speckle
 from .plan import FramePlan, plan_frame
@@ -65,7 +65,7 @@ def render_polar(plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s 
     if plan.noise is not None:
         iq = iq + plan.noise
     if plan.settings.compression == "log":
-        polar = log_compress(iq, plan.gain_db, plan.settings.dynamic_range_db)
+        polar = log_compress(iq, plan.gain_db, plan.settings.dynamic_range_db, plan.settings.grey_contrast)
     else:
         polar = linear_brightness(iq, plan.gain_db)
     if plan.settings.artefacts is not None:
@@ -159,7 +159,8 @@ class UltrasoundRenderer(nn.Module):
     def scan_convert(self, polar: Float[Tensor, "b rays samples"]) -> Float[Tensor, "b rows columns"]:
         """The slice (B, rows, columns) of a polar image (B, rays, samples); zero outside the fan."""
         plan = self.plan(polar.dtype, polar.device)
-        return scan_convert(polar, plan.grid, plan.inside)
+        image = scan_convert(polar, plan.grid, plan.inside)
+        return enhance_edges(image, plan.settings.edge_enhancement, plan.inside)
 
     def forward(self, medium: AcousticMedium, probe_to_ras: Tensor) -> Float[Tensor, "b rows columns"]:
         """The slices.
