@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..errors import InputError, _
 from .checks import as_ijk_to_ras, as_memberships
-from .ct import ct_maps
-from .labels import LabelTable, as_labels, label_memberships
+from .ct import ct_voxels
+from .labels import LabelTable, as_labels, label_tissues
 from .memberships import Box, MriMemberships
 from .mixture import SHEET_CHANNELS, Mixture, sharpen, sharpening_gain, sheets_at
 from .mri import IntensityScale, mri_memberships
@@ -175,7 +175,7 @@ class AcousticMedium:
         self._background, self._ijk_to_ras = background, ijk_to_ras
         self._shape, self._box = tuple(shape), box
         self._ras_to_box = _ras_to_grid(ijk_to_ras, box)
-        self._ras_to_grid = _ras_to_grid(ijk_to_ras, tuple(slice(0, size) for size in shape))
+        self._ras_to_grid = grid_of(ijk_to_ras, shape)
 
     @classmethod
     def from_ct(
@@ -202,18 +202,19 @@ class AcousticMedium:
         Raises:
             InputError: for a volume that is empty, constant, not 3-D or not finite, and for other bad arguments.
         """
+        from .hounsfield import CtMedium
+
         matrix = as_ijk_to_ras(ijk_to_ras)
         steps = matrix[:3, :3] / matrix[:3, :3].norm(dim=0)
-        maps = ct_maps(
+        volume, liquid = ct_voxels(
             hu,
-            scanner=scanner,
             mask=mask,
             outside=outside,
             denoised=denoised,
             spacing_mm=spacing_kji(matrix),
             axial=2 - int(steps[2].abs().argmax()),
         )
-        return cls(maps, matrix)
+        return CtMedium(volume, liquid, matrix, scanner=scanner, softened=denoised)
 
     @classmethod
     def from_mri(
@@ -281,17 +282,23 @@ class AcousticMedium:
             table: {value: name or `Tissue`}, the same as pairs, or a name of `tissue.LABEL_TABLES` for a public model.
                 Label 0 is gel unless the table says otherwise.
             ijk_to_ras: (4, 4), voxel centre to RAS mm.
-            antialias: soften the steps between labels (Gaussian of 0.7 voxels).
+            antialias: smooth slanted borders; else they follow the faces of the voxels.
             elsewhere: a medium on the same grid, say of the CT that was segmented, to be kept at label 0.
 
         Raises:
             InputError: naming the labels without a tissue, and for a volume that is no label volume.
         """
-        under = None if elsewhere is None else elsewhere.maps
-        if under is not None and tuple(under.shape[1:]) != tuple(np.shape(labels)):
+        from .hounsfield import CtMedium
+        from .labelled import LabelMedium
+
+        matrix = as_ijk_to_ras(ijk_to_ras)
+        array = as_labels(labels)
+        if elsewhere is not None and elsewhere.shape != array.shape:
             raise InputError(_("The segmentation and the medium under it have different grids; resample one of them."))
-        memberships = label_memberships(labels, table, antialias=antialias)
-        return cls(memberships.maps(under, None if under is None else as_labels(labels) == 0), ijk_to_ras)
+        tissues, index = label_tissues(array, table, rest=elsewhere is not None)
+        if isinstance(elsewhere, CtMedium):
+            elsewhere = elsewhere.without(torch.from_numpy(index <= len(tissues)))
+        return LabelMedium(index, tissues, matrix, antialias=antialias, under=elsewhere)
 
     @classmethod
     def from_memberships(
@@ -330,6 +337,11 @@ class AcousticMedium:
         return maps
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(K, J, I) of the voxel grid."""
+        return self._shape
+
+    @property
     def background(self) -> Float[Tensor, "4"]:
         """The channels' values outside of the grid, (4,)."""
         return self._background
@@ -349,7 +361,7 @@ class AcousticMedium:
 
     def to(self, *args, **kwargs) -> AcousticMedium:
         """The same medium on another device or with another dtype, arguments as `torch.Tensor.to` takes them."""
-        other = object.__new__(AcousticMedium)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._volume = self._volume.to(*args, **kwargs)
         other._background = self._background.to(*args, **kwargs)
@@ -370,7 +382,7 @@ class AcousticMedium:
         """What RAS points in mm, (..., 3), are made of; `sample` mixes it with the medium's own tissues."""
         matrix = self._ras_to_box.to(points_ras)
         grid = (points_ras.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]).to(self._volume)
-        values = _grid_sample(self._volume, grid)
+        values = grid_sample(self._volume, grid)
         return self._mixture(values.view(len(values), *points_ras.shape[:-1]), self._gain)
 
     def _mixture(self, values: Float[Tensor, "n *shape"], gain: int) -> Mixture:
@@ -408,6 +420,11 @@ def spacing_kji(ijk_to_ras: Tensor) -> list[float]:
     return ijk_to_ras[:3, :3].norm(dim=0).flip(0).tolist()
 
 
+def grid_of(ijk_to_ras: Tensor, shape: Sequence[int]) -> Tensor:
+    """RAS mm to the coordinates of `grid_sample` (align_corners=False) in a whole grid, one float64 4x4."""
+    return _ras_to_grid(ijk_to_ras, tuple(slice(0, size) for size in shape))
+
+
 def _ras_to_grid(ijk_to_ras: Tensor, box: Box) -> Tensor:
     """RAS mm to the coordinates of `grid_sample` (align_corners=False) in a box of the grid, one float64 4x4."""
     size = ijk_to_ras.new_tensor([b.stop - b.start for b in box[::-1]])
@@ -417,7 +434,7 @@ def _ras_to_grid(ijk_to_ras: Tensor, box: Box) -> Tensor:
     return ijk_to_grid @ torch.linalg.inv(ijk_to_ras)
 
 
-def _grid_sample(volume: Float[Tensor, "1 c k j i"], grid: Float[Tensor, "n 3"]) -> Float[Tensor, "c n"]:
+def grid_sample(volume: Float[Tensor, "1 c k j i"], grid: Float[Tensor, "n 3"]) -> Float[Tensor, "c n"]:
     """Trilinear values at grid coordinates; zero outside."""
     count, channels = grid.shape[0], volume.shape[1]
     batch = 1

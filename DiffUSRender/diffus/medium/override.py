@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from .brain import DURA_DB
-from .labels import label_memberships
+from .labels import as_labels, label_tissues
 from .sheets import Patches, decibels, ridge
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ def override_of(
     Raises:
         InputError: as `AcousticMedium.from_labels`.
     """
-    memberships = label_memberships(labels, table)
-    index, said = memberships.index[box], np.asarray(labels)[box] != 0
-    bulk = [n for n, tissue in enumerate(memberships.tissues) if tissue.name != SHEET_TISSUE]
-    tissues = tuple(memberships.tissues[n] for n in bulk)
+    array = as_labels(labels)
+    found, numbers = label_tissues(array, table)
+    index, said = numbers[box], array[box] != 0
+    bulk = [n for n, tissue in enumerate(found) if tissue.name != SHEET_TISSUE]
+    tissues = tuple(found[n] for n in bulk)
     fractions = np.zeros((len(bulk), *said.shape), np.float32)
     texture = None
     for fraction, number, tissue in zip(fractions, bulk, tissues):
@@ -78,7 +79,7 @@ def override_of(
             texture = np.zeros(said.shape, np.float32) if texture is None else texture
             _add_texture(texture, fraction, TEXTURE_DB[tissue.name], spacing_mm, seed)
     fluid = sum((f for f, t in zip(fractions, tissues) if t.scattering_db < FLUID_DB), np.zeros(said.shape, np.float32))
-    names = [tissue.name for tissue in memberships.tissues]
+    names = [tissue.name for tissue in found]
     thin = said & (index == names.index(SHEET_TISSUE)) if SHEET_TISSUE in names else np.zeros_like(said)
     sheets = ridge(_softened(thin), spacing_mm, decibels(DURA_DB))
     return Override(tissues, fractions, _softened(said & ~thin), fluid, sheets, texture)
