@@ -185,10 +185,9 @@ def body_walls(
     distance = (torch.logit(fraction) * (sigma / _LOGIT)).clamp(-SHEET_RANGE_MM, SHEET_RANGE_MM)
     near = [1, 1, 1]
     gas = _greatest(((_GAS_HU[1] - hu) / (_GAS_HU[1] - _GAS_HU[0])).clamp(0, 1), near)
-    level = torch.lerp(
-        torch.full_like(hu, decibels(FASCIA_DB)), hu.new_tensor(decibels(WALL_DB)), _greatest(fluid, near)
-    )
-    return distance, level * (1 - gas)
+    none = torch.maximum(gas, _greatest((-2 * liquid).clamp(0, 1), near))
+    fascia, wall = decibels(FASCIA_DB), decibels(WALL_DB)
+    return distance, (fascia + (wall - fascia) * _greatest(fluid, near)) * (1 - none)
 
 
 def _greatest(volume: Float[Tensor, "k j i"], reach: Sequence[int]) -> Float[Tensor, "k j i"]:
