@@ -67,6 +67,7 @@ class CtMedium(AcousticMedium):
         hu = hu.clamp(*HU_RANGE)
         self._outside = hu.new_tensor(_OUTSIDE)
         self._background = hu.new_tensor(GEL)
+        self._properties = None
         self._curves = hu_curves(scanner).to(hu)
         channels = [hu, liquid, *edge_sides(hu, spacing), *body_walls(hu, liquid, spacing)]
         channels = [channel - outside for channel, outside in zip(channels, _OUTSIDE)]

@@ -27,6 +27,7 @@ LEVELS = (0.0, 0.6, 1.0)
 
 # The network is trained on this range of normalised intensity, and level beyond it.
 LEVEL_RANGE = (-0.5, 1.5)
+MIN_IMPEDANCE_MRAYL = 4e-4  # air's: a network that learned air undershoots it
 WEIGHTS = "impedance_mlp.pt"
 
 
@@ -44,7 +45,8 @@ class ImpedanceMLP(nn.Module):
 
     def forward(self, level: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Normalised intensity of any shape to impedance in MRayl; level beyond `LEVEL_RANGE`."""
-        return self.offset + self.scale * self.layers(level.clamp(*LEVEL_RANGE)[..., None])[..., 0]
+        impedance = self.offset + self.scale * self.layers(level.clamp(*LEVEL_RANGE)[..., None])[..., 0]
+        return impedance.clamp(min=MIN_IMPEDANCE_MRAYL)
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,10 @@ def train_impedance(
 
 
 def save_impedance(model: ImpedanceMLP, path: str | Path) -> None:
-    """Writes the weights (a state dict) to a file."""
-    torch.save(model.state_dict(), path)
+    """Writes the weights (a state dict) to a file; raises OSError where the disk is full, which torch would not."""
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    Path(path).write_bytes(buffer.getvalue())
 
 
 def load_impedance(path: str | Path | None = None) -> ImpedanceMLP:

@@ -97,6 +97,7 @@ class AcousticMedium:
         ijk_to_ras: Volume,
         *,
         elsewhere: Float[Tensor, "4 k j i"] | None = None,
+        echogenicity_db: Float[Tensor, "k j i"] | None = None,
         sheets: Float[Tensor, "4 k j i"] | None = None,
         sharp: bool = True,
         within: tuple[Sequence[int], Box] | None = None,
@@ -108,6 +109,7 @@ class AcousticMedium:
             tissues: names, `Tissue`s, or the channels' values themselves, (C, 4).
             ijk_to_ras: (4, 4), voxel centre to RAS mm, of the whole grid.
             elsewhere: (4, k, j, i), maps of what the fractions leave to 1, say a CT's; None for gel.
+            echogenicity_db: (k, j, i), added to the scattering of every tissue there: its slow texture; None for none.
             sheets: as for the constructor.
             sharp: False mixes the sampled fractions as they are.
             within: the shape (K, J, I) of the whole grid and the box of it that is given; None for all of it.
@@ -119,6 +121,7 @@ class AcousticMedium:
             fractions=fractions,
             properties=tissue_properties(tissues),
             maps=elsewhere,
+            echogenicity_db=echogenicity_db,
             sheets=sheets,
             sharp=sharp,
             within=within,
@@ -132,6 +135,7 @@ class AcousticMedium:
             memberships.values,
             memberships.properties(),
             ijk_to_ras,
+            echogenicity_db=memberships.echogenicity_db,
             sheets=memberships.sheets,
             within=(memberships.shape, memberships.box),
         )
@@ -144,6 +148,7 @@ class AcousticMedium:
         fractions: Tensor | None = None,
         properties: Tensor | None = None,
         maps: Tensor | None = None,
+        echogenicity_db: Tensor | None = None,
         sheets: Tensor | None = None,
         sharp: bool = False,
         within: tuple[Sequence[int], Box] | None = None,
@@ -153,6 +158,7 @@ class AcousticMedium:
         if maps is not None:
             # Only the difference from the background is kept, so that zero padding gives the background outside.
             parts.append(maps - background[:, None, None, None])
+        parts += [] if echogenicity_db is None else [echogenicity_db[None].to(parts[0])]
         parts += [] if sheets is None else [sheets.to(parts[0])]
         box_shape = tuple(parts[0].shape[1:])
         shape, box = within or (box_shape, tuple(slice(0, size) for size in box_shape))
@@ -163,7 +169,8 @@ class AcousticMedium:
             torch.cat([part.permute(1, 2, 3, 0) for part in parts], -1, out=volume)
         self._volume = volume.contiguous().permute(3, 0, 1, 2)[None]
         self._properties = None if properties is None else properties.to(background)
-        self._counts = (0 if fractions is None else len(fractions), maps is not None, sheets is not None)
+        self._tissues = 0 if fractions is None else len(fractions)
+        self._has = (maps is not None, echogenicity_db is not None, sheets is not None)
         self._gain = sharpening_gain(math.prod(spacing_kji(ijk_to_ras)) ** (1 / 3)) if sharp else 1
         self._background, self._ijk_to_ras = background, ijk_to_ras
         self._shape, self._box = tuple(shape), box
@@ -221,8 +228,9 @@ class AcousticMedium:
         scale: IntensityScale | None = None,
         sulci: Tensor | None = None,
         tissues: Mapping[str, Tissue] | None = None,
+        segmentation: tuple[Volume, LabelTable] | None = None,
     ) -> AcousticMedium:
-        """The medium of an MRI of the head: impedance by the network, attenuation and scattering by memberships.
+        """The medium of an MRI of the head: its tissues by intensity, their impedance by the network, and its sheets.
 
         In a whole head skull and fluid are both dark and look alike to sound: give a brain mask, or start the image
         below the skull. Differentiable to t1 with scale and sulci held.
@@ -236,9 +244,12 @@ class AcousticMedium:
             scale: from `fit_intensity_scale`; None fits it to this image.
             sulci: (K, J, I), the fraction of each voxel that is fluid between gyri and so bright; None finds it.
             tissues: by name, in place of the table's csf, sulcus, grey and white matter.
+            segmentation: labels (K, J, I) on the image's grid and what they are, as `from_labels` takes them, in place
+                of what the MRI says there; label 0 leaves it. "falx", "tentorium" and "dura" become sheets, what is
+                fluid gets walls, and a tumour is uneven.
 
         Raises:
-            InputError: as `from_ct`.
+            InputError: as `from_ct`, and as `from_labels` for the segmentation.
         """
         matrix = as_ijk_to_ras(ijk_to_ras)
         memberships = mri_memberships(
@@ -249,6 +260,7 @@ class AcousticMedium:
             scale=scale,
             sulci=sulci,
             tissues=tissues,
+            segmentation=segmentation,
             ijk_to_ras=matrix,
         )
         return cls.of_memberships(memberships, matrix)
@@ -375,13 +387,18 @@ class AcousticMedium:
 
     def _mixture(self, values: Float[Tensor, "n *shape"], gain: int) -> Mixture:
         """What sampled voxels mean."""
-        count, plain, sheets = self._counts
+        count, (plain, textured, sheets) = self._tissues, self._has
         fractions, under = None, values[count : count + len(CHANNELS)] if plain else None
         if count:
             fractions, rest = sharpen(values[:count], gain)
             under = under * rest if plain else None
-        near = sheets_at(values[-SHEET_CHANNELS:]) if sheets else None
-        return Mixture(self._background, fractions, under, near)
+        return Mixture(
+            self._background,
+            fractions,
+            under,
+            values[count + len(CHANNELS) * plain] if textured else None,
+            sheets_at(values[-SHEET_CHANNELS:]) if sheets else None,
+        )
 
     def contains(self, points_ras: Float[Tensor, "*shape 3"]) -> Bool[Tensor, "*shape"]:
         """Whether RAS points, (..., 3), lie inside of the voxel grid."""

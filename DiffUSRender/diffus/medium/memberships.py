@@ -43,6 +43,7 @@ class MriMemberships:
         tissues: one per fraction; the first are those of `LEVEL_OF_CLASS`, whose impedance is the network's.
         values: (C, k, j, i), the fractions in `box`; elsewhere they are zero.
         sheets: (4, k, j, i), as `sheet_channels` makes them.
+        echogenicity_db: (k, j, i), the slow texture of the tissues' scattering, or None.
         mapping: normalised intensity to MRayl.
         shape: (K, J, I) of the whole grid.
         box: the part of it that holds the patient; around it is gel.
@@ -51,6 +52,7 @@ class MriMemberships:
     tissues: tuple[Tissue, ...]
     values: Float[Tensor, "c k j i"]
     sheets: Float[Tensor, "4 k j i"]
+    echogenicity_db: Float[Tensor, "k j i"] | None
     mapping: Callable[[Tensor], Tensor]
     shape: tuple[int, int, int]
     box: Box

@@ -76,12 +76,14 @@ class Mixture:
         fractions: (C, *points), sharpened, or None without tissues.
         under: (4, *points), by how much plain maps differ from the background, already weighed by what the fractions
             leave to 1; None without maps.
+        echogenicity_db: (*points), added to the scattering; None for none.
         sheets: (2, *points), distance in mm from the nearest sheet and the level of its echo; None without sheets.
     """
 
     background: Float[Tensor, "4"]
     fractions: Float[Tensor, "c *points"] | None = None
     under: Float[Tensor, "4 *points"] | None = None
+    echogenicity_db: Float[Tensor, "*points"] | None = None
     sheets: Float[Tensor, "2 *points"] | None = None
 
     def mixed(self, properties: Float[Tensor, "c 4"] | None) -> Float[Tensor, "channels *points"]:
@@ -93,7 +95,12 @@ class Mixture:
             values = mix(self.fractions, properties, self.background)
             if self.under is not None:
                 values = values + self.under
-        return values if self.sheets is None else torch.cat([values, self.sheets])
+        parts = [values]
+        if self.echogenicity_db is not None:
+            parts = [values[:-1], values[-1:] * torch.exp(self.echogenicity_db * (math.log(10) / 20))]
+        if self.sheets is not None:
+            parts.append(self.sheets)
+        return torch.cat(parts) if len(parts) > 1 else values
 
 
 def sheets_at(offset_and_level: Float[Tensor, "4 *points"]) -> Float[Tensor, "2 *points"]:

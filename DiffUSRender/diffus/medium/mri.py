@@ -19,13 +19,15 @@ from scipy.cluster.vq import kmeans
 from torch import Tensor
 
 from ..errors import InputError, _
-from ..geometry.filters import grey_opening
+from ..geometry.filters import denoise, grey_opening
 from .brain import brain_sheets
 from .checks import as_mask, as_volume, require_contrast
 from .curves import in_slabs, piecewise_linear
 from .impedance import LEVELS, load_impedance
+from .labels import LabelTable, as_labels
 from .memberships import LEVEL_OF_CLASS, MriMemberships
-from .sheets import sheet_channels
+from .override import Override, override_of
+from .sheets import Patches, joined, sheet_channels
 from .tissue import Tissue, tissue_table
 
 if TYPE_CHECKING:
@@ -144,6 +146,7 @@ def mri_memberships(
     scale: IntensityScale | None = None,
     sulci: Tensor | None = None,
     tissues: Mapping[str, Tissue] | None = None,
+    segmentation: tuple[np.ndarray | Tensor, LabelTable] | None = None,
     ijk_to_ras: Float[Tensor, "4 4"],
 ) -> MriMemberships:
     """The tissues of an MRI of the head, those of `LEVEL_OF_CLASS`, and its sheets.
@@ -157,8 +160,13 @@ def mri_memberships(
     scale = scale or fit_intensity_scale(volume, inside, contrast=contrast, spacing_mm=spacing_mm)
     if mapping is None or isinstance(mapping, (str, Path)):
         mapping = load_impedance(mapping).to(volume.device)
+    labels = None
+    if segmentation is not None:
+        labels = as_labels(segmentation[0])
+        said = as_mask(labels, volume)
+        inside = inside | said
     shape, box = tuple(volume.shape), _box_of(inside)
-    volume, inside = volume[box], inside[box]
+    volume, inside = denoise(volume[box], inside[box]), inside[box]
     level = in_slabs(lambda planes: normalise(planes, scale), volume.detach())
     narrow = narrow_fluid(level, inside, spacing_mm) if sulci is None else sulci[box].to(level) * inside
 
@@ -166,11 +174,29 @@ def mri_memberships(
         fluid, *solid = _class_fractions(volume, inside, scale)
         return torch.stack([fluid - narrow, narrow, *solid])
 
-    values = in_slabs(classes, volume, inside, narrow)
-    fluid, narrow = (values[0] + narrow).detach().cpu().float().numpy(), narrow.cpu().float().numpy()
-    patches = brain_sheets(fluid, narrow, inside.cpu().numpy(), spacing_mm)
-    sheets = sheet_channels(patches, fluid.shape, ijk_to_ras).to(values)
-    return MriMemberships(mri_tissues(LEVEL_OF_CLASS, tissues), values, sheets, mapping, shape, box)
+    values, named = in_slabs(classes, volume, inside, narrow), mri_tissues(LEVEL_OF_CLASS, tissues)
+    override = None if labels is None else override_of(labels, segmentation[1], box, spacing_mm)
+    if override is not None:
+        left = torch.from_numpy(1 - override.covered).to(values)
+        values = torch.cat([values * left, torch.from_numpy(override.fractions).to(values)])
+        narrow, named = narrow * left, named + override.tissues
+    patches = _patches(values, narrow, inside, override, spacing_mm)
+    sheets = sheet_channels(patches, volume.shape, ijk_to_ras).to(values)
+    texture = None if override is None else override.echogenicity_db
+    texture = None if texture is None else torch.from_numpy(texture).to(values)
+    return MriMemberships(named, values, sheets, texture, mapping, shape, box)
+
+
+def _patches(
+    values: Tensor, narrow: Tensor, inside: Tensor, override: Override | None, spacing_mm: Sequence[float]
+) -> Patches:
+    """The sheets of an MRI with what a segmentation says of it."""
+    narrow = narrow.detach().cpu().float().numpy()
+    fluid = values[0].detach().cpu().float().numpy() + narrow
+    if override is None:
+        return brain_sheets(fluid, narrow, inside.cpu().numpy(), spacing_mm)
+    patches = brain_sheets(fluid + override.fluid, narrow, inside.cpu().numpy(), spacing_mm)
+    return joined(patches, override.sheets)
 
 
 def mri_tissues(names: Iterable[str], tissues: Mapping[str, Tissue] | None = None) -> tuple[Tissue, ...]:
