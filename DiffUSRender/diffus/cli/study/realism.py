@@ -22,7 +22,7 @@ from ...render.renderer import UltrasoundRenderer
 from ...render.settings import RenderSettings, make_settings, settings_to_dict
 from ...studies.craniotomy import CRANIOTOMIES
 from ...studies.window import WINDOWS
-from ...sweep.probe_sweep import beam_of
+from ...sweep.probe_sweep import beam_of, frame_grid
 from ..common import options, progress
 from ..inputs import FIGURE_SUFFIXES, IMAGE_TO_PROBE, require_files, seed_option, volume_options
 from .figures import pyplot, save_images, spread
@@ -174,9 +174,12 @@ def _read_settings(path: str, shape: Probe, seed: int) -> tuple[Probe, RenderSet
 def _render(real: RealFrames, medium: AcousticMedium, poses: Tensor, probe: Probe, settings: RenderSettings) -> Tensor:
     """Simulated frames on the pixels of the real ones, (n, h, w)."""
     renderer = UltrasoundRenderer(probe, **vars(settings))
+    grid = frame_grid(probe, real.views.pixel_to_probe, *real.mask.shape)
     with torch.inference_mode():
-        polar = [renderer.polar(medium, renderer.points_ras(pose[None], medium.dtype)) for pose in poses]
-        return real.views.in_frame(torch.cat(polar), *real.mask.shape).clone() * real.mask
+        pixels = renderer.plan(medium.dtype, medium.device).pixels_at(grid, real.mask)
+        points = (renderer.points_ras(pose[None], medium.dtype) for pose in poses)
+        frames = [renderer.slices(medium, one, number, pixels) for number, one in enumerate(points)]
+        return torch.cat(frames).clone()
 
 
 def _rows(real: RealFrames, simulated: dict[str, tuple[Tensor, Tensor]], range_db: float) -> list[list]:
