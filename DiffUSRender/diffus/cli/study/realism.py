@@ -17,7 +17,7 @@ from ...io.tables import read_settings, write_csv
 from ...metrics.fan import FAN_STATISTICS, fan_statistics
 from ...metrics.frames import DISTANCES, STATISTICS, FrameDistances, frame_distances, frame_statistics
 from ...probe import probe_to_dict, read_probe_json
-from ...render.plan import time_gain_db_per_cm
+from ...render.gain import time_gain_db_per_cm
 from ...render.renderer import UltrasoundRenderer
 from ...render.settings import RenderSettings, make_settings, settings_to_dict
 from ...studies.craniotomy import CRANIOTOMIES
