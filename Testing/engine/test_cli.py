@@ -53,7 +53,19 @@ def test_a_boundary_lies_at_its_place_in_the_world(case):
     assert lps[2] == pytest.approx(POSE[2, 3] - PLATE_MM, abs=SPACING)
     assert -lps[0] == pytest.approx(38.0, abs=0.2)
     assert -lps[1] == pytest.approx(33.0, abs=1e-3)
-    np.testing.assert_array_equal(np.asarray(Image.open("slice.png")), pixels[0])
+    picture = np.asarray(Image.open("slice.png"))  # with a strip for the word, for the plate leaves no corner free
+    np.testing.assert_array_equal(picture[-pixels.shape[1] :], pixels[0])
+    assert picture[: -pixels.shape[1]].max() == 255
+    said = json.loads(image.GetMetaData("DiffUS_Provenance"))
+    assert said == json.loads(Image.open("slice.png").text["DiffUS_Provenance"])
+    assert {what: one["name"] for what, one in said["inputs"].items()} == {
+        "volume": "ct.nrrd",
+        "pose": "pose.tfm",
+        "probe_name": "probe.json",
+    }
+    assert said["settings"]["gain_db"] == -40
+    assert said["settings"]["noise_db"] is None
+    assert said["probe"]["type"] == PROBE["type"]
 
 
 def test_the_seed_and_the_settings_reach_the_image(case):

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ..errors import InputError
+from ..errors import DiskError, InputError
 from ..io.tables import read_label_names
 from ..io.volumes import read_volume
 from ..medium import AcousticMedium
@@ -40,7 +40,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             failure = click.ClickException(str(error))
-            failure.exit_code = 2
+            failure.exit_code = 1 if isinstance(error, DiskError) else 2
             raise failure from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads the output any more: click ends quietly
@@ -132,7 +132,7 @@ def setting_option(name: str, declaration: Setting, flag: str = "", *, range_by_
     return click.option(flag, name, type=kind, default=None, callback=checked, help=text)
 
 
-MAY_BE_SWITCHED_OFF = ("noise_db",)
+MAY_BE_SWITCHED_OFF = ("noise_db", "sheet_db")
 SETTINGS = (
     click.option("--preset", help="What the other settings start from: default, or paper for the DiffUS paper's."),
     *(
@@ -155,7 +155,7 @@ def torch_device(name: str) -> torch.device:
         device = torch.empty(0, device=name).device
         torch.ones(1, device=device).cpu()  # "meta" has tensors without values
         return device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:  # of backends that are not built in
         raise InputError(f"torch cannot compute on '{name}' here; use --device cpu.") from error
 
 

@@ -20,6 +20,7 @@ from .inputs import (
     INITIAL,
     beam_probe,
     medium_of,
+    provenance_of,
     read_rigid,
     require_files,
     sweep_options,
@@ -82,12 +83,18 @@ def fit(
         for state in work:
             bar.update(task, completed=state.step, description=f"fitting, misfit {state.loss:.4f}")
     table = given["tissues"] if given["tissues"] in TISSUE_TABLES else None
-    _write(work.result, table, output, tissues_output, weights_output)
+    made = provenance_of({**given, "parameters": parameters, "frames": frames, "steps": steps, "seed": seed})
+    _write(work.result, table, output, tissues_output, weights_output, made)
     _print(work.result, output)
 
 
 def _write(
-    result: FitResult, table: str | None, output: str, tissues_output: str | None, weights_output: str | None
+    result: FitResult,
+    table: str | None,
+    output: str,
+    tissues_output: str | None,
+    weights_output: str | None,
+    made: dict,
 ) -> None:
     """Each file whole or not at all; `table` is the name of the tissue table that the fit started from."""
     report = {
@@ -98,6 +105,7 @@ def _write(
         "held_out_ncc": {"before": vars(result.before), "after": vars(result.after)},
         "fitted_frames": result.fitted_frames,
         "held_out_frames": result.held_out_frames,
+        "provenance": made,
     }
     if tissues_output:
         with replacing(tissues_output) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:

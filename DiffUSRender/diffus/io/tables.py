@@ -34,7 +34,7 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
             rows = [shlex.split(line)[:2] for line in text.splitlines() if line and not line.startswith("#")]
         else:
             rows = list(csv.reader(text.splitlines()))
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(
             _("{path} is not a label table; give JSON, CSV (value, name) or a Slicer .ctbl."), path=path
         ) from error
@@ -67,7 +67,7 @@ def _read_object(path: str | os.PathLike) -> dict[str, object]:
     path = existing_file(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(_("{path} is not valid JSON: {error}."), path=path, error=error) from error
     if not isinstance(found, dict):
         raise InputError(_("{path} must hold settings by name, as fit writes them."), path=path)
@@ -86,7 +86,7 @@ def read_number_pairs(path: str | os.PathLike) -> list[tuple[float, float]]:
         if rows and not re.match(r"[-+.\d]", rows[0][0].strip()):
             rows = rows[1:]
         return [(float(first), float(second)) for first, second in rows]
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise InputError(_("{path} must hold two numbers in every row, separated by a comma."), path=path) from error
 
 

@@ -236,7 +236,7 @@ def read_tissues(path: str | os.PathLike) -> dict[str, Tissue]:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
         texts = ("name", "source")
         tissues = [Tissue(**{c: row[c] if c in texts else float(row[c]) for c in TISSUE_COLUMNS}) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
             _("{path} is not a tissue table; it needs the columns {names}."), path=path, names=", ".join(TISSUE_COLUMNS)
         ) from error
