@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ..errors import InputError, _
 from ..probe.beam import FWHM_PER_SIGMA, axial_sigma_mm, lateral_sigma_mm
 from ..settings import declared
-from .moments import lateral_factors, pulse_kernel
+from .blur import lateral_factors, pulse_kernel
 from .noise import noise_lines
 from .scan_conversion import Pixels, scan_grid
+from .scatter import grain_of
 from .speckle import FanLines, Lookup, SpeckleField, fan_lines, lookup, shortest_pulse_mm, speckle_field
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def plan_frame(
         field = speckle_field(probe, lines, settings.seed, grain, beam, lambda at: torch.full_like(at, thickness))
     if settings.noise_db is not None:
         level = 10 ** (torch.as_tensor(settings.noise_db, dtype=torch.float64) / 20)
-        noise = level * noise_lines(lines.samples, lines.lines, lines.spacing_mm, grain.detach(), settings.seed)
+        filtered = grain_of(grain.item())  # in steps as the scatterers, that a fitted frequency keeps the noise
+        noise = level * noise_lines(lines.samples, lines.lines, lines.spacing_mm, filtered, settings.seed)
     # A boundary's R is spread over the samples it crosses: R per mm, times the pulse's equivalent length,
     # so that a sharp boundary of R = 1 shows as reflection_db whatever the number of samples.
     level = 10 ** (torch.as_tensor(settings.reflection_db, dtype=torch.float64) / 20)

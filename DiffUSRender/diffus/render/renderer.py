@@ -43,7 +43,7 @@ def render_iq(plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s ray
     return _together(coherent, power, speckle)
 
 
-def speckle_of(plan: FramePlan, points: Float[Tensor, "b s rays samples 3"]) -> Float[Tensor, "b 2 samples lines"]:
+def speckle_of(plan: FramePlan, points: Float[Tensor, "b s rays samples 3"]) -> Float[Tensor, "b 2 depths lines"]:
     """Speckle of unit power on the plan's lines, in the plane through points in the tissue's world, mm."""
     return plan.field((plan.plane @ plane_samples(points)).transpose(1, 2))
 
