@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from diffus.probe.beam import axial_sigma_mm, gaussian_taps, lateral_sigma_mm
+from diffus.geometry.filters import gaussian_kernel
+from diffus.probe.beam import Beam, axial_sigma_mm
 from diffus.render.blur import blur_across, blur_along
 from diffus.render.plan import plan_frame
 from diffus.render.renderer import UltrasoundRenderer, render_iq
@@ -93,7 +94,9 @@ def test_point_spread_widths_follow_the_formula(depth):
     image = blur_across(blur_along(point, plan.pulse_taps)[:, None].expand(-1, 2, -1, -1), plan.lateral_factors)[0, 0]
     wavelength = 1.54 / 5
     assert width_mm(image[256], probe.sample_spacing_mm) == pytest.approx(2 * wavelength / 2, rel=0.1)
-    transmit_focus, receive = 1.2 * wavelength * 4 / 2.355, 1.2 * wavelength * 3 / 2.355
+    # What elements a wavelength wide see off their normal widens either beam: lambda / (2 pi 0.483).
+    elements = wavelength / (2 * math.pi * (math.pi**2 / 3 + 1) ** -0.5)
+    transmit_focus, receive = (math.hypot(1.2 * wavelength * f / 2.355, elements) for f in (4, 3))
     rayleigh = 2 * math.pi * transmit_focus**2 / wavelength
     transmit = transmit_focus * math.sqrt(1 + ((depth - 30) / rayleigh) ** 2)
     expected = 2.355 / math.hypot(1 / transmit, 1 / receive)
@@ -102,7 +105,7 @@ def test_point_spread_widths_follow_the_formula(depth):
 
 def test_the_beam_is_narrowest_at_the_focus():
     depth = torch.linspace(5, 100, 96, dtype=torch.float64)
-    sigma = lateral_sigma_mm(depth, 0.3, 40.0, 3.0, 3.0)
+    sigma = Beam(0.3, 40.0, 3.0, 3.0).lateral_sigma_mm(depth)
     assert depth[sigma.argmin()] == 40
     assert sigma[0] > sigma[20]
     assert sigma[-1] > sigma[60]
@@ -177,6 +180,6 @@ def test_start_depth_hides_the_skull_without_a_mirror():
 
 def test_kernels_have_unit_area():
     sigma = torch.tensor([0.05, 0.3, 2.0], dtype=torch.float64)
-    taps = gaussian_taps(sigma, torch.full((3,), 0.2, dtype=torch.float64), 60)
+    taps = gaussian_kernel(sigma, 60, 0.2)
     assert torch.allclose(taps.sum(-1), torch.ones(3, dtype=torch.float64))
     assert float(axial_sigma_mm(0.3, 2.0)) == pytest.approx(0.3 / 2.3548, rel=1e-4)

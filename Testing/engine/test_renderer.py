@@ -12,7 +12,7 @@ from diffus.geometry.pose import transform_points, twist_to_matrix
 from diffus.medium.medium import AcousticMedium
 from diffus.medium.tissue import GEL
 from diffus.probe import probe_preset
-from diffus.probe.beam import lateral_sigma_mm
+from diffus.probe.beam import Beam
 from diffus.render.blur import blur_across, blur_along, lateral_factors
 from diffus.render.display import linear_brightness, log_compress
 from diffus.render.plan import plan_frame
@@ -113,7 +113,8 @@ def test_gradient_to_medium_and_parameters():
     [
         (lambda x: blur_along(x, x.new_tensor([0.1, 0.7, 0.2])), (2, 3, 8)),
         (lambda x: blur_across(x, lateral_factors(x.new_full((8,), 0.7), x.new_full((8,), 0.5), 5)), (2, 2, 5, 8)),
-        (lambda x: lateral_sigma_mm(x, 0.3, 20.0, 3.0, 2.0), (6,)),
+        (lambda x: Beam(0.3, 20.0, 3.0, 2.0).lateral_sigma_mm(x), (6,)),
+        (lambda x: Beam(0.3, 20.0, 3.0, 2.0, aperture_mm=15.0, radius_mm=30.0).gain_db(x), (6,)),
         (lambda x: log_compress(x, x.new_full((4,), 2.0), 60.0), (1, 2, 3, 4)),
         (lambda x: linear_brightness(0.1 * x, 3.0), (1, 2, 3, 4)),
         (lambda x: sum_waves(x, x[..., 0], x[..., 1], plane_grid((0.0, 0.0), (4.0, 3.0), 0.9)), (1, 3, 2)),
@@ -241,7 +242,7 @@ def test_a_bad_pose_gets_one_sentence(pose, words):
         {"seed": -3},
         {"seed": 1.5, "speckle": False},
         {"speckle": "no"},
-        {"artefacts": {"radial_std": 1.0}},
+        {"artefacts": 1.0},
         {"echo": ["magic"]},
         {"colour": "red"},
     ],

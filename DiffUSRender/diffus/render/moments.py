@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .blur import blur_across, blur_along
+from .clutter import clutter_power
 from .rays import ray_echoes
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def echo_moments(
         return coherent, power
     both = torch.stack([blur_along(coherent, plan.pulse_taps), blur_along(power, plan.power_taps)], 1)
     coherent, power = blur_across(both, plan.lateral_factors).unbind(1)
-    return coherent, power.clamp(min=0.0)
+    power = power.clamp(min=0.0)
+    if plan.clutter is not None:
+        power = power + clutter_power(power + coherent.square(), plan.clutter, plan.probe.sample_spacing_mm)
+    return coherent, power
 
 
 def _layer_power(plan: FramePlan, strength: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:

@@ -22,7 +22,7 @@ from ...medium.labels import as_labels
 from ...medium.tissue import label_table as public_label_table
 from ...metrics.frames import DISTANCES, STATISTICS, frame_distances, frame_statistics
 from ...probe import probe_to_dict, read_probe_json
-from ...render.plan import time_gain_db_per_cm
+from ...render.gain import time_gain_db_per_cm
 from ...render.renderer import UltrasoundRenderer
 from ...render.settings import RenderSettings, make_settings, settings_to_dict
 from ...studies.window import WINDOWS, Anatomy, acoustic_window
