@@ -112,7 +112,10 @@ def test_gradient_to_medium_and_parameters():
     ("stage", "shape"),
     [
         (lambda x: blur_along(x, x.new_tensor([0.1, 0.7, 0.2])), (2, 3, 8)),
-        (lambda x: blur_across(x, lateral_factors(x.new_full((8,), 0.7), x.new_full((8,), 0.5), 5)), (2, 2, 5, 8)),
+        (
+            lambda x: blur_across(x, lateral_factors(x.new_full((8,), 0.7), x.new_full((8,), 0.5), 5)[None]),
+            (2, 2, 5, 8),
+        ),
         (lambda x: Beam(0.3, 20.0, 3.0, 2.0).lateral_sigma_mm(x), (6,)),
         (lambda x: Beam(0.3, 20.0, 3.0, 2.0, aperture_mm=15.0, radius_mm=30.0).gain_db(x), (6,)),
         (lambda x: log_compress(x, x.new_full((4,), 2.0), 60.0), (1, 2, 3, 4)),
