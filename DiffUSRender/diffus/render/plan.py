@@ -40,9 +40,9 @@ class FramePlan(nn.Module):
         parts: field: the speckle, or None. pixels: of the slice, or None where samples are detected.
         constants: points: sub-ray samples (S, rays, samples, 3), probe-frame mm. weights: of the sub-rays, (S,).
             plane: (3, points), fits a plane's axes and origin to some of the points. reflection_scale: 0-d, of a
-            boundary's R at a sample. pulse_taps, power_taps: (T,), or None. lateral_factors: (2, 2, frequencies, samples),
-            or None. noise: of unit power, (2, samples, lines) of `lines`, or None. noise_level: its amplitude,
-            (samples,). clutter: the wide beam's power (rays, rays), or None. gain_db: (samples,). grid, inside: of the
+            boundary's R at a sample. pulse_taps, power_taps: (T,), or None. lateral_factors: (2, 2, frequencies,
+            samples), or None. noise: of unit power, (2, samples, lines) of `lines`, or None. noise_level: its
+            amplitude, (samples,). clutter: the wide beam's power (rays, rays), or None. gain_db: (samples,). grid, inside: of the
             slice.
     """
 
