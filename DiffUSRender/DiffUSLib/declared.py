@@ -15,7 +15,7 @@ from diffus.settings import Setting
 # Saved scenes hold these under other names.
 _NAMES = {"echo": "echoModel"}
 # A number that may be none is a switch beside a number: its name, what it reads where the number counts, and the number
-# that a panel begins with where the engine has none.
+# that a panel begins with where the engine has none. Those without a name here are called after their number.
 _SWITCHES = {"noise_db": ("noise", True, -65.0), "tgc_db_per_cm": ("automaticTgc", False, 5.0)}
 
 
@@ -25,15 +25,10 @@ def sceneName(name: str) -> str:
     return _NAMES.get(name, head + "".join(map(str.capitalize, rest)))
 
 
-def panelSettings(declarations: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Those of some settings that the panels have."""
-    return {name: one for name, one in declarations.items() if one.panel}
-
-
 def ranges(declarations: Mapping[str, Setting]) -> dict[str, tuple[float, float]]:
     """What the panels allow, (lowest, highest) by attribute."""
-    numbers = {name: one for name, one in panelSettings(declarations).items() if one.kind in (int, float)}
-    return {sceneName(name): one.panel_range for name, one in numbers.items()}
+    shown = {name: one for name, one in declarations.items() if one.panel and one.kind in (int, float)}
+    return {sceneName(name): one.panel_range for name, one in shown.items()}
 
 
 def attributes(
@@ -41,20 +36,26 @@ def attributes(
     starts: Mapping[str, object] | None = None,
     enums: Mapping[str, type[enum.Enum]] | None = None,
 ) -> Iterator[tuple[str, type, object]]:
-    """Attributes with type and default.
+    """Attributes with type and default; also those that no panel shows, for a preset may write them.
 
     Args:
         declarations: settings by the engine's name.
         starts: what a panel begins with, where the engine has no default or another one.
         enums: the scene's choices for settings that are text.
     """
-    for name, one in panelSettings(declarations).items():
+    for name, one in declarations.items():
         value, kind = (starts or {}).get(name, one.default), (enums or {}).get(name, one.kind)
-        if name in _SWITCHES:
-            switch, on, number = _SWITCHES[name]
+        if one.optional:
+            switch, on, number = _switch(name, one)
             yield switch, bool, (value is not None) == on
             value = number if value is None else value
         yield sceneName(name), kind, kind(value)
+
+
+def hiddenNames(declarations: Mapping[str, Setting]) -> set[str]:
+    """The attributes that no panel shows."""
+    hidden = {name: one for name, one in declarations.items() if not one.panel}
+    return {sceneName(name) for name in hidden} | {_switch(*one)[0] for one in hidden.items() if one[1].optional}
 
 
 def plainClass(name: str, module: str, described: list[tuple[str, type, object]]) -> type:
@@ -64,18 +65,39 @@ def plainClass(name: str, module: str, described: list[tuple[str, type, object]]
 
 def engineValues(values: object, declarations: Mapping[str, Setting]) -> dict[str, object]:
     """The settings by the engine's name of an object that has them as attributes."""
-    found = {name: getattr(values, sceneName(name)) for name in panelSettings(declarations)}
-    for name, (switch, on, _number) in _SWITCHES.items():
-        if name in found and getattr(values, switch) is not on:
-            found[name] = None
-    return {name: value.value if isinstance(value, enum.Enum) else value for name, value in found.items()}
+    found: dict[str, object] = {}
+    for name, one in declarations.items():
+        value = getattr(values, sceneName(name))
+        if one.optional:
+            switch, on, _number = _switch(name, one)
+            value = value if getattr(values, switch) is on else None
+        found[name] = value.value if isinstance(value, enum.Enum) else value
+    return found
 
 
-def sceneValues(values: Mapping[str, object], declarations: Mapping[str, Setting]) -> dict[str, object]:
-    """Attributes of those settings, by the engine's name, that the panels have."""
-    return {
-        sceneName(name): one.kind(values[name]) for name, one in panelSettings(declarations).items() if name in values
-    }
+def sceneValues(
+    values: Mapping[str, object],
+    declarations: Mapping[str, Setting],
+    enums: Mapping[str, type[enum.Enum]] | None = None,
+) -> dict[str, object]:
+    """Attributes of those settings, by the engine's name, that are given; a number that is none is left out."""
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        if name not in declarations:
+            continue
+        one = declarations[name]
+        if one.optional:
+            switch, on, _number = _switch(name, one)
+            found[switch] = (value is not None) == on
+        if value is not None:
+            found[sceneName(name)] = (enums or {}).get(name, one.kind)(value)
+    return found
+
+
+def _switch(name: str, one: Setting) -> tuple[str, bool, object]:
+    """The switch of a number that may be none, as in `_SWITCHES`."""
+    start = min(max(one.low, 0.0), one.high) if one.default is None else one.default
+    return _SWITCHES.get(name, (f"{sceneName(name)}Given", True, start))
 
 
 def declaredParameters(limits: Mapping[str, tuple[float, float]], *plainClasses: type):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ from .declared import engineValues, sceneValues
 from .errors import GpuMemoryError, RenderError
 from .i18n import _, translated
 from .kinds import Device
-from .render.parameters import IMAGE, ImageSettings, ProbeSettings, ProbeType, RenderParameters
+from .render.parameters import ImageSettings, ProbeSettings, ProbeType, RenderParameters, imageValues
 from .scene.transforms import mapPoints
 from .torch_support import torchDevice
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from diffus.io.sweeps import SweepFile
     from diffus.medium import AcousticMedium
     from diffus.probe import Probe
+    from diffus.render.display import Persistence
+    from diffus.render.plan import FramePlan
     from diffus.render.renderer import UltrasoundRenderer
+    from diffus.render.scan_conversion import Pixels
     from diffus.sweep.sweep import TrackedSweep
     from pydicom import Dataset
     from torch import Tensor
@@ -116,7 +119,7 @@ def buildRenderer(parameters: RenderParameters) -> UltrasoundRenderer:
 
     probe = buildProbe(parameters.probe)
     with engineErrors():
-        return UltrasoundRenderer(probe, **engineValues(parameters.image, IMAGE))
+        return UltrasoundRenderer(probe, **imageValues(parameters.image))
 
 
 class RendererCache:
@@ -144,21 +147,66 @@ def pixelToProbe(probe: Probe) -> np.ndarray:
     return probe.slice_geometry().pixel_to_probe.numpy()
 
 
-def renderPixels(
-    renderer: UltrasoundRenderer, medium: AcousticMedium, probeToVolume: np.ndarray | vtk.vtkAbstractTransform
-) -> np.ndarray:
-    """The slice, uint8 (rows, columns), of `medium` seen by a probe that a matrix or any transform takes into it.
+def buildPersistence(weight: float) -> Persistence:
+    """The engine's averaging of frames shown one by one, the last of them with this weight."""
+    from diffus.render.display import Persistence
 
-    Raises RenderError where the fan lies outside the volume.
+    return Persistence(weight)
+
+
+def renderPixels(
+    renderer: UltrasoundRenderer,
+    medium: AcousticMedium,
+    probeToVolume: np.ndarray | vtk.vtkAbstractTransform,
+    frame: int = 0,
+    persistence: Persistence | None = None,
+) -> np.ndarray:
+    """The slice, uint8 (rows, columns), of `medium` seen by a probe.
+
+    The fan is 1 at least: 0 is outside of it, where the views show what lies behind.
+
+    Args:
+        probeToVolume: takes the probe into the medium, a matrix or any transform.
+        frame: its number: each has noise of its own.
+        persistence: averages it with those that went through it before, or None.
+
+    Raises:
+        RenderError: the fan lies outside the volume.
     """
     import torch
 
     with engineErrors(), torch.inference_mode():
-        image = renderer.scan_convert(renderer.polar(medium, _pointsInVolume(renderer, medium, probeToVolume)))
-        return image[0].mul(255.0).round_().to("cpu", torch.uint8).numpy()
+        images = renderer.slices(medium, _pointsInVolume(renderer, medium, probeToVolume), frame)
+        image = (images if persistence is None else persistence(images))[0]
+        inside = renderer.plan(image.dtype, image.device).inside
+        return torch.maximum(image.mul(255.0).round_(), inside.to(image)).to("cpu", torch.uint8).numpy()
 
 
-@dataclass(frozen=True)
+def aModeLine(
+    renderer: UltrasoundRenderer, medium: AcousticMedium, probeToVolume: np.ndarray, lateralMm: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depth, mm, time there and back, us, and echo, dB against white-matter speckle, along one ray, (samples,) each.
+
+    Raises RenderError for a lateral position outside of the fan.
+    """
+    import torch
+    from diffus.render.a_mode import a_mode
+
+    with engineErrors(), torch.inference_mode():
+        line = a_mode(renderer, medium, torch.from_numpy(probeToVolume), lateralMm)
+        return tuple(values.cpu().double().numpy() for values in line)
+
+
+def writeTable(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV file; a failed write leaves none."""
+    from diffus.io.atomic import replacing
+    from diffus.io.tables import write_csv
+
+    with engineErrors(), replacing(path) as temporary:
+        write_csv(temporary, header, rows)
+
+
+@dataclass
 class FanGrid:
     """The pixels of an image: where they lie in the fan, for `renderAt`, and whether they do.
 
@@ -167,6 +215,15 @@ class FanGrid:
 
     grid: Tensor
     inside: np.ndarray
+    _pixels: tuple | None = field(default=None, repr=False, compare=False)
+
+    def pixels(self, plan: FramePlan) -> Pixels:
+        """What a frame's plan needs to know of them; made once for a plan."""
+        import torch
+
+        if self._pixels is None or self._pixels[0] is not plan:
+            self._pixels = plan, plan.pixels_at(self.grid, torch.as_tensor(self.inside))
+        return self._pixels[1]
 
 
 def fanGrid(settings: ProbeSettings, imageToProbe: np.ndarray, shape: tuple[int, int]) -> FanGrid:
@@ -191,21 +248,23 @@ def renderAt(
     medium: AcousticMedium,
     probeToVolume: np.ndarray | vtk.vtkAbstractTransform,
     points: FanGrid,
+    frame: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The slice at chosen points of the probe plane, (rows, columns): float32 from 0 to 1, and bool.
 
-    The second tells which of the points lie both in the fan and in the volume. Raises RenderError as `renderPixels`.
+    The second tells which of the points lie both in the fan and in the volume. Arguments and errors as of
+    `renderPixels`.
     """
     import torch
     from diffus.render.scan_conversion import scan_convert
 
     with engineErrors(), torch.inference_mode():
         inVolume = _pointsInVolume(renderer, medium, probeToVolume)
-        image = renderer.polar(medium, inVolume)
-        covered = medium.contains(inVolume[:, 0]).to(image)
+        pixels = points.pixels(renderer.plan(medium.dtype, medium.device))
+        image = renderer.slices(medium, inVolume, frame, pixels)[0]
         inside = torch.as_tensor(points.inside, device=medium.device)
-        image, covered = scan_convert(torch.cat([image, covered]), points.grid.to(image), inside).cpu()
-        return image.numpy(), covered.numpy() > 0.5
+        covered = scan_convert(medium.contains(inVolume[:, 0]).to(image), points.grid.to(image), inside)[0]
+        return image.cpu().numpy(), covered.cpu().numpy() > 0.5
 
 
 def likeness(a: np.ndarray, b: np.ndarray, mask: np.ndarray, structural: bool = True) -> tuple[float, float | None]:
@@ -279,7 +338,7 @@ def appearanceFit(
             torch.eye(4),
             probe=buildProbe(probe),
             pixel_to_probe=torch.as_tensor(imageToProbe),
-            settings=RenderSettings(**engineValues(image, IMAGE)),
+            settings=RenderSettings(**imageValues(image)),
             seed=image.seed,
             frames=frames,
             steps=steps,

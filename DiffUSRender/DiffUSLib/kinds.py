@@ -1,4 +1,4 @@
-"""Choices that both modules have."""
+"""Choices of the scene that belong to no module's settings."""
 
 from __future__ import annotations
 
@@ -40,4 +40,19 @@ class Device(enum.Enum):
             Device.CPU: _("CPU"),
             Device.CUDA: _("NVIDIA GPU (CUDA)"),
             Device.MPS: _("Apple GPU (MPS)"),
+        }[self]
+
+
+class PatientDisplay(enum.Enum):
+    """How the patient is shown in the 3-D views, around the slice."""
+
+    HIDDEN = "hidden"
+    SURFACE = "surface"
+    VOLUME_RENDERING = "volume-rendering"
+
+    def label(self) -> str:
+        return {
+            PatientDisplay.HIDDEN: _("Not shown"),
+            PatientDisplay.SURFACE: _("Surface"),
+            PatientDisplay.VOLUME_RENDERING: _("Volume rendering"),
         }[self]

@@ -56,3 +56,7 @@ class InputError(ValueError):
     def __init__(self, template: str, **values: object) -> None:
         self.sentence = Sentence(template, **values)
         super().__init__(str(self.sentence))
+
+
+class DiskError(InputError):
+    """A file that could not be written to its end, in one sentence; command lines exit 1."""

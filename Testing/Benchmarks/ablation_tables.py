@@ -56,7 +56,8 @@ def benchmark_sweeps(folder: Path, scratch: Path) -> None:
         write_transform(scratch / "truth.tfm", read_truth(name).mri_to_reference)
         files = ("--volume", SHARED / VOLUMES[name.split("_")[0]], "--initial", scratch / "truth.tfm")
         sweep = SHARED / "ius_benchmark" / f"{name}.igs.mha"
-        command(*files, "--sweep", sweep, "--frames", 8, "--output", output, "--figure", figure)
+        pictures = ("--pictures", folder / f"ablation_pictures_{name}.png") if name in SHOWN else ()
+        command(*files, "--sweep", sweep, "--frames", 8, "--output", output, "--figure", figure, *pictures)
         tables[name] = read_table(output)
         if name in SHOWN:
             shutil.copy(figure, folder / f"ablation_{name}.png")
@@ -76,10 +77,10 @@ def remind2reg_case(folder: Path, scratch: Path) -> None:
     """A drawn case of 256^3 voxels of 0.5 mm: its table, and the memory that it takes."""
     write_case(scratch, 1, size=256, mm=MM)
     output, figure = scratch / "table.csv", folder / "ablation_remind2reg.png"
-    memory = command("--remind2reg", scratch, "--frames", 12, "--output", output, "--figure", figure)
+    memory = command("--cases", scratch, "--frames", 12, "--output", output, "--figure", figure)
     title = f"Ablation of a drawn case in the form of ReMIND2Reg, 256^3 at {MM} mm, mean (sd) over frames; "
     title += f"greatest resident memory {memory:.0f} MB (target: under {MAX_MB}); python -m diffus study ablation "
-    title += "--remind2reg FOLDER --frames 12 --output table.csv --figure figure.png"
+    title += "--cases FOLDER --frames 12 --output table.csv --figure figure.png"
     header = ["row", "frames", "fan, % of pixels", *SCORES]
     report(folder, "ablation_remind2reg", title, header, [_cells(row) for row in read_table(output)])
 

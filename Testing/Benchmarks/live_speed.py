@@ -74,11 +74,12 @@ def _stream(name: str, seconds: float, settings: dict[str, int]) -> list[list[st
     logic = RenderLogic(loop.schedule)
     latencies, waiting = [], []
 
-    def render(share: float, renderLive=logic.live._render) -> None:
-        renderLive(share)
+    def render(share: float, atRest: bool, renderLive=logic.live._render) -> bool:
+        blended = renderLive(share, atRest)
         now = time.monotonic()
         latencies.extend(now - arrived for arrived in waiting)
         waiting.clear()
+        return blended
 
     logic.live._render = render
     logic.startLive(parameters)

@@ -1,7 +1,11 @@
-"""The DiffUS paper's tables 2 and 3: cost against rays and samples; and why two variants of its echo are no choice."""
+"""The DiffUS paper's figure 1 and tables 2 and 3: impedance from intensity; cost against rays and samples.
+
+And why two variants of its echo are no choice.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +15,11 @@ import torch
 from Benchmarks.measure import best_of, report
 from diffus.cli.study.figures import pyplot
 from diffus.geometry.pose import twist_to_matrix
+from diffus.medium import load_impedance
+from diffus.medium.training_points import POINT_LISTS, reference_list
 from diffus.render.echo import ECHO_MODELS
 from diffus.render.renderer import UltrasoundRenderer
+from support.commands import run as run_command
 from support.dense_system import VARIANTS, dense_reflection, energy_balance
 from support.phantoms import phantom, pose_from, probe_of
 
@@ -44,7 +51,8 @@ class Setting:
 
 
 def run(folder: Path) -> None:
-    """Writes paper_cost.csv, paper_exponents.csv, paper_energy.csv and paper_cost.png into `folder`."""
+    """Writes paper_impedance, paper_cost, paper_exponents and paper_energy (.csv, and .png of the first two)."""
+    impedance(folder)
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     settings = [Setting(device, backward) for device in devices for backward in (False, True)]
     rows = [row for setting in settings for row in cost_rows(setting)]
@@ -76,6 +84,29 @@ def run(folder: Path) -> None:
         ["signs", "tissue", *(f"{part}, {n} samples" for n in ENERGY_SAMPLES for part in ("energy", "|d0|"))],
         energy_rows(),
     )
+
+
+# --- impedance from intensity
+
+
+def impedance(folder: Path) -> None:
+    """The figure 1: what the network learns of the paper's tissues, and of the brain alone."""
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in POINT_LISTS:
+            weights = Path(scratch) / f"{name}.pt"
+            figure = folder / "paper_impedance.png" if name == "seed" else weights.with_suffix(".png")
+            done = run_command("train-impedance", {"points": name, "output": weights, "figure": figure})
+            if done.exit_code:
+                raise RuntimeError(done.output)
+            model = load_impedance(weights)
+            for point in reference_list(name):
+                learned = model(torch.tensor(point.level)).item()
+                numbers = [f"{point.level:g}", f"{point.impedance_mrayl:g}", f"{learned:.4f}"]
+                rows.append([name, point.tissue, *numbers, f"{learned - point.impedance_mrayl:+.4f}"])
+    title = "Impedance from normalised intensity, MRayl: reference points and what the network learned of them; "
+    title += "train-impedance --points seed --figure paper_impedance.png"
+    report(folder, "paper_impedance", title, ["points", "tissue", "intensity", "MRayl", "learned", "error"], rows)
 
 
 # --- cost

@@ -14,8 +14,8 @@ from diffus.metrics import images as metrics
 from diffus.probe import ConvexProbe
 from diffus.render.renderer import UltrasoundRenderer
 from diffus.studies.ablation import ROWS, Ablation, displayed, intensity_medium, phase_correlated
+from diffus.studies.cases import find_cases
 from diffus.studies.fan_frames import frames_of_sweep, frames_of_volume
-from diffus.studies.remind2reg import find_cases
 from diffus.sweep.sweep import TrackedSweep, write_sweep
 from PIL import Image
 from support.commands import run
@@ -121,6 +121,30 @@ def test_a_slice_of_the_volume_is_the_first_row(medium, sweep):
     assert metrics.ncc(expected, result.rows[0].images[0], inside) > 0.93  # nearest against trilinear
 
 
+def test_delivered_slices_stand_beside_the_frame_that_they_are_of(medium, sweep):
+    view = frames_of_sweep(sweep, MRI_TO_REFERENCE, probe=PROBE)
+    settings = UltrasoundRenderer(PROBE, seed=3).settings
+    run = Ablation([view], lambda: medium, settings=settings, pictured=lambda count: [count - 1, 0])
+    list(run)
+    pictures = run.result.pictures
+    assert [picture.number for picture in pictures] == [3, 0]
+    likeness = []
+    for picture in pictures:
+        assert torch.equal(picture.real, view.frames[picture.number] * view.mask[picture.number])
+        same = [fan_alone(image) for image in (picture.real, picture.simulated, picture.paper)]
+        everywhere = torch.ones_like(same[0], dtype=torch.bool)
+        likeness.append([metrics.ncc(same[0], image, everywhere).item() for image in same[1:]])
+    assert min(default for default, _ in likeness) > 0.8
+    assert all(default > paper for default, paper in likeness)
+
+
+def fan_alone(image):
+    """What is not black of an image, brought to one size, smooth enough that no speckle is compared."""
+    rows, columns = (torch.nonzero(image.gt(0).any(axis)).flatten() for axis in (1, 0))
+    cut = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return torch.nn.functional.interpolate(cut[None, None], (24, 24), mode="area")[0, 0]
+
+
 def real_shape(view):
     return view.frames.shape[1:]
 
@@ -218,6 +242,7 @@ def test_cases_are_found_with_what_they_have(dataset, tmp_path):
     for place in (folder, folder / "imagesTr"):
         cases, unusable = find_cases(place)
         assert [case.name for case in cases] == ["ReMIND2Reg_0000", "ReMIND2Reg_0001", "ReMIND2Reg_0007"]
+        assert [list(case.ultrasound) for case in cases] == [["intraoperative"]] * 3
         assert [list(case.mri) for case in cases] == [["ceT1", "T2"], ["ceT1"], ["T2"]]
         assert [case.choose(None) for case in cases] == ["ceT1", "ceT1", "T2"]
         assert [case.choose("T2") for case in cases] == ["T2", None, "T2"]
@@ -234,7 +259,7 @@ def read_table(path):
 def test_every_case_of_a_folder_and_all_together(dataset, tmp_path):
     folder, _ = dataset
     table, figure = tmp_path / "table.csv", tmp_path / "figure.png"
-    result = run("study ablation", {"remind2reg": folder, "frames": 2, "output": table, "figure": figure})
+    result = run("study ablation", {"cases": folder, "frames": 2, "output": table, "figure": figure})
     assert result.exit_code == 0, result.output
     rows = read_table(table)
     cases = ["ReMIND2Reg_0000 ceT1", "ReMIND2Reg_0001 ceT1", "ReMIND2Reg_0007 T2", "all cases"]
@@ -252,9 +277,7 @@ def test_every_case_of_a_folder_and_all_together(dataset, tmp_path):
 
 def test_only_one_modality(dataset, tmp_path):
     table = tmp_path / "table.csv"
-    result = run(
-        "study ablation", None, "--remind2reg", dataset[0], "--modality", "T2", "--frames", 1, "--output", table
-    )
+    result = run("study ablation", None, "--cases", dataset[0], "--modality", "T2", "--frames", 1, "--output", table)
     assert result.exit_code == 0, result.output
     assert {row["case"] for row in read_table(table)} == {"ReMIND2Reg_0000 T2", "ReMIND2Reg_0007 T2", "all cases"}
     assert "ReMIND2Reg_0001: no T2" in result.output
@@ -278,7 +301,8 @@ def arguments(options):
 
 
 def test_one_sweep_in_one_table(case):
-    result = run("study ablation", None, *arguments(case), "--frames", 2, "--figure", "figure.png")
+    figures = ("--figure", "figure.png", "--pictures", "pictures.png")
+    result = run("study ablation", None, *arguments(case), "--frames", 2, *figures)
     assert result.exit_code == 0, result.output
     rows = read_table("table.csv")
     assert [row["row"] for row in rows] == [row.name for row in ROWS]
@@ -289,6 +313,9 @@ def test_one_sweep_in_one_table(case):
         assert -1 <= float(row["ncc_shifted"]) <= 1
         assert float(row["fan_percent_of_pixels"]) > 30
     assert Path("figure.png").stat().st_size > 5000
+    pictures = np.asarray(Image.open("pictures.png").convert("L"))
+    assert pictures.std() > 20
+    assert pictures.shape[1] > 1.5 * pictures.shape[0]  # four images of both frames
 
 
 def test_the_same_seed_gives_the_same_table(case):
@@ -316,13 +343,14 @@ def bad_inputs():
         "sweep without tracking": ({"sweep": "mri.nii.gz"}, "no tracking"),
         "not csv": ({"output": "table.txt"}, ".csv"),
         "figure": ({"figure": "figure.jpg"}, ".png"),
+        "pictures": ({"pictures": "pictures.jpg"}, ".png"),
         "initial": ({"initial": "mri.nii.gz"}, "cannot be read as a transform"),
         "over the input": ({"initial": "table.csv"}, "would be overwritten"),
         "over the tissues": ({"tissues": "table.csv"}, "would be overwritten"),
-        "both": ({"remind2reg": "."}, "does not go with --remind2reg"),
-        "modality": ({"modality": "T2"}, "--remind2reg"),
-        "no folder": ({"volume": None, "sweep": None, "initial": None, "remind2reg": "nowhere"}, "no folder"),
-        "empty folder": ({"volume": None, "sweep": None, "initial": None, "remind2reg": "."}, "no case"),
+        "both": ({"cases": "."}, "does not go with --cases"),
+        "modality": ({"modality": "T2"}, "--cases"),
+        "no folder": ({"volume": None, "sweep": None, "initial": None, "cases": "nowhere"}, "no folder"),
+        "empty folder": ({"volume": None, "sweep": None, "initial": None, "cases": "."}, "no case"),
         "probe": ({"probe": "no-such-probe"}, "no probe preset"),
         "weights": ({"weights": "none.pt"}, "do not exist"),
         "options of a CT": ({"scanner": "ge-bone"}, "for --kind ct"),

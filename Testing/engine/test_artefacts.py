@@ -37,6 +37,45 @@ def test_local_grain_differs_from_ray_to_ray_and_grows_with_depth():
     assert abs(neighbours) < 0.5
 
 
+def grain_mm(noise, spacing_mm):
+    """Lag in mm at which the correlation along the last axis falls below exp(-1/4): sigma of a Gaussian grain."""
+    noise = noise - noise.mean()
+    correlation = [1.0]
+    for lag in range(1, 40):
+        correlation.append(((noise[..., lag:] * noise[..., :-lag]).mean() / noise.square().mean()).item())
+    last = next(lag for lag, value in enumerate(correlation) if value < math.exp(-0.25))
+    before, after = correlation[last - 1], correlation[last]
+    return (last - 1 + (before - math.exp(-0.25)) / (before - after)) * spacing_mm
+
+
+def test_local_grain_coarsens_with_depth_in_millimetres_both_ways():
+    depth = torch.linspace(0, 100, 401, dtype=torch.float64)
+    spacing = torch.linspace(0.1, 0.3, 401, dtype=torch.float64)
+    chosen = {"radial_std": 0.0, "local_std": 0.05, "local_power": 1.0, "grain_growth": 0.02}
+    image = multiplicative_speckle(ones(1, 1500, 401), **chosen, depths_mm=depth, lateral_spacing_mm=spacing)[0] - 1
+    for middle in (120, 200, 280, 360):
+        band = image[:, middle - 20 : middle + 21] / (1 + depth[middle - 20 : middle + 21] / 100)
+        assert grain_mm(band, 0.25) == pytest.approx(0.02 * depth[middle].item(), rel=0.15)
+        across = grain_mm(band.T, spacing[middle].item())
+        assert across == pytest.approx(0.02 * depth[middle].item(), rel=0.15)
+    # At the face a grain is a pixel, and the spread is what it is without growth, everywhere.
+    assert abs(torch.corrcoef(image[:, :2].T)[0, 1]) < 0.1
+    spread = image.square().mean(0).sqrt() / (0.05 * (1 + depth / 100))
+    assert spread.tolist() == pytest.approx([1.0] * 401, abs=0.2)
+    assert spread.mean().item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_without_growth_the_grain_is_a_pixel_as_before():
+    image = ones(1, 20, 30)
+    generator = torch.Generator().manual_seed(3)
+    radial, local = torch.randn(1, 30, generator=generator), torch.randn(20, 30, generator=generator)
+    z = torch.linspace(0.0, 1.0, 30, dtype=torch.float64)
+    noise = 0.1 * (1 + z**2.0) * radial.to(image) + 0.02 * (1 + z**1.5) * local.to(image)
+    assert torch.equal(multiplicative_speckle(image, seed=3), image * (1 + noise).clamp(min=0.0))
+    with pytest.raises(InputError, match="30 samples"):
+        multiplicative_speckle(image, grain_growth=0.01)
+
+
 def test_speckle_multiplies_and_never_turns_negative():
     image = multiplicative_speckle(ones(), radial_std=2.0)
     assert image.min() == 0.0
@@ -102,6 +141,11 @@ def test_gradients_to_image_and_parameters():
     sigma, growth = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (0.4, 0.02))
     blur = lambda image, sigma, growth: lateral_blur(image, depth, spacing, sigma_mm=sigma, growth=growth)  # noqa: E731
     assert torch.autograd.gradcheck(blur, (image, sigma, growth))
+
+    def grain(growth):
+        return multiplicative_speckle(image, grain_growth=growth, depths_mm=depth, lateral_spacing_mm=spacing)
+
+    assert torch.autograd.gradcheck(grain, (torch.tensor(0.11, dtype=torch.float64, requires_grad=True),))
 
 
 @pytest.mark.parametrize(

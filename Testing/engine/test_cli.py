@@ -10,6 +10,7 @@ import diffus
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from diffus.io.transforms import write_transform
 from diffus.medium import load_impedance
 from diffus.probe import preset_names, probe_from_dict, probe_preset, read_probe_json
@@ -52,7 +53,19 @@ def test_a_boundary_lies_at_its_place_in_the_world(case):
     assert lps[2] == pytest.approx(POSE[2, 3] - PLATE_MM, abs=SPACING)
     assert -lps[0] == pytest.approx(38.0, abs=0.2)
     assert -lps[1] == pytest.approx(33.0, abs=1e-3)
-    np.testing.assert_array_equal(np.asarray(Image.open("slice.png")), pixels[0])
+    picture = np.asarray(Image.open("slice.png"))  # with a strip for the word, for the plate leaves no corner free
+    np.testing.assert_array_equal(picture[-pixels.shape[1] :], pixels[0])
+    assert picture[: -pixels.shape[1]].max() == 255
+    said = json.loads(image.GetMetaData("DiffUS_Provenance"))
+    assert said == json.loads(Image.open("slice.png").text["DiffUS_Provenance"])
+    assert {what: one["name"] for what, one in said["inputs"].items()} == {
+        "volume": "ct.nrrd",
+        "pose": "pose.tfm",
+        "probe_name": "probe.json",
+    }
+    assert said["settings"]["gain_db"] == -40
+    assert said["settings"]["noise_db"] is None
+    assert said["probe"]["type"] == PROBE["type"]
 
 
 def test_the_seed_and_the_settings_reach_the_image(case):
@@ -192,10 +205,63 @@ def test_training_is_repeatable_and_checked(tmp_path, monkeypatch):
     assert all((first[key] == second[key]).all() for key in first)
     Path("one.csv").write_text("0,1.5\n")
     Path("three.csv").write_text("0,1.5,7\n1,1.6,8\n")
-    for bad in ({"points": "one.csv"}, {"points": "three.csv"}, {"points": "none.csv"}, {"epochs": 0}):
+    Path("two.csv").write_text("0,1.5\n1,1.6\n")
+    for bad in (
+        {"points": "one.csv"},
+        {"points": "three.csv"},
+        {"points": "none.csv"},
+        {"epochs": 0},
+        {"tissues": "none.csv"},
+        {"points": "two.csv", "tissues": "seed"},
+        {"figure": "figure.jpg"},
+    ):
         result = run("train-impedance", {"output": "c.pt", **bad})
         assert result.exit_code == 2, result.output
         assert not Path("c.pt").exists()
+
+
+def test_the_papers_tissues_are_learned_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"output": "seed.pt", "points": "seed", "figure": "figure.png"}
+    result = run("train-impedance", options)
+    assert result.exit_code == 0, result.output
+    printed = {line[:13].strip(): line for line in result.output.splitlines() if " MRayl for " in line}
+    assert list(printed) == ["air", "fat", "liver", "bone", "white matter", "muscle", "grey matter", "csf"]
+    assert "for 1.34" in printed["fat"]
+    model = load_impedance("seed.pt")
+    levels = torch.tensor([0.104, 0.312, 1.0])
+    assert model(levels).tolist() == pytest.approx([1.34, 1.60, 1.50], abs=0.05)
+    assert (model(torch.linspace(-0.5, 1.5, 101)) > 0).all()  # also where there is no tissue darker than air
+    pixels = np.asarray(Image.open("figure.png").convert("RGB"))
+    assert pixels.shape[1] > 1.5 * pixels.shape[0]  # all tissues, and soft tissue alone
+    reds = (pixels[..., 0] > 180) & (pixels[..., 1] < 80)
+    assert reds.sum() > 300  # the points
+    run("train-impedance", {"output": "other.pt", "tissues": "seed", "epochs": 5})
+    run("train-impedance", {"output": "same.pt", "epochs": 5})
+    first, second = (load_impedance(name).state_dict() for name in ("other.pt", "same.pt"))
+    assert all((first[key] == second[key]).all() for key in first)  # the seed gives no brain tissue
+
+
+def test_tissues_by_the_name_of_their_table(case):
+    labels = sitk.GetImageFromArray(np.where(np.arange(SHAPE[0])[:, None, None] < 30, 1, 2) + np.zeros(SHAPE, int))
+    labels.CopyInformation(sitk.ReadImage("ct.nrrd"))
+    sitk.WriteImage(sitk.Cast(labels, sitk.sitkUInt8), "labels.nrrd")
+    Path("names.json").write_text('{"1": "liver", "2": "bone"}')
+    options = {"volume": "labels.nrrd", "kind": "labels", "labels-table": "names.json"}
+    for name in ("diffus", "seed"):
+        assert run("maps", {**options, "tissues": name, "output": name}).exit_code == 0
+    ours, seed = (sitk.GetArrayFromImage(sitk.ReadImage(f"{name}/impedance_mrayl.nrrd")) for name in ("diffus", "seed"))
+    assert (ours.max(), ours.min()) == pytest.approx((6.707, 1.711))
+    assert (seed.max(), seed.min()) == pytest.approx((6.46, 1.66))
+    images = []
+    Path("settings.json").write_text('{"settings": {"noise_db": null}, "tissues": "seed"}')
+    for chosen in ({"settings": "settings.json"}, {"noise-db": "none", "tissues": "seed"}, {"noise-db": "none"}):
+        assert run("render", {**case, **options, **chosen}).exit_code == 0
+        images.append(sitk.GetArrayFromImage(sitk.ReadImage("slice.nrrd")))
+    assert (images[0] == images[1]).all()  # the settings say which table they are for
+    assert (images[0] != images[2]).any()
+    assert_one_sentence(run("maps", {**options, "tissues": "mine", "output": "mine"}), "There is no file mine")
+    assert_one_sentence(run("render", {**case, "tissues": "seed"}), "--tissues is for --kind mri or labels")
 
 
 def test_the_papers_pipeline(case):

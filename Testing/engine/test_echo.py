@@ -3,8 +3,8 @@
 import pytest
 import torch
 from diffus.errors import InputError
-from diffus.render.echo import echo, layered, reverberation, transmission
-from support.dense_system import dense_reflection
+from diffus.render.echo import echo, layered, layered_amplitudes, reverberation, transmission
+from support.dense_system import dense_amplitudes, dense_reflection
 
 SOFT = (1.31, 1.73)  # fat to muscle, MRayl
 BONE, AIR = 6.46, 0.0004
@@ -30,6 +30,30 @@ def test_layered_solves_the_papers_linear_system(layers, error):
     mine = layered(z).reflection
     assert (mine.cumsum(-1) - dense).abs().max() < error
     assert (mine[..., 1:] - dense.diff()).abs().max() < error
+
+
+@pytest.mark.parametrize(("layers", "error"), [((), 1e-12), ((BONE,), 1e-10), ((AIR,), 1e-8), ((BONE, AIR), 1e-8)])
+def test_forward_and_backward_waves_solve_the_papers_linear_system(layers, error):
+    z = rays(*layers)
+    forward, backward = layered_amplitudes(z, every_depth=True)
+    for k in (0, 1, 17, 39):
+        g, d = dense_amplitudes(z[:, : k + 1])
+        assert (forward[:, k, : k + 1] - g).abs().max() < error
+        assert (backward[:, k, : k + 1] - d).abs().max() < error
+        assert (forward[:, k, k + 1 :] == 0).all()
+    whole = layered_amplitudes(z)
+    torch.testing.assert_close(whole.forward, forward[:, -1])
+    torch.testing.assert_close(whole.backward, backward[:, -1])
+    torch.testing.assert_close(backward[:, :, 0], layered(z).reflection.cumsum(-1))
+
+
+def test_forward_and_backward_waves_keep_energy_and_have_gradients():
+    z = rays(BONE, AIR)
+    forward, backward = layered_amplitudes(z)
+    flow = (forward.square() - backward.square()) / z
+    torch.testing.assert_close(flow, flow[:, :1].expand_as(flow))
+    small = z[:1, :12].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: tuple(layered_amplitudes(z, every_depth=True)), (small,))
 
 
 def test_the_other_signs_break_energy_conservation():

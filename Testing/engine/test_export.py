@@ -1,6 +1,10 @@
 """Exported slices and sweeps, read back by other programs' readers."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
@@ -9,6 +13,8 @@ from diffus.errors import InputError
 from diffus.export import SimulatedFrames, export, probe_poses, write_maps
 from diffus.export.annotation import make_canvas
 from diffus.export.tracked import poses_path
+from diffus.io.provenance import header_keys, provenance
+from diffus.io.volumes import write_slice
 from diffus.medium import CHANNELS, AcousticMedium
 from diffus.probe import ConvexProbe, LinearProbe, PhasedProbe
 from diffus.render.settings import RenderSettings
@@ -346,3 +352,50 @@ def test_the_version_is_the_packages():
 
     project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     assert re.search(r'^version = "(.*)"$', project, re.MULTILINE)[1] == __version__
+
+
+MADE = {"software": "DiffUS", "inputs": {"volume": {"name": "Doe^Jane.nrrd", "sha256": "ab" * 32}}, "long": 3000 * "x"}
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.seq.nrrd", "a.igs.mha", "a.png", "a.gif", "a.mp4", "a.dcm"])
+def test_every_format_says_where_it_comes_from_and_that_it_is_simulated(tmp_path, name):
+    frames = replace(made(count=1 if name in ("a.nrrd", "a.png") else 3), provenance=MADE)
+    if name == "a.mp4":
+        pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed: MP4 is not tested")
+    path = written(frames, tmp_path / name)
+    if name.endswith((".nrrd", ".mha")):
+        image = sitk.ReadImage(str(path))
+        said = image.GetMetaData("DiffUS_Image"), image.GetMetaData("DiffUS_Provenance")
+    elif name == "a.png":
+        picture = Image.open(path)
+        said = picture.text["DiffUS_Image"], picture.text["DiffUS_Provenance"]
+    elif name == "a.gif":
+        said = Image.open(path).info["comment"].decode().split(" {", 1)
+        said = said[0], "{" + said[1]
+    elif name == "a.dcm":
+        text = pydicom.dcmread(path).ImageComments
+        assert "Doe" not in text  # names of files may be the patient's
+        said = text.split(". {", 1)[0], "{" + text.split(". {", 1)[1]
+    else:
+        assert json.dumps(MADE, separators=(",", ":")).encode() in path.read_bytes()
+        return
+    assert said[0].startswith("SIMULATED")
+    found = json.loads(said[1])
+    assert found["long"] == MADE["long"]
+    assert found["inputs"]["volume"]["sha256"] == "ab" * 32
+
+
+def test_nifti_says_that_it_is_simulated(tmp_path):
+    write_slice(tmp_path / "a.nii.gz", np.arange(30.0).reshape(5, 6), np.eye(4), header_keys(MADE))
+    assert sitk.ReadImage(str(tmp_path / "a.nii.gz")).GetMetaData("descrip").startswith("SIMULATED")
+
+
+def test_the_provenance_of_files_is_their_checksum_and_no_folder(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"abc")
+    found = provenance(
+        {"volume": tmp_path / "a.bin", "probe": "linear", "mask": None}, seed=np.int64(3), x=float("nan")
+    )
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+    assert found["inputs"] == {"volume": {"name": "a.bin", "sha256": digest}}
+    assert (found["seed"], found["x"]) == (3, None)
+    assert __version__ in found["software"]

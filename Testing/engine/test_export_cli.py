@@ -1,6 +1,9 @@
 """The commands `export` and `maps`, end to end on files."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +161,47 @@ def test_bad_input_gets_one_sentence_and_writes_nothing(sweep, name):
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert sorted(Path().iterdir()) == before
+
+
+def test_the_poses_beside_a_sequence_do_not_overwrite_an_input(sweep):
+    good("export", {**sweep, "output": "x.seq.nrrd"})
+    kept = Path("x.ProbeToReference.seq.mha")
+    kept.write_bytes(Path("sweep.igs.mha").read_bytes())
+    result = run("export", {**sweep, "sweep": kept, "output": "x.seq.nrrd"})
+    assert result.exit_code == 2
+    assert "x.ProbeToReference.seq.mha is read too and would be overwritten" in result.stderr
+    assert kept.read_bytes() == Path("sweep.igs.mha").read_bytes()
+
+
+def test_a_pause_that_gif_cannot_hold_is_refused(sweep):
+    recorded = read_sweep("sweep.igs.mha")
+    frames = (recorded.frames.numpy() * 255).round().astype(np.uint8)
+    times = 700.0 * np.arange(len(recorded))
+    write_sweep(TrackedSweep.from_arrays(frames, recorded.image_to_reference.numpy(), timestamps=times), "slow.igs.mha")
+    result = run("export", {**sweep, "sweep": "slow.igs.mha", "output": "x.gif"})
+    assert result.exit_code == 2
+    assert "cannot hold a pause of 700 s" in result.stderr
+    assert not Path("x.gif").exists()
+
+
+def test_a_command_that_is_ended_leaves_nothing(sweep):
+    """SIGTERM, as a job scheduler sends it, in the middle of the writing."""
+    options = [part for name, value in {**sweep, "output": "x.gif"}.items() for part in (f"--{name}", str(value))]
+    program = (
+        "import sys, os, signal, diffus.export.movie as movie\n"
+        "from PIL import Image\n"
+        "save = Image.Image.save\n"
+        "def slow(image, path, **options):\n"
+        "    save(image, path, **options)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "Image.Image.save = slow\n"
+        "from diffus.cli.main import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    before = sorted(Path().iterdir())
+    done = subprocess.run([sys.executable, "-c", program, "export", *options], capture_output=True, timeout=300)
+    assert done.returncode == 128 + signal.SIGTERM
     assert sorted(Path().iterdir()) == before
 
 

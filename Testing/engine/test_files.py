@@ -1,6 +1,8 @@
 """Files against what SimpleITK and 3D Slicer's own readers make of them."""
 
+import gzip
 import os
+import struct
 import subprocess
 import sys
 
@@ -9,10 +11,13 @@ import pytest
 import SimpleITK as sitk
 from diffus.errors import InputError
 from diffus.io.atomic import replacing
+from diffus.io.landmarks import read_landmarks
 from diffus.io.sweeps import read_image_to_probe
-from diffus.io.tables import read_label_names
+from diffus.io.tables import read_label_names, read_number_pairs, read_settings
 from diffus.io.transforms import read_transform, write_transform
 from diffus.io.volumes import read_volume, write_slice
+from diffus.medium.tissue import read_tissues
+from diffus.probe import read_probe_json
 
 # Rotations about two axes and a shift: no sign and no axis order can be wrong unseen.
 POSE = np.array(
@@ -224,32 +229,128 @@ def test_a_transform_file_that_is_cut_off_or_holds_two_is_refused(tmp_path, case
 
 FULL_DISK = """
 import resource, signal, sys
+from pathlib import Path
 import numpy as np
-from diffus.errors import InputError
+from diffus.errors import DiskError
+from diffus.export import SimulatedFrames, export
 from diffus.io.sweeps import write_sweep_file
 from diffus.io.transforms import write_transform
+from diffus.io.volumes import write_volume
+from diffus.io.atomic import replacing
+from diffus.medium.impedance import load_impedance, save_impedance
+from diffus.probe import probe_preset
+from diffus.render.settings import RenderSettings
+path, kind = Path(sys.argv[1]), sys.argv[2]
+pixels = np.random.default_rng(0).integers(1, 255, (3, 40, 40)).astype(np.uint8)
+probe, model = probe_preset("linear"), load_impedance()
+geometry = probe.slice_geometry()
+frames = np.random.default_rng(0).integers(1, 255, (3, geometry.rows, geometry.columns)).astype(np.uint8)
+count = 1 if path.suffix in (".nrrd", ".png") and kind == "export" else 3
+poses, times = np.tile(np.eye(4), (count, 1, 1)), np.arange(count) / 10
+frames = SimulatedFrames(frames[:count], poses, times, probe, RenderSettings())
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
-pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 40)).astype(np.uint8)
 try:
-    if sys.argv[1].endswith("mha") or sys.argv[1].endswith("nrrd"):
-        write_sweep_file(sys.argv[1], pixels, np.tile(np.eye(4), (3, 1, 1)), np.arange(3.0))
+    if kind == "sweep":
+        write_sweep_file(path, pixels, np.tile(np.eye(4), (3, 1, 1)), np.arange(3.0))
+    elif kind == "volume":
+        write_volume(path, pixels, np.eye(4))
+    elif kind == "export":
+        list(export(frames, path))
+    elif kind == "weights":
+        with replacing(path) as temporary:
+            save_impedance(model, temporary)
     else:
-        write_transform(sys.argv[1], np.eye(4) + 0.1 * np.eye(4, k=3))
-except InputError as error:
+        write_transform(path, np.eye(4) + 0.1 * np.eye(4, k=3))
+except DiskError as error:
     sys.exit(str(error))
 """
+WRITTEN = [("transform", f"pose{end}") for end in (".tfm", ".txt", ".mat", ".h5")]
+WRITTEN += [("sweep", f"sweep{end}") for end in (".igs.mha", ".nrrd")]
+WRITTEN += [("volume", f"volume{end}") for end in (".nii", ".nii.gz", ".nrrd", ".mha")]
+WRITTEN += [("export", f"out{end}") for end in (".seq.nrrd", ".igs.mha", ".nrrd", ".png", ".gif", ".dcm", ".mp4")]
+WRITTEN += [("weights", "weights.pt")]
 
 
-@pytest.mark.parametrize("name", ["pose.tfm", "pose.txt", "pose.mat", "sweep.igs.mha", "sweep.nrrd"])
-def test_a_full_disk_gets_one_sentence_and_leaves_nothing(tmp_path, name):
+@pytest.mark.parametrize(("kind", "name"), WRITTEN)
+def test_a_full_disk_gets_one_sentence_and_leaves_nothing(tmp_path, kind, name):
     """Files in the process may hold 64 bytes: the write fails in the middle, as on a full disk."""
+    if name.endswith(".mp4"):
+        pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed: MP4 is not tested")
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / name)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / name), kind], capture_output=True, text=True, timeout=120
     )
+    assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == f"Nothing could be written to {tmp_path}; is the disk full?"
     assert "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_a_name_as_long_as_may_be_is_written(tmp_path):
+    name = 251 * "n" + ".tfm"
+    write_transform(tmp_path / name, POSE)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    """SimpleITK would end the process."""
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.nrrd")
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_volume(name)
+    with pytest.raises(InputError, match="not UTF-8"):
+        write_slice(name, np.ones((4, 4)), np.eye(4))
+
+
+def nifti(path, spacing=(1.0, 2.0, 3.0)):
+    array = np.random.default_rng(0).integers(0, 999, (12, 13, 14)).astype(np.int16)
+    write_image(path, array, spacing=spacing)
+    return array
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.5, 0.98])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_a_volume_that_was_cut_off_is_refused(tmp_path, suffix, fraction):
+    """ITK reads a cut NIfTI file as whole, the rest zero."""
+    path = tmp_path / f"v{suffix}"
+    whole = nifti(path)
+    assert np.array_equal(read_volume(path).array, whole)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(fraction * len(data))])
+    with pytest.raises(InputError, match=r"cut off|cannot be read"):
+        read_volume(path)
+
+
+def test_a_gzip_stream_that_ends_whole_but_too_early_is_refused(tmp_path):
+    nifti(tmp_path / "v.nii")
+    (tmp_path / "v.nii.gz").write_bytes(gzip.compress((tmp_path / "v.nii").read_bytes()[:2000]))
+    with pytest.raises(InputError, match="cut off: 2000 of 4720 bytes"):
+        read_volume(tmp_path / "v.nii.gz")
+
+
+@pytest.mark.parametrize("size", [0.0, float("nan"), 0.001, 400.0])
+def test_a_voxel_size_that_cannot_be_is_refused(tmp_path, size):
+    """ITK takes 0 and NaN for 1 mm."""
+    nifti(tmp_path / "v.nii")
+    data = bytearray((tmp_path / "v.nii").read_bytes())
+    data[84:88] = struct.pack("<f", size)
+    (tmp_path / "v.nii").write_bytes(data)
+    with pytest.raises(InputError, match="mm wide"):
+        read_volume(tmp_path / "v.nii")
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_voxel_size_that_cannot_be_is_refused_in_other_formats_too(tmp_path, suffix):
+    nifti(tmp_path / f"v{suffix}", spacing=(1.0, 1.0, 300.0))
+    with pytest.raises(InputError, match="300 mm wide"):
+        read_volume(tmp_path / f"v{suffix}")
+
+
+def test_a_header_that_promises_more_than_the_file_can_hold_is_refused(tmp_path):
+    """Before anything is allocated: 2000 x 2000 x 2000 voxels are 8 GB."""
+    lines = ["NRRD0004", "type: uchar", "dimension: 3", "sizes: 2000 2000 2000", "encoding: gzip", "", ""]
+    (tmp_path / "v.nrrd").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="promises 8000000000 voxels"):
+        read_volume(tmp_path / "v.nrrd")
 
 
 @pytest.mark.parametrize("suffix", [".tfm", ".h5", ".txt", ".mat"])
@@ -307,3 +408,26 @@ def test_a_transform_that_cannot_be_inverted_is_not_written(tmp_path):
         with pytest.raises(InputError, match=r"cannot be inverted; nothing was written[.]$"):
             write_transform(tmp_path / "flat.tfm", matrix)
     assert not list(tmp_path.iterdir())
+
+
+DEEP = 100_000 * "[" + 100_000 * "]"
+LONG = "1," + 140_000 * "x"
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "text"),
+    [
+        (read_label_names, "deep.json", DEEP),
+        (read_label_names, "long.csv", LONG),
+        (read_number_pairs, "long.csv", LONG),
+        (read_settings, "deep.json", DEEP),
+        (read_landmarks, "deep.json", DEEP),
+        (read_landmarks, "deep.mrk.json", DEEP),
+        (read_probe_json, "deep.json", DEEP),
+        (read_tissues, "long.csv", LONG),
+    ],
+)
+def test_text_that_a_parser_cannot_bear_gets_one_sentence(tmp_path, read, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError):
+        read(tmp_path / name)

@@ -45,9 +45,8 @@ def test_the_acquisition_comes_back_and_held_out_frames_agree_better(acquired):
     assert found["gain_db"] == pytest.approx(TRUE_DISPLAY["gain_db"], rel=0.05)
     assert found["dynamic_range_db"] == pytest.approx(TRUE_DISPLAY["dynamic_range_db"], rel=0.05)
     assert found["frequency_mhz"] == pytest.approx(4.3, rel=0.05)
-    # The time gain stops at the noise before and after, so that the start is not far off.
-    assert result.after.ncc > result.before.ncc + 0.01
-    assert result.after.ncc_smoothed > max(0.98, result.before.ncc_smoothed + 0.03)
+    assert result.after.ncc > result.before.ncc + 0.015  # unfitted walls, seen by their angle, are less wrong
+    assert result.after.ncc_smoothed > max(0.98, result.before.ncc_smoothed)
     assert not set(result.fitted_frames) & set(result.held_out_frames)
     assert min(number.learned for number in result.numbers) > 0.9
 
@@ -269,5 +268,3 @@ def test_bad_requests_get_one_sentence(volume):
         fit(sweep=sweep.subset([0, 1]))
     with pytest.raises(InputError, match="logarithmic display"):
         fit(settings=RenderSettings(compression="linear"))
-    with pytest.raises(InputError, match="specular"):
-        fit(settings=RenderSettings(specular_exponent=2.0))

@@ -58,13 +58,15 @@ def labels_case(tmp_path, monkeypatch):
 
 
 def test_what_fit_writes_render_takes(labels_case):
-    result = run("fit", {**labels_case, "parameters": "gain_db,scattering_db", "tissues_output": "tissues.csv"})
+    chosen = {"parameters": "gain_db,scattering_db", "tissues": "seed", "tissues_output": "tissues.csv"}
+    result = run("fit", {**labels_case, **chosen})
     assert result.exit_code == 0, result.output
     assert "held-out NCC" in result.output
     report = json.loads(Path("fitted.json").read_text())
     (gain,) = (number for number in report["numbers"] if number["name"] == "gain_db")
     assert gain["value"] == pytest.approx(-8.0, abs=0.5)
     assert report["settings"]["gain_db"] == gain["value"]
+    assert report["tissues"] == "seed"
     assert set(report["held_out_ncc"]["after"]) == {"ncc", "ncc_smoothed"}
     tissues = read_tissues("tissues.csv")
     assert tissues["tumour"].scattering_db == pytest.approx(6.0, abs=0.7)
@@ -81,7 +83,7 @@ def test_what_fit_writes_render_takes(labels_case):
     assert fitted.mean() < plain.mean() - 10
     same = rendered(probe="probe.json", gain_db=gain["value"], tissues="tissues.csv")
     np.testing.assert_allclose(fitted, same, atol=1)
-    over = rendered(probe="fitted.json", settings="fitted.json", gain_db=0.0)
+    over = rendered(probe="fitted.json", settings="fitted.json", gain_db=0.0, tissues="diffus")
     np.testing.assert_allclose(over, plain, atol=1)
 
 

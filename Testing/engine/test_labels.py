@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 from diffus.errors import InputError
-from diffus.medium import GEL, LABEL_TABLES, AcousticMedium, Tissue, label_table, tissue_table
+from diffus.medium import (
+    GEL,
+    LABEL_TABLES,
+    TISSUE_TABLES,
+    AcousticMedium,
+    Tissue,
+    label_table,
+    labels_with_tissues,
+    named_tissues,
+    tissue_table,
+)
 
 EYE = np.eye(4)
 
@@ -44,6 +54,32 @@ def test_every_tissue_is_consistent_and_has_sources():
 )
 def test_reference_impedances(tissue, impedance):
     assert tissue_table()[tissue].impedance_mrayl == pytest.approx(impedance, rel=0.01)
+
+
+def test_the_seeds_impedances_are_a_table_beside_ours():
+    ours, seed = tissue_table(), tissue_table("seed")
+    assert TISSUE_TABLES == ("diffus", "seed")
+    given = {"bone": 6.46, "liver": 1.66, "blood": 1.67, "fat": 1.33, "air": 0.00043}
+    assert {name: seed[name].impedance_mrayl for name in given} == given
+    assert list(seed) == list(ours)
+    for name, tissue in seed.items():
+        assert tissue.properties[1:] == ours[name].properties[1:]
+        assert name in given or tissue == ours[name]
+    assert seed.find("Left rib 13") == seed["bone"]
+    assert "blog post" in seed["bone"].source
+    with pytest.raises(InputError, match="diffus, seed"):
+        tissue_table("mystery")
+
+
+def test_a_segmentation_takes_the_tissues_of_a_table():
+    labels = np.ones((4, 4, 4), np.uint8)
+    labels[2:] = 2
+    names = {1: "liver", 2: "kidney", 3: "who knows"}
+    table = labels_with_tissues(names, named_tissues("seed"))
+    assert table == {1: tissue_table("seed")["liver"], 2: tissue_table()["kidney"], 3: "who knows"}
+    assert AcousticMedium.from_labels(labels, table, EYE).maps[0, 0, 1, 1].item() == pytest.approx(1.66, abs=1e-4)
+    assert AcousticMedium.from_labels(labels, names, EYE).maps[0, 0, 1, 1].item() == pytest.approx(1.711, abs=2e-3)
+    assert labels_with_tissues("totalsegmentator-v2", named_tissues("seed"))[5].impedance_mrayl == 1.66
 
 
 def test_scattering_scale():

@@ -167,6 +167,8 @@ def test_the_verdict_decides_the_exit_status_and_the_files(case, told, verdict, 
     assert new == ({"report.json"} if verdict == "rejected" else {"report.json", "result.tfm"})
     report = json.loads(Path("report.json").read_text())
     assert report["verdict"] == verdict
+    assert {"volume", "sweep"} <= set(report["provenance"]["inputs"])
+    assert report["provenance"]["options"]["seed"] == 0
     errors = (None, None) if status else (0.5, 1.5)
     assert (report["expected_error_mm"], report["expected_error_worst_mm"]) == errors
     assert f"calibrated on {CALIBRATED_ON}"[:60] in result.output

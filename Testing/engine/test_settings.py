@@ -1,5 +1,6 @@
 """One declaration a setting: the checks, the options and the renderer's models are made from it."""
 
+import json
 import math
 import subprocess
 import sys
@@ -13,11 +14,12 @@ from click.testing import CliRunner
 from diffus.cli.common import SETTINGS
 from diffus.cli.main import main
 from diffus.errors import InputError
+from diffus.io.tables import read_settings
 from diffus.probe import ConvexProbe, LinearProbe, PhasedProbe
 from diffus.register.registration import Settings
 from diffus.register.search import SearchSettings
 from diffus.render.echo import ECHO_MODELS
-from diffus.render.settings import RenderSettings
+from diffus.render.settings import PaperArtefacts, RenderSettings, make_settings, settings_to_dict
 from diffus.settings import PROBE, SHAPES, declared
 
 HOME = Path(__file__).resolve().parents[2] / "DiffUSRender"
@@ -123,3 +125,19 @@ def test_the_front_door_has_what_it_names():
         assert getattr(diffus, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Renderer'"):
         _ = diffus.Renderer
+
+
+def test_the_papers_look_goes_through_a_file_whole(tmp_path):
+    paper = make_settings("paper", gain_db=torch.tensor(40.0), artefacts=PaperArtefacts(radial_std=torch.tensor(0.25)))
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(settings_to_dict(paper)))
+    read = make_settings(**read_settings(path))
+    assert read == paper.replace(gain_db=40.0, artefacts=PaperArtefacts(radial_std=0.25))
+    assert make_settings(**settings_to_dict(RenderSettings())) == RenderSettings()
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("artefacts", [{"radial": 0.1}, {"radial_std": "much"}, {"radial_std": True}])
+def test_artefacts_of_a_file_that_cannot_be(artefacts):
+    with pytest.raises(InputError, match="must be numbers called radial_std"):
+        make_settings(artefacts=artefacts)

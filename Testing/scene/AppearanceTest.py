@@ -186,10 +186,6 @@ class AppearanceTest(unittest.TestCase):
             self.match.start(self.parameters)
         image = addRecording(self.head, 1)
         self.parameters.realImage = image
-        self.parameters.specularExponent = 2.0
-        self.match.start(self.parameters)
-        self.assertIn("specular", self.runToEnd())
-        self.parameters.specularExponent = 0.0
         image.GetParentTransformNode().SetMatrixTransformToParent(toVtk(rotation(0, 0, 0, (500, 0, 0))))
         self.match.start(self.parameters)
         self.assertIn("outside of the volume", self.runToEnd())

@@ -33,7 +33,7 @@ class LiveTest(unittest.TestCase):
         self.tracker = addTransform(name="Tracker")
         self.probe = addTransform(parent=self.tracker, name="Probe")
         self.probe.SetMatrixTransformToParent(pose())
-        self.parameters = addParameterNode(self.head, self.probe, live=True)
+        self.parameters = addParameterNode(self.head, self.probe, live=True, noise=False)  # new in every frame
         self.logic.startLive(self.parameters)
         self.settle()
         self.output = self.parameters.outputSlice
@@ -199,7 +199,7 @@ class LiveTest(unittest.TestCase):
     def testTheRateIsThatOfTheMovement(self):
         loop = headless.EventLoop()
         live = LiveRendering(
-            lambda fraction: None, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None, loop.clock
+            lambda *_: False, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None, loop.clock
         )
         rates = []
         live.start(slicer.mrmlScene)
@@ -213,11 +213,57 @@ class LiveTest(unittest.TestCase):
         self.assertEqual(rates[4], 0.0)  # a minute of rest is not one slow frame
         self.assertAlmostEqual(rates[6], 20.0)
 
+    def testNoiseIsNewInEveryFrameAndThatOfASingleSliceIsNot(self):
+        self.parameters.noiseDb = -20.0
+        self.assertRendersOnce(lambda: setattr(self.parameters, "noise", True))
+        self.assertRendersOnce(lambda: self.parameters.parameterNode.Modified())
+        first, second = (frame.astype(float) for frame in (sliceArray(self.output), self.frames[0]))
+        self.assertTrue(np.array_equal(first, second))
+        self.assertRendersOnce(lambda: self.parameters.parameterNode.Modified())
+        self.assertGreater(np.abs(self.frames[0] - second).mean(), 1.0)
+        alone = [sliceArray(self.logic.render(self.parameters)) for _time in range(2)]
+        self.assertTrue(np.array_equal(*alone))
+
+    def testPersistenceKeepsTheLastFramesUntilTheProbeRests(self):
+        self.assertRendersOnce(lambda: setattr(self.parameters, "persistence", 0.8))
+        before = sliceArray(self.output).astype(float)
+        self.assertRendersOnce(lambda: self.probe.SetMatrixTransformToParent(pose(40)))
+        moving = sliceArray(self.output).astype(float)
+        self.loop.wait(3.0)
+        rest = sliceArray(self.output).astype(float)
+        self.assertLess(np.abs(moving - before).mean(), 0.5 * np.abs(rest - before).mean())
+        self.assertTrue(np.array_equal(rest, sliceArray(self.logic.render(self.parameters))))
+        self.assertEqual(self.loop.wait(3.0), 0)
+
+    def testAnotherSettingBeginsAnew(self):
+        self.parameters.persistence = 0.9
+        self.settle()
+        self.assertRendersOnce(lambda: setattr(self.parameters, "gainDb", 12.0))
+        self.assertTrue(np.array_equal(self.frames[0], sliceArray(self.logic.render(self.parameters))))
+
+    def testAPictureWithEarlierFramesInItIsFollowedByOneWithout(self):
+        calls, loop, pose = [], headless.EventLoop(), np.eye(4)
+
+        def render(fraction, atRest):
+            calls.append((fraction, atRest))
+            return not atRest
+
+        watched = {self.probe: ()}
+        live = LiveRendering(render, lambda: watched, loop.schedule, lambda _: None, loop.clock, lambda: pose)
+        live.start(slicer.mrmlScene)
+        for _step in range(3):
+            live.requestFrame()
+            loop.wait(0.05)
+        self.assertEqual(calls, [(1.0, False)] * 3)
+        loop.wait(5.0)
+        self.assertEqual(calls[3:], [(1.0, True)])  # one, and then there is rest
+        live.stop()
+
     def testAnUnforeseenErrorStopsItWithASentence(self):
         sentences = []
         loop = headless.EventLoop()
 
-        def broken(fraction):
+        def broken(fraction, atRest):
             raise ZeroDivisionError("divided by zero")
 
         live = LiveRendering(broken, lambda: {self.probe: ()}, loop.schedule, lambda sentence: None)

@@ -38,6 +38,18 @@ def box(shape, low, high):
     return array
 
 
+def nameLabels(node, names: dict[int, str]):
+    """The colour table that gives the labels of a label map these names."""
+    node.CreateDefaultDisplayNodes()
+    colors = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "Names")
+    colors.SetTypeToUser()
+    colors.SetNumberOfColors(max(names) + 1)
+    for label, name in names.items():
+        colors.SetColor(label, name, 1, 1, 1, 1)
+    node.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
+    return colors
+
+
 class MediaTest(unittest.TestCase):
     def setUp(self):
         headless.newScene()
@@ -125,6 +137,49 @@ class MediaTest(unittest.TestCase):
         with self.assertRaisesRegex(RenderError, "'Nothing' covers nothing"):
             cache.medium(volume, MediumKind.CT, empty)
 
+    def testAddedTissuesReplaceWhatTheVolumeSays(self):
+        """On a finer grid, under another transform: in an MRI, in a CT, as segments and as a label map."""
+        from diffus.medium import tissue_table
+
+        shape, moved = (20, 20, 20), rotation(5, 10, 15, (7, 8, 9))
+        finer = moved @ OBLIQUE @ np.diag([0.5, 0.5, 0.5, 1.0])
+        big = (40, 40, 40)
+        parts = {"Tumor": box(big, (20, 20, 20), (32, 32, 32)), "Bone": box(big, (2, 2, 2), (12, 12, 12))}
+        segments = addSegmentation(parts, finer)
+        labels = addVolume(parts["Tumor"] + 2 * parts["Bone"], finer, "Labels", "LabelMapVolume")
+        nameLabels(labels, {1: "tumour", 2: "bone"})
+        for kind in (MediumKind.CT, MediumKind.MRI):
+            grey = np.full(shape, 40, np.float32) + self.ripple(shape)
+            volume = addVolume(grey, OBLIQUE, "Volume")
+            volume.SetAndObserveTransformNodeID(addTransform(moved).GetID())
+            plain = MediumCache().medium(volume, kind)
+            for added in (segments, labels):
+                with self.subTest(kind=kind, added=added.GetClassName()):
+                    medium = MediumCache().medium(volume, kind, added=added)
+                    for at, tissue in ((13, "tumour"), (3, "bone")):
+                        found = self.sample(medium, (OBLIQUE @ [at, at, at, 1])[:3])
+                        self.assertAlmostEqual(found[0], tissue_table()[tissue].impedance_mrayl, places=3)
+                    elsewhere = (OBLIQUE @ [8, 15, 6, 1])[:3]
+                    found, former = self.sample(medium, elsewhere), self.sample(plain, elsewhere)
+                    self.assertTrue(np.allclose(found[:4], former[:4], atol=1e-3), (found, former))
+
+    def testTheMediumFollowsItsAddedTissues(self):
+        shape = (16, 16, 16)
+        volume = addVolume(np.full(shape, 40, np.float32) + self.ripple(shape), None, "CT")
+        added = addSegmentation({"Tumour": box(shape, (2, 2, 2), (9, 9, 9))}, np.eye(4))
+        cache = MediumCache()
+        first = cache.medium(volume, MediumKind.CT, added=added)
+        self.assertIs(cache.medium(volume, MediumKind.CT, added=added), first)
+        added.GetSegmentation().GetNthSegment(0).SetName("Dark matter")
+        with self.assertRaisesRegex(RenderError, "No tissue is called 'Dark matter': rename"):
+            cache.medium(volume, MediumKind.CT, added=added)
+        added.GetSegmentation().GetNthSegment(0).SetName("Blood")
+        self.assertIsNot(cache.medium(volume, MediumKind.CT, added=added), first)
+        added.SetAndObserveTransformNodeID(addTransform(rotation(0, 0, 0, (500, 0, 0))).GetID())
+        with self.assertRaisesRegex(RenderError, "covers nothing of the volume"):
+            cache.medium(volume, MediumKind.CT, added=added)
+        self.assertIsNotNone(cache.medium(volume, MediumKind.CT))
+
     def testSegmentsBecomeTheirTissues(self):
         shape = (20, 22, 24)
         liver, bone = box(shape, (2, 2, 2), (18, 12, 20)), box(shape, (4, 13, 4), (16, 20, 18))
@@ -206,12 +261,7 @@ class MediaTest(unittest.TestCase):
     def testALabelMapTakesItsNamesFromItsColours(self):
         labels = box((16, 16, 16), (2, 2, 2), (14, 14, 14)) * 3
         node = addVolume(labels, OBLIQUE, "Labels", "LabelMapVolume")
-        node.CreateDefaultDisplayNodes()
-        colors = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "Names")
-        colors.SetTypeToUser()
-        colors.SetNumberOfColors(4)
-        colors.SetColor(3, "white matter", 1, 1, 1, 1)
-        node.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
+        colors = nameLabels(node, {3: "white matter"})
         cache = MediumCache()
         medium = cache.medium(node, MediumKind.AUTO)
         self.assertAlmostEqual(self.sample(medium, (OBLIQUE @ [8.0, 8.0, 8.0, 1.0])[:3])[3], 1.0, places=4)

@@ -13,9 +13,19 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
+from diffus.render.settings import make_settings
+from DiffUSLib import engine
 from DiffUSLib.kinds import MediumKind
 from DiffUSLib.render.logic import RenderLogic
-from DiffUSLib.render.parameters import EchoModel, ProbePreset, ProbeType, readParameters
+from DiffUSLib.render.parameters import (
+    Compression,
+    EchoModel,
+    ImagePreset,
+    ProbePreset,
+    ProbeType,
+    imageValues,
+    readParameters,
+)
 from headless.fixtures import addHead, addParameterNode, addTransform, rotation, sliceArray
 
 ON_TOP = rotation(180, 0, 0, (0, 58, 0))  # on the front of the head, looking to the back
@@ -91,6 +101,10 @@ class RenderTest(unittest.TestCase):
             "startDepthMm": 20.0,
             "specularExponent": 6.0,
             "seed": 5,
+            "attenuation": False,
+            "psf": False,
+            "compression": Compression.LINEAR,
+            "paperArtefacts": True,
         }
         for name, value in changes.items():
             with self.subTest(setting=name):
@@ -140,11 +154,38 @@ class RenderTest(unittest.TestCase):
         self.logic.applyPreset(again, again.preset)
         self.assertEqual(readParameters(again).probe, default)
 
+    def testImagePresetsAreTheEnginesAndWhole(self):
+        from diffus.render.settings import PRESETS
+
+        names = {preset.value for preset in ImagePreset if preset is not ImagePreset.CUSTOM}
+        self.assertEqual(names, set(PRESETS))
+        for name in names:
+            with self.subTest(preset=name):
+                self.logic.applyImagePreset(self.parameters, ImagePreset(name))
+                image = readParameters(self.parameters).image
+                theirs = vars(make_settings(name))
+                self.assertEqual(imageValues(image), theirs)
+
+    def testThePublishedLookIsTheEnginesPicture(self):
+        from diffus.render.renderer import UltrasoundRenderer
+
+        self.logic.applyImagePreset(self.parameters, ImagePreset.PAPER)
+        pixels = sliceArray(self.logic.render(self.parameters))[0]
+        probe = engine.buildProbe(readParameters(self.parameters).probe)
+        renderer = UltrasoundRenderer(probe, preset="paper")
+        medium = self.logic._media.medium(self.head, MediumKind.CT)
+        theirs = engine.renderPixels(renderer, medium, ON_TOP)
+        self.assertTrue(np.array_equal(pixels, theirs))
+        self.logic.applyImagePreset(self.parameters, ImagePreset.DEFAULT)
+        self.assertFalse(np.array_equal(pixels, sliceArray(self.logic.render(self.parameters))[0]))
+
     def testASavedSceneComesBackWhole(self):
+        self.logic.applyImagePreset(self.parameters, ImagePreset.PAPER)
+        self.parameters.imagePreset = ImagePreset.PAPER
         self.parameters.depthMm = 90.0
         self.parameters.probeType = ProbeType.PHASED
         self.parameters.kind = MediumKind.CT
-        self.parameters.speckle = False
+        self.parameters.seed = 4
         self.logic.render(self.parameters)
         scene = slicer.mrmlScene
         scene.SetSaveToXMLString(1)
@@ -161,7 +202,8 @@ class RenderTest(unittest.TestCase):
         other.Import()
         back = RenderParameterNode(other.GetNodeByID(identifier))
         self.assertEqual(readParameters(back), readParameters(self.parameters))
-        self.assertEqual(back.kind, MediumKind.CT)
+        self.assertTrue(readParameters(back).image.paperArtefacts)
+        self.assertEqual((back.kind, back.imagePreset), (MediumKind.CT, ImagePreset.PAPER))
         for name in ("inputVolume", "probeTransform", "outputSlice", "fanModel"):
             self.assertEqual(getattr(back, name).GetID(), getattr(self.parameters, name).GetID())
 

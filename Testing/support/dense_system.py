@@ -21,6 +21,13 @@ def dense_reflection(impedance: Tensor, variant: str = "signed") -> Tensor:
     return torch.stack(answers, -1)
 
 
+def dense_amplitudes(impedance: Tensor) -> tuple[Tensor, Tensor]:
+    """g_i and d_i, each (..., N), of the whole stack of N layers."""
+    matrix, right = dense_system(impedance, "signed")
+    waves = torch.linalg.solve(matrix, right)
+    return waves[..., : impedance.shape[-1]], waves[..., impedance.shape[-1] :]
+
+
 def dense_system(impedance: Tensor, variant: str) -> tuple[Tensor, Tensor]:
     """Matrix (..., 2(k+1), 2(k+1)) and right side for unknowns g_0..g_k, d_0..d_k of k+1 samples."""
     before, after = impedance[..., :-1], impedance[..., 1:]

@@ -13,11 +13,20 @@ import vtk
 
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
+from diffus.render.settings import make_settings
 from DiffUSLib.engine import buildProbe
-from DiffUSLib.kinds import MediumKind
-from DiffUSLib.render.parameters import CompareMode, ProbePreset, ProbeType, readParameters
+from DiffUSLib.kinds import MediumKind, PatientDisplay
+from DiffUSLib.render.parameters import (
+    CompareMode,
+    EchoModel,
+    ImagePreset,
+    ProbePreset,
+    ProbeType,
+    imageValues,
+    readParameters,
+)
 from DiffUSLib.scene.transforms import toVtk
-from headless.fixtures import addHead, addTransform, addVolume, observerCount, rotation, sliceArray
+from headless.fixtures import addHead, addSegmentation, addTransform, addVolume, observerCount, rotation, sliceArray
 from headless.panels import Panel
 from headless.qt_widgets import ctkCollapsibleButton, processEvents, qMRMLNodeComboBox, savePicture
 
@@ -178,6 +187,34 @@ def test_every_preset_stays_what_it_is_although_the_sliders_round(panel):
         assert panel.status == ""
 
 
+def test_an_image_preset_writes_its_look_and_a_change_makes_it_custom(panel):
+    presets = list(ImagePreset)
+    assert panel.ui.imagePresetComboBox.currentIndex() == presets.index(ImagePreset.DEFAULT)
+    panel.ui.startDepthSlider.setValue(12)
+    panel.ui.seedSpinBox.setValue(3)
+    assert panel.node.imagePreset is ImagePreset.DEFAULT  # neither belongs to the look
+    for index, preset in enumerate(presets):
+        if preset is ImagePreset.CUSTOM:
+            continue
+        panel.ui.imagePresetComboBox.setCurrentIndex(index)
+        panel.widget.exit()
+        panel.widget.enter()
+        assert panel.node.imagePreset is preset
+        assert panel.status == ""
+        assert (panel.node.startDepthMm, panel.node.seed) == (12, 3)
+        settings = make_settings(preset.value, start_depth_mm=12.0, seed=3)
+        assert imageValues(readParameters(panel.node).image) == vars(settings)
+    panel.ui.imagePresetComboBox.setCurrentIndex(presets.index(ImagePreset.PAPER))
+    assert not panel.ui.dynamicRangeSlider.isEnabled()  # the paper's display is linear
+    panel.ui.gainSlider.setValue(40)
+    assert panel.node.imagePreset is ImagePreset.CUSTOM
+    assert panel.node.paperArtefacts  # and all else that it had
+    assert panel.node.echoModel is EchoModel.LAYERED
+    panel.ui.imagePresetComboBox.setCurrentIndex(presets.index(ImagePreset.DEFAULT))
+    assert not panel.node.paperArtefacts
+    assert panel.node.noise
+
+
 def test_another_module_and_back_changes_nothing(panel):
     for combo, index in (("presetComboBox", list(ProbePreset).index(ProbePreset.LINEAR)), ("kindComboBox", 2)):
         getattr(panel.ui, combo).setCurrentIndex(index)
@@ -194,12 +231,9 @@ def test_another_module_and_back_changes_nothing(panel):
 def test_the_panel_starts_from_the_engines_defaults(panel):
     from diffus import probe_preset
     from diffus.render.settings import RenderSettings
-    from DiffUSLib.declared import engineValues
-    from DiffUSLib.render.parameters import IMAGE, ImageSettings, ProbeSettings
+    from DiffUSLib.render.parameters import ImageSettings, ProbeSettings
 
-    ours, theirs = engineValues(ImageSettings(), IMAGE), RenderSettings()
-    assert len(ours) == 10
-    assert ours == {name: getattr(theirs, name) for name in ours}
+    assert imageValues(ImageSettings()) == vars(RenderSettings())
     assert buildProbe(ProbeSettings()) == probe_preset("craniotomy-convex")
 
 
@@ -365,6 +399,65 @@ def test_a_mask_is_for_mri_and_ct(panel):
     assert not np.array_equal(before, sliceArray(panel.node.outputSlice))
     panel.ui.kindComboBox.setCurrentIndex(list(MediumKind).index(MediumKind.LABELS))
     assert not panel.ui.maskSelector.isEnabled()
+    assert not panel.ui.addedSelector.isEnabled()
+
+
+def test_the_a_mode_line_in_the_panel(panel, tmp_path, monkeypatch):
+    assert not panel.ui.aModeLateralSlider.isEnabled()
+    panel.ui.createProbeButton.click()
+    panel.ui.aModeCheckBox.setChecked(True)
+    assert panel.node.aModeTable is None  # there is no slice yet
+    panel.ui.applyButton.click()
+    middle = slicer.util.arrayFromTableColumn(panel.node.aModeTable, "Echo, dB").copy()
+    panel.ui.aModeLateralSlider.setValue(6)
+    aside = slicer.util.arrayFromTableColumn(panel.node.aModeTable, "Echo, dB")
+    assert len(aside) == len(middle) == 100
+    assert not np.array_equal(aside, middle)
+    path = tmp_path / "line.csv"
+    monkeypatch.setattr("DiffUSLib.render.a_mode_panel.chooseFile", lambda *_, **__: str(path))
+    panel.ui.aModeExportButton.click()
+    assert panel.status == ""
+    assert len(path.read_text().splitlines()) == 101
+    panel.ui.aModeLateralSlider.setValue(95)
+    assert panel.status  # it lies outside of the fan
+
+
+def test_the_patient_is_shown_around_the_slice_and_goes_again(panel):
+    def surfaces():
+        return [n for n in slicer.util.getNodesByClass("vtkMRMLModelNode") if "surface" in n.GetName()]
+
+    panel.ui.patientComboBox.setCurrentIndex(list(PatientDisplay).index(PatientDisplay.SURFACE))
+    assert len(surfaces()) == 1
+    panel.widget.exit()
+    panel.widget.enter()
+    assert len(surfaces()) == 1
+    panel.ui.patientComboBox.setCurrentIndex(list(PatientDisplay).index(PatientDisplay.VOLUME_RENDERING))
+    assert "choose the surface" in panel.status  # there is no such module here
+    assert surfaces() == []
+    panel.ui.patientComboBox.setCurrentIndex(list(PatientDisplay).index(PatientDisplay.SURFACE))
+    panel.ui.inputVolumeSelector.setCurrentNode(None)
+    assert surfaces() == []
+
+
+def test_added_tissues_are_followed_and_a_name_that_is_none_is_said(panel):
+    from DiffUSLib.scene.transforms import ijkToRas
+
+    panel.ui.createProbeButton.click()
+    panel.ui.liveCheckBox.setChecked(True)
+    panel.settle()
+    before = sliceArray(panel.node.outputSlice)
+    head = slicer.util.arrayFromVolume(panel.node.inputVolume) > 0
+    added = addSegmentation({"Tumour": head.astype(np.uint8)}, ijkToRas(panel.node.inputVolume))
+    panel.ui.addedSelector.setCurrentNode(added)
+    panel.settle()
+    assert panel.status == ""
+    assert not np.array_equal(before, sliceArray(panel.node.outputSlice))
+    added.GetSegmentation().GetNthSegment(0).SetName("Segment_1")
+    panel.settle()
+    assert panel.status.startswith("No tissue is called 'Segment_1': rename")
+    added.GetSegmentation().GetNthSegment(0).SetName("Liver")
+    panel.settle()
+    assert panel.status == ""
 
 
 def test_a_click_that_is_cancelled_changes_nothing(panel):

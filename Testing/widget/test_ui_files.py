@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
+from diffus.settings import PROBE
+from DiffUSLib.declared import hiddenNames
 from DiffUSLib.register import parameters as register
 from DiffUSLib.register.parameter_node import RegisterParameterNode
 from DiffUSLib.render import parameters as render
@@ -22,9 +24,11 @@ PANELS = {
     "DiffUSRender": SimpleNamespace(
         ranges=render.RANGES,
         parameters=set(RenderParameterNode.allParameters),
-        unbound={"fanModel", "skinPoint", "comparedSlice", "comparedPair"},  # made by the module, not chosen
-        sections=["inputs", "probe", "image", "live", "compare", "appearance", "export"],
-        code=("render/widget.py", "render/export_panel.py", "render/match_panel.py"),
+        unbound={"fanModel", "skinPoint", "comparedSlice", "comparedPair"}  # made by the module, not chosen
+        | {"aModeChart", "aModeSeries", "aModeTable"}
+        | hiddenNames(PROBE | render.IMAGE),
+        sections=["inputs", "probe", "image", "live", "aMode", "compare", "appearance", "export"],
+        code=("render/widget.py", "render/a_mode_panel.py", "render/export_panel.py", "render/match_panel.py"),
     ),
     "DiffUSRegister": SimpleNamespace(
         ranges=register.RANGES,

@@ -17,7 +17,7 @@ from ..run import RunState, Schedule, SteppedRun
 from ..torch_support import requireTorch
 from .overlay import FrameOverlay, OverlaySource
 from .parameters import OverlayMode, ShownPose, readParameters
-from .report_nodes import SimilarityCurve, createResultTable, landmarkReport
+from .report_nodes import createResultTable, createSimilarityCurve, landmarkReport
 from .result import acceptResult, createResultTransform, readReport, undoResult, weighLandmarks
 from .session import Session, inputNames, openSession, sessionKey
 
@@ -52,7 +52,7 @@ class RegisterLogic:
         self._registration = None
         self._session: Session | None = None
         self._shown: OverlaySource | None = None  # of the last registration that ended, or that was opened again
-        self._curve: SimilarityCurve | None = None
+        self._curve: LinePlot | None = None
         self._parameterNode = None
         self._present: np.ndarray | None = None
         self._sceneTags: list[tuple[object, int]] = []
@@ -80,7 +80,7 @@ class RegisterLogic:
         self._session = session
         self._registration, self._parameterNode = registration, parameterNode
         scene = session.volume.GetScene()
-        self._curve = SimilarityCurve(scene)
+        self._curve = createSimilarityCurve(scene)
         self._present = session.startToWorld
         self._observe(scene)
         self._run.start(registration)
@@ -105,7 +105,7 @@ class RegisterLogic:
 
     def _onState(self, state) -> None:
         self._present = self._session.volumeToWorld(state.mri_to_reference)
-        self._curve.append(state.progress, state.similarity)
+        self._curve.append(100.0 * state.progress, state.similarity)
         self.updateOverlay(self._parameterNode)
         self.onState(state)
 

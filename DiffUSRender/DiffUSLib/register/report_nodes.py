@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-from vtk import vtkDoubleArray, vtkStringArray
+from vtk import vtkStringArray
 
 from ..i18n import _
+from ..scene.line_plot import LinePlot
 from .start import LandmarkPairs
 
 
-class SimilarityCurve:
-    """A table that grows while the registration runs, its plot series and its chart."""
-
-    def __init__(self, scene) -> None:
-        self.table, self.series, self.chart = (
-            scene.AddNewNodeByClass(className, scene.GenerateUniqueName(name))
-            for className, name in (
-                ("vtkMRMLTableNode", _("Registration similarity")),
-                ("vtkMRMLPlotSeriesNode", _("Similarity")),
-                ("vtkMRMLPlotChartNode", _("Registration curve")),
-            )
-        )
-        self._progress, self._similarity = vtkDoubleArray(), vtkDoubleArray()
-        for column, columnName in ((self._progress, "Progress %"), (self._similarity, "Similarity")):
-            column.SetName(columnName)
-            self.table.AddColumn(column)
-        self.series.SetAndObserveTableNodeID(self.table.GetID())
-        self.series.SetXColumnName("Progress %")
-        self.series.SetYColumnName("Similarity")
-        self.series.SetPlotType(self.series.PlotTypeScatter)
-        self.series.SetColor(0.10, 0.45, 0.75)
-        self.chart.AddAndObservePlotSeriesNodeID(self.series.GetID())
-        self.chart.SetTitle(_("Similarity of the best pose"))
-        self.chart.SetXAxisTitle(_("Progress, %"))
-        self.chart.SetYAxisTitle(_("Similarity, no unit"))
-        self.chart.SetLegendVisibility(False)
-
-    @property
-    def nodes(self) -> tuple:
-        return (self.chart, self.series, self.table)
-
-    def append(self, progress: float, similarity: float) -> None:
-        """Adds a point: progress 0..1, and the best similarity so far."""
-        table = self.table.GetTable()
-        row = table.InsertNextBlankRow()
-        table.GetColumn(0).SetValue(row, 100.0 * progress)
-        table.GetColumn(1).SetValue(row, similarity)
-        for column in (0, 1):
-            table.GetColumn(column).Modified()
-        table.Modified()
-        self.table.Modified()
+def createSimilarityCurve(scene) -> LinePlot:
+    """The plot that grows while the registration runs: progress in %, and the best similarity so far, no unit."""
+    names = _("Registration curve"), _("Similarity"), _("Registration similarity")
+    plot = LinePlot.create(scene, names, ("Progress %", "Similarity"))
+    plot.chart.SetTitle(_("Similarity of the best pose"))
+    return plot
 
 
 def createResultTable(scene, name: str, report: dict):

@@ -8,6 +8,7 @@ import slicer.util
 from ..i18n import _
 from ..scene.transforms import toVtk
 from ..scene.voxels import MediumCache
+from .parameters import mediumInputs
 
 
 def showAcousticMaps(parameterNode, media: MediumCache) -> list:
@@ -20,7 +21,7 @@ def showAcousticMaps(parameterNode, media: MediumCache) -> list:
         RenderError: for an input that cannot be a medium; nothing is added then.
     """
     volume = parameterNode.inputVolume
-    medium = media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
+    medium = media.medium(*mediumInputs(parameterNode))
     maps, ijkToRas = medium.maps.detach().float().cpu().numpy(), medium.ijk_to_ras.numpy()
     names = (
         _("{name} impedance (MRayl)"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import vtk
@@ -28,12 +27,9 @@ from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import requireTorch
 from .image_fan import FAN, MAX_FRAMES, ImageFan, estimateFan, uncertainDepth, wholeImage
 from .live import LiveRendering, Schedule
-from .parameters import CompareMode, ParameterReader, RenderParameters, missingForComparison
+from .parameters import CompareMode, ParameterReader, RenderParameters, mediumInputs, missingForComparison
 from .quality import reduced
 from .side_by_side import sideBySide
-
-if TYPE_CHECKING:
-    pass
 
 MIN_COVERAGE = 0.05  # fraction of the real fan
 
@@ -96,7 +92,7 @@ class FrameComparison:
         self._limits: tuple[float, float] | None = None  # black and white of the recording
         self._read = ParameterReader()
         self._renderers = engine.RendererCache()
-        self._line = ""
+        self._line, self._number = "", 0
 
     @property
     def view(self):
@@ -127,11 +123,12 @@ class FrameComparison:
         self._read.forget()
         self._renderers = engine.RendererCache()
 
-    def compare(self, parameterNode, fraction: float = 1.0) -> FrameSimilarity:
+    def compare(self, parameterNode, fraction: float = 1.0, number: int = 0) -> FrameSimilarity:
         """Renders the simulated frame into its node, shows both, and measures how similar they are.
 
         Args:
             fraction: how much of a frame's work is done, 0 to 1.
+            number: of the simulated frame: each has noise of its own.
 
         Raises:
             RenderError: they are not comparable.
@@ -145,9 +142,9 @@ class FrameComparison:
             fan = self._seenFan(image, frame, parameterNode)
             real = engine.trackedSweep(frame, wholeImage(frame), self._limits)
             renderer = self._renderers.of(_withFan(self._read(parameterNode), fan, fraction))
-            medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
+            medium = self._media.medium(*mediumInputs(parameterNode))
             pose = poseInVolume(engine.probePose(real, fan.imageToProbe), volume)
-            simulated, covered = engine.renderAt(renderer, medium, pose, self._grid)
+            simulated, covered = engine.renderAt(renderer, medium, pose, self._grid, number)
         except RenderError:  # never an old picture over a new frame
             real = engine.trackedSweep(frame, wholeImage(frame), self._limits)
             self._show(parameterNode, real, np.zeros(frame.pixels.shape[1:]))
@@ -157,13 +154,15 @@ class FrameComparison:
 
     # --- live
 
-    def _render(self, fraction: float) -> None:
+    def _render(self, fraction: float, atRest: bool) -> bool:
         try:
-            self._line = self.compare(self._parameterNode, fraction).text()
+            self._number += 1
+            self._line = self.compare(self._parameterNode, fraction, self._number).text()
             if not self._fan.isDepthCertain:
                 self._line = " ".join((self._line + ".", uncertainDepth()))
         finally:
             self.live.observe()
+        return False  # a comparison is of one frame
 
     def _onStatus(self, sentence: str) -> None:
         self._onResult(_("Not comparable: {why}").format(why=sentence) if sentence else self._line)
@@ -171,7 +170,7 @@ class FrameComparison:
     def _watched(self) -> dict[object, tuple]:
         node = self._parameterNode
         watched: dict[object, tuple] = {node.parameterNode: (vtk.vtkCommand.ModifiedEvent,)}
-        for item in (node.inputVolume, node.mask, node.realImage):
+        for item in (node.inputVolume, node.mask, node.addedSegmentation, node.realImage):
             watched.update(watchedEvents(item))
         for item in (node.comparedSlice, node.compareView):
             if item is not None:
@@ -214,6 +213,8 @@ class FrameComparison:
     def _show(self, parameterNode, real, simulated: np.ndarray) -> None:
         image = parameterNode.realImage
         pixels = (simulated * 255).round().astype(np.uint8)
+        if self._grid is not None and simulated.any():  # black in the fan is not transparent, as outside of it
+            pixels = np.maximum(pixels, self._grid.inside)
         pixelToParent, imageToWorld = imageToRas(image), real.image_to_reference[0].numpy()
         slices = _putIntoOutput(parameterNode, "comparedSlice", _("Simulated at the real frame"), pixels, pixelToParent)
         if parameterNode.compareMode is CompareMode.BLENDED:

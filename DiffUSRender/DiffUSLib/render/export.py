@@ -21,7 +21,7 @@ from ..scene.transforms import isLinearToWorld, nodeToWorld, poseInVolume, probe
 from ..scene.voxels import MediumCache
 from ..torch_support import requireTorch
 from .acoustic_maps import showAcousticMaps
-from .parameters import ExportFormat, missingForExport, readParameters
+from .parameters import ExportFormat, mediumInputs, missingForExport, readParameters
 
 RENDERING_FRACTION = 0.85  # of the progress bar; the rest is for writing
 # What a file of each format ends with: of one slice, and of a sweep.
@@ -105,8 +105,8 @@ class SliceExport(SteppedWork):
         if parameterNode.exportFormat is not ExportFormat.SCENE:
             write = self._fileWriter(parameterNode, len(poses.probeToVolume))
         renderer = engine.buildRenderer(readParameters(parameterNode))
-        chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
-        return self._steps(poses, renderer, lambda: self._media.medium(volume, *chosen), write)
+        chosen = mediumInputs(parameterNode)
+        return self._steps(poses, renderer, lambda: self._media.medium(*chosen), write)
 
     def showMaps(self, parameterNode) -> list:
         """The acoustic maps of the input as volumes in the scene; raises RenderError without one."""
@@ -119,9 +119,10 @@ class SliceExport(SteppedWork):
         self._report = ""
         yield ExportState(False, 0.0)
         medium = buildMedium()
-        pixels = []
+        weight, pixels = renderer.settings.persistence, []
+        persistence = engine.buildPersistence(weight) if weight > 0 else None
         for number, pose in enumerate(poses.probeToVolume, 1):
-            pixels.append(engine.renderPixels(renderer, medium, pose))
+            pixels.append(engine.renderPixels(renderer, medium, pose, number - 1, persistence))
             yield ExportState(False, RENDERING_FRACTION * number / len(poses.probeToVolume))
         yield from write(engine.simulatedFrames(renderer, np.stack(pixels), poses.probeToWorld, poses.times))
         if poses.lost:

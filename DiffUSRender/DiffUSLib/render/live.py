@@ -32,12 +32,12 @@ class LiveRendering:
     a frame and one for the frame at rest are pending.
 
     While the probe moves, frames are made with as much of the work as keeps the rate; when it has come to rest, one
-    more is made in full quality. A tracker sends poses at rest too: the same pose again is no news, and noise
-    below `STILL_MM` makes no motion of it, but full frames with pauses between them.
+    more is made in full quality, and with nothing of the frames before it. A tracker sends poses at rest too: the same
+    pose again is no news, and noise below `STILL_MM` makes no motion of it, but full frames with pauses between them.
 
     Args:
-        render: makes one frame with this fraction of the work, 0 to 1; raises RenderError for input that cannot be
-            rendered at the moment.
+        render: makes one frame with this fraction of the work, 0 to 1, and is told whether the probe is at rest;
+            gives whether earlier frames are seen in it; raises RenderError for input that cannot be rendered now.
         watched: gives the objects to observe, each with its events; asked again before every frame. Live stops when
             one that is a node is deleted.
         schedule: takes a function, and seconds (0 if left out), and calls it once, then, from the event loop.
@@ -50,7 +50,7 @@ class LiveRendering:
 
     def __init__(
         self,
-        render: Callable[[float], None],
+        render: Callable[[float, bool], bool],
         watched: Callable[[], dict[object, tuple]],
         schedule: Schedule,
         onStatus: Callable[[str], None],
@@ -155,7 +155,7 @@ class LiveRendering:
         self._frameTimes.clear()
         self._changed = True
         self._shownPose = self._anchor = None
-        self._shownFraction = 1.0
+        self._shownFraction, self._blended = 1.0, False
         self._lastChange = self._lastFull = self._clock()
         self._fullSeconds = 0.0
 
@@ -169,7 +169,7 @@ class LiveRendering:
             self._lastChange, self._anchor = self._clock(), pose
         if moved or (self._differs(pose) and (fraction == 1.0 or self.reduced)):
             self._frame(fraction, pose)
-        if self._running and (self.reduced or self._differs(pose)):
+        if self._running and (self.reduced or self._blended or self._differs(pose)):
             self._requestRest()
 
     def _differs(self, pose: np.ndarray | None) -> bool:
@@ -193,7 +193,7 @@ class LiveRendering:
             self._requestRest()
             return
         pose = self._presentPose()
-        if self.reduced or self._differs(pose):
+        if self.reduced or self._blended or self._differs(pose):
             self._frame(1.0, pose, atRest=True)
 
     def _presentPose(self) -> np.ndarray | None:
@@ -207,10 +207,10 @@ class LiveRendering:
         self._rendering, self._changed = True, False
         self._shownPose, self._shownFraction = pose, fraction
         try:
-            self._render(fraction)
+            self._blended = self._render(fraction, atRest)
         except RenderError as error:
             self._frameTimes.clear()
-            self._shownFraction = 1.0  # nothing better is to come
+            self._shownFraction, self._blended = 1.0, False  # nothing better is to come
             self._onStatus(str(error))
         except Exception as error:
             logging.exception("DiffUS live rendering")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import slicer
+import slicer.util
 import vtk
 
 from .. import engine
@@ -20,12 +21,24 @@ from ..scene.tracked import readShownFrames
 from ..scene.transforms import probeToVolume
 from ..scene.voxels import MediumCache, watchedEvents
 from ..torch_support import isTorchInstalled, requireTorch
+from .a_mode import showAModeLine
 from .compare import FrameComparison
+from .earlier_frames import EarlierFrames
 from .export import SliceExport
 from .image_fan import MAX_FRAMES, estimateFan, uncertainDepth
 from .live import LiveRendering, Schedule
 from .match import AppearanceMatch
-from .parameters import ParameterReader, ProbePreset, ProbeType, missingInput, readParameters, writeProbe
+from .parameters import (
+    ImagePreset,
+    ParameterReader,
+    ProbePreset,
+    ProbeType,
+    mediumInputs,
+    missingInput,
+    presetLook,
+    readParameters,
+    writeProbe,
+)
 from .probe_display import ProbeDisplay
 from .quality import reduced
 
@@ -74,17 +87,19 @@ class RenderLogic:
         self.appearance = AppearanceMatch(self._media, lambda *call: self.schedule(*call))
         self._read = ParameterReader()
         self._renderers = engine.RendererCache()
+        self._earlier = EarlierFrames()
         self._display = ProbeDisplay(self._read)
         self._parameterNode = None
         self._picker: SkinPointPicker | None = None
 
     # --- one slice
 
-    def render(self, parameterNode, fraction: float = 1.0):
+    def render(self, parameterNode, fraction: float = 1.0, earlier: EarlierFrames | None = None):
         """Renders the slice at the probe's present pose into the output node.
 
         Args:
             fraction: how much of a frame's work is done, 0 to 1, at the expense of quality.
+            earlier: the frames that it follows; None for one of its own, which is the same whenever it is rendered.
 
         Returns:
             The output node, made if there is none.
@@ -92,17 +107,31 @@ class RenderLogic:
         volume, probe, output = self._inputs(parameterNode)
         probeToRas = probeToVolume(probe, volume)
         requireTorch()
-        parameters = self._read(parameterNode)
-        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, fraction)))
-        medium = self._media.medium(volume, parameterNode.kind, parameterNode.mask, parameterNode.device)
-        pixels = engine.renderPixels(renderer, medium, probeToRas)
+        renderer, medium = self._prepared(parameterNode, fraction)
+        following = () if earlier is None else earlier.next(self._read(parameterNode), medium)
+        pixels = engine.renderPixels(renderer, medium, probeToRas, *following)
         output = output or createSliceNode(probe.GetScene())
         updateSliceNode(output, pixels, engine.pixelToProbe(renderer.probe), probe)
         if parameterNode.outputSlice is None:  # only now that it has pixels may a view show it
             parameterNode.outputSlice = output
         self.updateFan(parameterNode)
         self.updateDriving(parameterNode)
+        if parameterNode.aMode:
+            showAModeLine(parameterNode, renderer, medium, probeToRas)
         return output
+
+    def updateAModeLine(self, parameterNode) -> None:
+        """Fills the plot of the A-mode line at the probe's present pose."""
+        volume, probe, _output = self._inputs(parameterNode)
+        probeToRas = probeToVolume(probe, volume)
+        requireTorch()
+        showAModeLine(parameterNode, *self._prepared(parameterNode), probeToRas)
+
+    def _prepared(self, parameterNode, fraction: float = 1.0) -> tuple:
+        """Renderer and medium."""
+        parameters = self._read(parameterNode)
+        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, fraction)))
+        return renderer, self._media.medium(*mediumInputs(parameterNode))
 
     def _inputs(self, parameterNode) -> tuple:
         if sentence := missingInput(parameterNode):
@@ -127,7 +156,7 @@ class RenderLogic:
         volume, probe, _output = self._inputs(parameterNode)
         probeToVolume(probe, volume)
         requireTorch()
-        self._parameterNode = parameterNode
+        self._parameterNode, self._earlier = parameterNode, EarlierFrames()
         self.live.start(probe.GetScene(), self._onLiveStopped)
 
     def stopLive(self) -> None:
@@ -135,11 +164,14 @@ class RenderLogic:
         self.live.stop()
         self._parameterNode = None
 
-    def _renderLive(self, fraction: float) -> None:
+    def _renderLive(self, fraction: float, atRest: bool) -> bool:
+        if atRest:
+            self._earlier.forget()
         try:
-            self.render(self._parameterNode, fraction)
+            self.render(self._parameterNode, fraction, self._earlier)
         finally:
             self.live.observe()  # the user may have chosen another volume or probe, and the output may be new
+        return self._earlier.blended
 
     def _livePose(self) -> np.ndarray | None:
         volume, probe = self._parameterNode.inputVolume, self._parameterNode.probeTransform
@@ -149,7 +181,7 @@ class RenderLogic:
     def _watched(self) -> dict[object, tuple]:
         parameterNode = self._parameterNode
         watched: dict[object, tuple] = {parameterNode.parameterNode: (vtk.vtkCommand.ModifiedEvent,)}
-        for node in (parameterNode.inputVolume, parameterNode.mask):
+        for node in (parameterNode.inputVolume, parameterNode.mask, parameterNode.addedSegmentation):
             watched.update(watchedEvents(node))
         if (probe := parameterNode.probeTransform) is not None:
             watched[probe] = (slicer.vtkMRMLTransformableNode.TransformModifiedEvent,)
@@ -267,6 +299,12 @@ class RenderLogic:
         present = readParameters(parameterNode).probe
         writeProbe(parameterNode, engine.presetSettings(preset.value, present))
 
+    def applyImagePreset(self, parameterNode, preset: ImagePreset) -> None:
+        """Writes the look of one of the engine's image presets into the parameter node."""
+        with slicer.util.NodeModify(parameterNode.parameterNode):  # no picture of half of the settings
+            for name, value in presetLook(preset).items():
+                setattr(parameterNode, name, value)
+
     # --- what is shown of it
 
     def updateFan(self, parameterNode) -> None:
@@ -277,6 +315,10 @@ class RenderLogic:
         """Lets the chosen slice view follow the probe, or gives it back, as the parameter node says."""
         compared = parameterNode.compareView if self.comparison.live.running else None
         self._display.updateDriving(parameterNode, compared)
+
+    def updatePatient(self, parameterNode) -> None:
+        """Shows the patient in the 3-D views as the parameter node says."""
+        self._display.updatePatient(parameterNode)
 
     def stopDriving(self) -> None:
         """Gives the slice view back as it was before it followed the probe."""

@@ -23,8 +23,10 @@ from .image_fan import FAN, ImageFan, estimateFan, uncertainDepth
 from .parameters import (
     IMAGE,
     RANGES,
+    ImagePreset,
     ProbePreset,
     ProbeSettings,
+    mediumInputs,
     missingForMatch,
     readParameters,
     writeProbe,
@@ -73,9 +75,9 @@ class AppearanceMatch(SteppedWork):
         requireTorch()
         parameters = readParameters(parameterNode)
         volume = parameterNode.inputVolume
-        chosen = parameterNode.kind, parameterNode.mask, parameterNode.device
+        chosen = mediumInputs(parameterNode)
         sweep, fan = readSweep(parameterNode.realImage, volume, parameters.probe)
-        return self._steps(parameterNode, parameters.image, sweep, fan, lambda: self._media.medium(volume, *chosen))
+        return self._steps(parameterNode, parameters.image, sweep, fan, lambda: self._media.medium(*chosen))
 
     def undo(self, parameterNode) -> None:
         """Writes what was fitted back to its values from before the last match; raises RenderError without one."""
@@ -141,8 +143,10 @@ def _fitted(fan: ImageFan, result, noise: bool) -> dict[str, object]:
     found |= {name: getattr(result.settings, name) for name in display}
     values = sceneValues(found, PROBE | IMAGE)
     fitted = {name: getattr(fan.probe, name) for name in FAN if name != "depthMm" or fan.isDepthCertain}
-    fitted |= {name: float(np.clip(value, *RANGES[name])) for name, value in values.items()}
-    return {**fitted, "automaticTgc": False, "preset": ProbePreset.CUSTOM}
+    fitted |= {
+        name: float(np.clip(value, *RANGES[name])) if name in RANGES else value for name, value in values.items()
+    }
+    return {**fitted, "preset": ProbePreset.CUSTOM, "imagePreset": ImagePreset.CUSTOM}
 
 
 def _write(parameterNode, values: dict[str, object]) -> None:

@@ -9,8 +9,17 @@ import slicer
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from ..declared import declaredParameters
-from ..kinds import Device, MediumKind
-from .parameters import RANGES, CompareMode, ExportFormat, ImageSettings, ProbePreset, ProbeSettings
+from ..kinds import Device, MediumKind, PatientDisplay
+from .parameters import (
+    RANGES,
+    AModeAxis,
+    CompareMode,
+    ExportFormat,
+    ImagePreset,
+    ImageSettings,
+    ProbePreset,
+    ProbeSettings,
+)
 
 
 @parameterNodeWrapper
@@ -25,6 +34,7 @@ class RenderParameterNode:
     inputVolume: Union[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLSegmentationNode, None]  # noqa: UP007
     kind: MediumKind = MediumKind.AUTO
     mask: Union[slicer.vtkMRMLLabelMapVolumeNode, slicer.vtkMRMLSegmentationNode, None]  # noqa: UP007
+    addedSegmentation: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
     realImage: Union[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLVectorVolumeNode, None]  # noqa: UP007
     probeTransform: slicer.vtkMRMLTransformNode
     sliceView: slicer.vtkMRMLSliceNode
@@ -33,12 +43,15 @@ class RenderParameterNode:
     skinPoint: slicer.vtkMRMLMarkupsFiducialNode
 
     preset: ProbePreset = ProbePreset.CRANIOTOMY_CONVEX
+    imagePreset: ImagePreset = ImagePreset.DEFAULT
     device: Device = Device.AUTO
 
     live: bool = False
     automaticQuality: bool = True
     driveSliceView: bool = True
+    sliceIn3D: bool = True
     showFan: bool = True
+    patientIn3D: PatientDisplay = PatientDisplay.HIDDEN
 
     compare: bool = False
     compareView: slicer.vtkMRMLSliceNode
@@ -46,6 +59,13 @@ class RenderParameterNode:
     compareFade: Annotated[float, WithinRange(*RANGES["compareFade"])] = 0.5
     comparedSlice: slicer.vtkMRMLScalarVolumeNode
     comparedPair: slicer.vtkMRMLScalarVolumeNode
+
+    aMode: bool = False
+    aModeLateralMm: Annotated[float, WithinRange(*RANGES["aModeLateralMm"])] = 0.0
+    aModeAxis: AModeAxis = AModeAxis.DEPTH
+    aModeChart: slicer.vtkMRMLPlotChartNode
+    aModeSeries: slicer.vtkMRMLPlotSeriesNode
+    aModeTable: slicer.vtkMRMLTableNode
 
     exportBrowser: slicer.vtkMRMLSequenceBrowserNode
     exportFormat: ExportFormat = ExportFormat.NRRD

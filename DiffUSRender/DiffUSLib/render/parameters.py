@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from diffus.data import probe_presets
-from diffus.render.settings import RenderSettings
+from diffus.render.settings import PaperArtefacts, RenderSettings, make_settings
 from diffus.settings import PROBE, declared
 
-from ..declared import attributes, plainClass, ranges
+from ..declared import attributes, engineValues, plainClass, ranges, sceneName, sceneValues
 from ..errors import RenderError
 from ..i18n import _
 
@@ -67,6 +67,31 @@ class EchoModel(enum.Enum):
         }[self]
 
 
+class ImagePreset(enum.Enum):
+    """The engine's looks of an image by name; CUSTOM is what the user has changed by hand."""
+
+    DEFAULT = "default"
+    PAPER = "paper"
+    CUSTOM = "custom"
+
+    def label(self) -> str:
+        return {
+            ImagePreset.DEFAULT: _("Standard"),
+            ImagePreset.PAPER: _("As published (linear, with artefacts)"),
+            ImagePreset.CUSTOM: _("Custom"),
+        }[self]
+
+
+class Compression(enum.Enum):
+    """How the strength of an echo becomes brightness."""
+
+    LOG = "log"
+    LINEAR = "linear"
+
+    def label(self) -> str:
+        return {Compression.LOG: _("Logarithmic"), Compression.LINEAR: _("Linear (as published)")}[self]
+
+
 class CompareMode(enum.Enum):
     """How a real and a simulated frame are shown together."""
 
@@ -78,6 +103,16 @@ class CompareMode(enum.Enum):
             CompareMode.BLENDED: _("Blended"),
             CompareMode.SIDE_BY_SIDE: _("Side by side"),
         }[self]
+
+
+class AModeAxis(enum.Enum):
+    """Against what the echo of the A-mode line is drawn."""
+
+    DEPTH = "depth"
+    TIME = "time"
+
+    def label(self) -> str:
+        return {AModeAxis.DEPTH: _("Depth, mm"), AModeAxis.TIME: _("Time, there and back, us")}[self]
 
 
 class ExportFormat(enum.Enum):
@@ -105,7 +140,7 @@ class ExportFormat(enum.Enum):
 
 IMAGE = declared(RenderSettings)
 # What the panel allows, (lowest, highest) by attribute.
-RANGES = {**ranges(PROBE), **ranges(IMAGE), "compareFade": (0.0, 1.0)}
+RANGES = {**ranges(PROBE), **ranges(IMAGE), "compareFade": (0.0, 1.0), "aModeLateralMm": (-100.0, 100.0)}
 
 # What the first preset's type does not have begins with some number too.
 _STARTS = {"width_mm": 40.0, **probe_presets()[ProbePreset.CRANIOTOMY_CONVEX.value]["probe"]}
@@ -117,8 +152,16 @@ ProbeSettings = plainClass(
     [("probeType", ProbeType, ProbeType(_STARTS["type"])), *attributes(PROBE, _STARTS)],
 )
 
-# How the echo becomes an image; the defaults are the engine's.
-ImageSettings = plainClass("ImageSettings", __name__, list(attributes(IMAGE, enums={"echo": EchoModel})))
+# The scene's choices for settings that are text.
+IMAGE_ENUMS = {"echo": EchoModel, "compression": Compression}
+
+# How the echo becomes an image; the defaults are the engine's. The paper's artefacts are there, or they are not.
+ImageSettings = plainClass(
+    "ImageSettings", __name__, [*attributes(IMAGE, enums=IMAGE_ENUMS), ("paperArtefacts", bool, False)]
+)
+
+# Of the patient and the pattern, not of the look: no preset writes them, and changing them leaves it what it is.
+NOT_OF_THE_LOOK = ("start_depth_mm", "seed")
 
 
 @dataclass(frozen=True)
@@ -132,6 +175,12 @@ class RenderParameters:
 def readParameters(parameterNode) -> RenderParameters:
     """The settings that a parameter node holds at this moment."""
     return RenderParameters(_read(ProbeSettings, parameterNode), _read(ImageSettings, parameterNode))
+
+
+def mediumInputs(parameterNode) -> tuple:
+    """What `MediumCache.medium` takes, of a parameter node."""
+    node = parameterNode
+    return node.inputVolume, node.kind, node.mask, node.device, node.addedSegmentation
 
 
 class ParameterReader:
@@ -166,6 +215,25 @@ def writeProbe(parameterNode, probe: ProbeSettings) -> None:
             )
     for one in fields(probe):
         setattr(parameterNode, one.name, getattr(probe, one.name))
+
+
+def imageValues(image: ImageSettings) -> dict[str, object]:
+    """The engine's settings by name."""
+    return {**engineValues(image, IMAGE), "artefacts": PaperArtefacts() if image.paperArtefacts else None}
+
+
+def readLook(parameterNode) -> ImageSettings:
+    """What an image preset decides of the settings that a parameter node holds at this moment."""
+    kept = {name: getattr(ImageSettings(), name) for name in map(sceneName, NOT_OF_THE_LOOK)}
+    return replace(_read(ImageSettings, parameterNode), **kept)
+
+
+def presetLook(preset: ImagePreset) -> dict[str, object]:
+    """The attributes that an image preset writes, with their values."""
+    settings = make_settings(preset.value)
+    names = [name for name in IMAGE if name not in NOT_OF_THE_LOOK]
+    values = sceneValues({name: getattr(settings, name) for name in names}, IMAGE, IMAGE_ENUMS)
+    return {**values, "paperArtefacts": settings.artefacts is not None}
 
 
 def missingInput(parameterNode) -> str:

@@ -1,20 +1,22 @@
-"""What the scene shows of the probe: its fan, and a slice view that follows it."""
+"""What the scene shows of the probe: its fan, a slice view that follows it, and the patient around both in 3-D."""
 
 from __future__ import annotations
 
 from .. import engine
 from ..scene.fan_model import createFanModel, updateFanModel
+from ..scene.patient_view import PatientView
 from ..scene.slice_views import SliceViewDriver
 from ..torch_support import isTorchInstalled, requireTorch
 from .parameters import ParameterReader
 
 
 class ProbeDisplay:
-    """Keeps the fan's model and the driven slice view as a parameter node says; without PyTorch there is neither."""
+    """Keeps fan, slice view and patient as a parameter node says; without PyTorch neither fan nor view."""
 
     def __init__(self, reader: ParameterReader) -> None:
         self._read = reader
         self._driver = SliceViewDriver()
+        self._patient = PatientView()
         self._shownFan: tuple | None = None
         self._driven: tuple | None = None
 
@@ -47,12 +49,16 @@ class ProbeDisplay:
             self.stopDriving()
             return
         shape = self._read(parameterNode).probe
-        driven = (view.GetID(), probe.GetID(), output.GetID(), shape)
+        driven = (view.GetID(), probe.GetID(), output.GetID(), shape, parameterNode.sliceIn3D)
         if driven != self._driven:
             corners = _outline(shape)
             low, high = corners.min(0), corners.max(0)
-            self._driver.start(view, probe, output, high - low, (low + high) / 2)
+            self._driver.start(view, probe, output, high - low, (low + high) / 2, parameterNode.sliceIn3D)
             self._driven = driven
+
+    def updatePatient(self, parameterNode) -> None:
+        """Shows the patient in 3-D, or not."""
+        self._patient.update(parameterNode.inputVolume, parameterNode.kind, parameterNode.patientIn3D)
 
     def stopDriving(self) -> None:
         """Gives the slice view back as it was before it followed the probe."""
@@ -60,8 +66,9 @@ class ProbeDisplay:
         self._driven = None
 
     def forgetScene(self) -> None:
-        """Gives the view back, and knows no fan any more."""
+        """Gives the views back, and knows no fan any more."""
         self.stopDriving()
+        self._patient.hide()
         self._shownFan = None
 
 

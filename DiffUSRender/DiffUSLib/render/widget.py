@@ -11,10 +11,20 @@ from ..kinds import MediumKind
 from ..panel import ModulePanel, guessedKind
 from ..scene.slice_node import SLICE_ATTRIBUTE
 from ..scene.voxels import guessKind, isFlat
+from .a_mode_panel import AModePanel
 from .export_panel import ExportPanel
 from .match_panel import AppearancePanel
 from .parameter_node import RenderParameterNode
-from .parameters import CompareMode, ProbePreset, ProbeType, missingForComparison, missingInput, readParameters
+from .parameters import (
+    CompareMode,
+    Compression,
+    ProbeType,
+    missingForComparison,
+    missingInput,
+    readLook,
+    readParameters,
+)
+from .preset_choice import PresetChoice
 
 
 class RenderWidget(ModulePanel):
@@ -24,8 +34,12 @@ class RenderWidget(ModulePanel):
 
     def __init__(self, parent=None) -> None:
         ModulePanel.__init__(self, parent)
-        self._preset: ProbePreset | None = None
-        self._presetNumbers = None
+        self._presets = (
+            PresetChoice(
+                "preset", lambda node: readParameters(node).probe, lambda *chosen: self._apply("applyPreset", *chosen)
+            ),
+            PresetChoice("imagePreset", readLook, lambda *chosen: self._apply("applyImagePreset", *chosen)),
+        )
         self._liveSaid = False
 
     def connectButtons(self) -> None:
@@ -35,6 +49,7 @@ class RenderWidget(ModulePanel):
         self.ui.placeOnSkinButton.clicked.connect(self.onPlaceOnSkin)
         self.ui.fromImageButton.clicked.connect(self.onFromImage)
         self.ui.applyButton.clicked.connect(self.onApply)
+        self.aModePanel = AModePanel(self)
         self.exportPanel = ExportPanel(self)
         self.appearancePanel = AppearancePanel(self)
 
@@ -61,7 +76,9 @@ class RenderWidget(ModulePanel):
 
     def beforeConnecting(self, node: RenderParameterNode) -> None:
         # A preset that the scene brings stands with its own numbers: it is not applied again.
-        self._preset, self._presetNumbers = node.preset, readParameters(node).probe
+        for choice in self._presets:
+            choice.hold(node)
+        self.aModePanel.hold(node)
 
     # --- buttons
 
@@ -92,25 +109,18 @@ class RenderWidget(ModulePanel):
     # --- what follows from the parameters
 
     def updateAll(self) -> None:
-        self._updatePreset()
+        for choice in self._presets:
+            choice.update(self._parameterNode)
         self._updateLive()
         self._updateComparison()
         self._updateViews()
         self._updatePanel()
+        self.aModePanel.update()
         self.exportPanel.update()
         self.appearancePanel.update()
 
-    def _updatePreset(self) -> None:
-        node = self._parameterNode
-        numbers = readParameters(node).probe
-        if node.preset != self._preset and node.preset is not ProbePreset.CUSTOM:
-            if not self.attempt(lambda: self.logic.applyPreset(node, node.preset)):
-                node.preset = self._preset
-                return
-            self._presetNumbers = readParameters(node).probe
-        elif node.preset is not ProbePreset.CUSTOM and numbers != self._presetNumbers:
-            node.preset = ProbePreset.CUSTOM
-        self._preset = node.preset
+    def _apply(self, action: str, node, preset) -> bool:
+        return self.attempt(lambda: getattr(self.logic, action)(node, preset))
 
     def _updateLive(self) -> None:
         node = self._parameterNode
@@ -134,6 +144,7 @@ class RenderWidget(ModulePanel):
         try:
             self.logic.updateFan(self._parameterNode)
             self.logic.updateDriving(self._parameterNode)
+            self.logic.updatePatient(self._parameterNode)
         except RenderError as error:
             self.showStatus(str(error))
 
@@ -154,6 +165,7 @@ class RenderWidget(ModulePanel):
             for widget in widgets:
                 widget.setVisible(shown)
         ui.noiseSlider.setEnabled(node.noise)
+        ui.dynamicRangeSlider.setEnabled(node.compression is Compression.LOG)
         missing = missingForComparison(node)
         ui.compareCheckBox.setEnabled(node.compare or not missing)
         ui.compareCheckBox.setToolTip(missing or _("Simulate at the pose of the real image, and show both."))
@@ -164,7 +176,7 @@ class RenderWidget(ModulePanel):
         ui.guessLabel.setText(text)
         ui.guessLabel.setToolTip(reason)
         labels = node.inputVolume is not None and MediumKind.LABELS in (node.kind, guessKind(node.inputVolume))
-        for widget in (ui.maskLabel, ui.maskSelector):
+        for widget in (ui.maskLabel, ui.maskSelector, ui.addedLabel, ui.addedSelector):
             widget.setEnabled(not labels)
         placeable = node.inputVolume is not None and node.probeTransform is not None
         ui.placeAtSliceButton.setEnabled(placeable and node.sliceView is not None)

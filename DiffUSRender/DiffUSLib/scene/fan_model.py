@@ -10,6 +10,7 @@ from ..i18n import _
 HALF_THICKNESS_MM = 0.25  # a thin slab, so that a slice view in the very plane of the fan shows its outline too
 MARKER_MM = 4.0
 COLOR = (0.25, 0.8, 1.0)
+OPACITY = 0.15  # in 3-D, where the slice is seen through it
 FAN_ATTRIBUTE = "DiffUSRender.Fan"
 
 
@@ -23,7 +24,8 @@ def createFanModel(scene, probeNode):
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     display.SetColor(*COLOR)
-    display.SetOpacity(0.35)
+    display.SetOpacity(OPACITY)
+    display.SetSliceIntersectionOpacity(1.0)
     display.SetLighting(False)
     display.SetVisibility2D(True)
     display.SetSliceIntersectionThickness(2)

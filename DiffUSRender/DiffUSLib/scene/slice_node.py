@@ -10,6 +10,7 @@ from ..i18n import _
 from .transforms import ijkToRas, toVtk
 
 WINDOW, LEVEL = 255.0, 127.5
+SHOWN = 1, 255  # 0 is outside of the fan, and transparent: black in 3-D otherwise
 SLICE_ATTRIBUTE = "DiffUSRender.SimulatedSlice"  # of every simulated image, so that none is taken for a real one
 OWN_SLICE, RECORDED_SLICE = "1", "recorded"
 
@@ -17,7 +18,7 @@ OWN_SLICE, RECORDED_SLICE = "1", "recorded"
 def createSliceNode(scene, name: str | None = None):
     """A new, empty slice node in `scene`, shown in grey with a window that maps 0-255 to black-white."""
     node = _addGrey(scene, name or _("Simulated ultrasound"))
-    node.SetAttribute(SLICE_ATTRIBUTE, OWN_SLICE)
+    _markOwn(node)
     return node
 
 
@@ -37,8 +38,8 @@ def mayBeOverwritten(node) -> bool:
 def updateSliceNode(sliceNode, pixels: np.ndarray, pixelToParent: np.ndarray, parentNode) -> None:
     """Puts simulated pixels into the node; see `putPixels`."""
     if sliceNode.GetAttribute(SLICE_ATTRIBUTE) is None:  # an empty volume that the user has made for it
-        sliceNode.SetAttribute(SLICE_ATTRIBUTE, OWN_SLICE)
         _displayInGrey(sliceNode)
+        _markOwn(sliceNode)
     putPixels(sliceNode, pixels, pixelToParent, parentNode)
 
 
@@ -56,6 +57,15 @@ def putPixels(volumeNode, pixels: np.ndarray, pixelToParent: np.ndarray, parentN
     if volumeNode.GetTransformNodeID() != parentId:
         volumeNode.SetAndObserveTransformNodeID(parentId)
     slicer.util.updateVolumeFromArray(volumeNode, pixels[np.newaxis])
+
+
+def _markOwn(node) -> None:
+    """Marks a node as a simulated slice, which is transparent outside of the fan."""
+    node.SetAttribute(SLICE_ATTRIBUTE, OWN_SLICE)
+    display = node.GetDisplayNode()
+    display.AutoThresholdOff()
+    display.SetThreshold(*SHOWN)
+    display.ApplyThresholdOn()
 
 
 def _addGrey(scene, name: str):

@@ -19,7 +19,7 @@ TRANSVERSE_MODE = 6  # of SlicerIGT's volume reslice driver
 
 @dataclass(frozen=True)
 class ViewState:
-    """How a slice view was found: plane, zoom, the identifiers of its layers, their opacities, and the link."""
+    """How a slice view was found: plane, zoom, identifiers and opacities of its layers, link, and whether in 3-D."""
 
     sliceToRas: np.ndarray
     fieldOfView: tuple[float, float, float]
@@ -30,6 +30,7 @@ class ViewState:
     foregroundOpacity: float = 0.0
     labelOpacity: float = 1.0
     linked: int = 0
+    in3D: int = 0
 
     @classmethod
     def of(cls, view) -> ViewState:
@@ -37,7 +38,7 @@ class ViewState:
         geometry = fromVtk(view.GetSliceToRAS()), view.GetFieldOfView(), view.GetXYZOrigin()
         composite = compositeNode(view)
         if composite is None:
-            return cls(*geometry)
+            return cls(*geometry, in3D=view.GetSliceVisible())
         return cls(
             *geometry,
             composite.GetBackgroundVolumeID(),
@@ -46,6 +47,7 @@ class ViewState:
             composite.GetForegroundOpacity(),
             composite.GetLabelOpacity(),
             composite.GetLinkedControl(),
+            view.GetSliceVisible(),
         )
 
 
@@ -93,6 +95,10 @@ class BorrowedView:
         composite.SetForegroundOpacity(opacity)
         self._shown = layers
 
+    def showIn3D(self, shown: bool) -> None:
+        """Shows the view's plane in the 3-D views, or leaves it there as it was found."""
+        self._view.SetSliceVisible(1 if shown else self._found.in3D)
+
     def showImage(self, imageToWorld: np.ndarray, shape: tuple[int, int]) -> None:
         """Puts the view into the plane of an image: columns to the right, rows down the screen.
 
@@ -126,6 +132,7 @@ class BorrowedView:
             self._view.GetSliceToRAS().DeepCopy(toVtk(self._found.sliceToRas))
             self._view.SetXYZOrigin(*self._found.origin)
             self._view.SetFieldOfView(*self._found.fieldOfView)
+            self._view.SetSliceVisible(self._found.in3D)
             self._view.UpdateMatrices()
         self.forget()
 
@@ -170,7 +177,9 @@ class SliceViewDriver:
         """Whether a view follows the probe."""
         return self._borrowed.view is not None
 
-    def start(self, sliceViewNode, probeNode, simulatedSlice, sizeMm: np.ndarray, centre: np.ndarray) -> None:
+    def start(
+        self, sliceViewNode, probeNode, simulatedSlice, sizeMm: np.ndarray, centre: np.ndarray, in3D=False
+    ) -> None:
         """Makes `sliceViewNode` show `simulatedSlice` in the probe's plane from now on.
 
         The volume that was the view's background becomes its foreground, hidden: the view's fade slider brings it up.
@@ -178,12 +187,14 @@ class SliceViewDriver:
         Args:
             sizeMm: (2,), width and height that the view shows.
             centre: (2,), lateral and depth of the view's middle, mm in the probe's plane.
+            in3D: whether the 3-D views show it too.
         """
         self._release()
         self._borrowed.take(sliceViewNode)
         self._probe, self._centre = probeNode, centre
         self._show(simulatedSlice)
         self._borrowed.zoom(sizeMm)
+        self._borrowed.showIn3D(in3D)
         self._follow()
         self._resliceLogic = _startResliceDriver(sliceViewNode, simulatedSlice)
         if self._resliceLogic is None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import vtk
+from scipy import ndimage
+from vtk.util.numpy_support import numpy_to_vtk
 
 from ..kinds import MediumKind
-from .transforms import mapPoints, transformBetween
+from .transforms import mapPoints, toVtk, transformBetween
 from .voxels import Voxels, guessKind, readVoxels
 
 CT_SKIN_HU = -300.0
@@ -13,6 +16,7 @@ MRI_SKIN_FRACTION = 0.12  # of the 99th percentile: above the noise in air, belo
 NEIGHBOURHOOD_MM = 15.0
 STEP_MM = 0.5
 SNAP_MM = 20.0
+COARSE_MM = 2.0  # of the surface that is shown
 
 
 class BodySurface:
@@ -26,7 +30,7 @@ class BodySurface:
         if kind is MediumKind.AUTO:
             kind = guessKind(node)
         voxels: Voxels = readVoxels(node, kind)
-        self._array = voxels.array
+        self._array, self._ijkToRas = voxels.array, voxels.ijkToRas
         self._rasToIjk = np.linalg.inv(voxels.ijkToRas)
         self._worldToNode = transformBetween(None, node.GetParentTransformNode())
         self._threshold = _threshold(voxels.array, kind)
@@ -43,6 +47,34 @@ class BodySurface:
         valid = ((ijk >= 0) & (ijk < size)).all(-1)
         i, j, k = np.where(valid[..., None], ijk, 0).transpose(-1, *range(ijk.ndim - 1))
         return valid & (self._array[k, j, i] > self._threshold)
+
+    def polyData(self) -> vtk.vtkPolyData:
+        """The outer surface of the largest part, smooth, in the node's own RAS; voxels of about `COARSE_MM`."""
+        steps = [max(1, round(COARSE_MM / size)) for size in np.linalg.norm(self._ijkToRas[:3, :3], axis=0)]
+        inside = self._array[tuple(slice(None, None, step) for step in reversed(steps))] > self._threshold
+        parts, count = ndimage.label(inside)
+        if count > 1:
+            inside = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+        inside = np.pad(ndimage.binary_fill_holes(inside), 2)  # closed at the volume's faces too
+        smooth = ndimage.gaussian_filter(inside.astype(np.float32), 1.0)
+        image = vtk.vtkImageData()
+        image.SetDimensions(*smooth.shape[::-1])
+        image.GetPointData().SetScalars(numpy_to_vtk(smooth.ravel(), deep=True))
+        coarseToRas = self._ijkToRas @ np.diag([*steps, 1.0])
+        coarseToRas[:3, 3] -= coarseToRas[:3, :3] @ [2, 2, 2]
+        transform = vtk.vtkTransform()
+        transform.SetMatrix(toVtk(coarseToRas))
+        contour, placed, normals = vtk.vtkFlyingEdges3D(), vtk.vtkTransformPolyDataFilter(), vtk.vtkPolyDataNormals()
+        contour.SetInputData(image)
+        contour.SetValue(0, 0.5)
+        contour.ComputeNormalsOff()
+        placed.SetInputConnection(contour.GetOutputPort())
+        placed.SetTransform(transform)
+        normals.SetInputConnection(placed.GetOutputPort())
+        normals.SplittingOff()
+        normals.AutoOrientNormalsOn()
+        normals.Update()
+        return normals.GetOutput()
 
     def inwardDirection(self, point: np.ndarray) -> np.ndarray:
         """Unit vector into the body at a point on its surface; towards the volume's centre where no surface is near."""

@@ -97,41 +97,47 @@ def _scalars(node) -> np.ndarray:
 class MediumCache:
     """The medium of the last volume; built again when its voxels, its geometry, its names or its kind change.
 
-    One medium is kept: four float maps of a large volume are hundreds of megabytes.
+    One medium is kept: that of a large volume is hundreds of megabytes.
     """
 
     def __init__(self) -> None:
         self._key: tuple | None = None
-        self._maskPlace = np.eye(4)
+        self._places: list[np.ndarray] = []
         self._medium: AcousticMedium | None = None
         self._refusal = ""
 
-    def medium(self, node, kind: MediumKind, mask=None, device: Device = Device.CPU) -> AcousticMedium:
+    def medium(self, node, kind: MediumKind, mask=None, device: Device = Device.CPU, added=None) -> AcousticMedium:
         """The acoustic medium in the node's own RAS, on a device.
 
-        mask: a label map or segmentation node; of an MRI or CT, what lies outside of it is coupling gel.
-        Raises RenderError for a volume that cannot be one, or a device that cannot compute here.
+        Args:
+            mask: a label map or segmentation node; of an MRI or CT, what lies outside of it is coupling gel.
+            added: one whose names are tissues; in an MRI or CT they are what its voxels are made of.
+
+        Raises:
+            RenderError: for a volume that cannot be one, or a device that cannot compute here.
         """
         name = torchDevice(device)
         if kind is MediumKind.AUTO:
             kind = guessKind(node)
         if kind is MediumKind.LABELS:
-            mask = None
-        key = (node.GetID(), kind, name, *_stamp(node), *(() if mask is None else (mask.GetID(), *_stamp(mask))))
-        place = np.eye(4) if mask is None else _maskToVolume(mask, node)
+            mask = added = None
+        others = [None if other is None else (other.GetID(), *contentStamp(other)) for other in (mask, added)]
+        key = (node.GetID(), kind, name, *contentStamp(node), *others)
+        places = [np.eye(4) if other is None else _toVolume(other, node) for other in (mask, added)]
         # Two transforms that move together do so but for rounding.
-        if key != self._key or not np.allclose(place, self._maskPlace, atol=1e-3):
+        if key != self._key or not np.allclose(places, self._places, atol=1e-3):
             self.clear()  # before building: two media at a time may not fit into memory
             try:
                 voxels = readVoxels(node, kind)
                 inside = None if mask is None else maskOnVolume(mask, node, voxels)
+                known = None if added is None else tissuesOnVolume(added, node, voxels)
                 with engineErrors():
-                    self._medium = _buildMedium(voxels, kind, inside).to(name)
+                    self._medium = _buildMedium(voxels, kind, inside, known).to(name)
             except GpuMemoryError:
                 raise
             except RenderError as error:
                 self._refusal = str(error)  # kept as well: Live must not examine a bad volume again for every pose
-            self._key, self._maskPlace = key, place
+            self._key, self._places = key, places
         if self._refusal:
             raise RenderError(self._refusal)
         return self._medium
@@ -142,19 +148,25 @@ class MediumCache:
         self._refusal = ""
 
 
-def _buildMedium(voxels: Voxels, kind: MediumKind, mask: np.ndarray | None) -> AcousticMedium:
+def _buildMedium(voxels: Voxels, kind: MediumKind, mask: np.ndarray | None, known: Voxels | None) -> AcousticMedium:
     from diffus.medium import AcousticMedium
 
     with engineErrors():
         if kind is MediumKind.LABELS:
             return AcousticMedium.from_labels(voxels.array, voxels.names, voxels.ijkToRas)
         if kind is MediumKind.CT:
-            return AcousticMedium.from_ct(voxels.array, voxels.ijkToRas, mask=mask)
+            medium = AcousticMedium.from_ct(voxels.array, voxels.ijkToRas, mask=mask)
+            if known is None:
+                return medium
+            return AcousticMedium.from_labels(known.array, known.names, voxels.ijkToRas, elsewhere=medium)
         contrast = "t2" if kind is MediumKind.MRI_T2 else "t1"
-        return AcousticMedium.from_mri(voxels.array, voxels.ijkToRas, mask, contrast=contrast)
+        segmentation = None if known is None else (known.array, known.names)
+        return AcousticMedium.from_mri(
+            voxels.array, voxels.ijkToRas, mask, contrast=contrast, segmentation=segmentation
+        )
 
 
-def _stamp(node) -> tuple:
+def contentStamp(node) -> tuple:
     """What changes whenever the medium would: modification times of the voxels, geometry, label names."""
     if node.IsA("vtkMRMLSegmentationNode"):
         segmentation = node.GetSegmentation()
@@ -184,15 +196,15 @@ def watchedEvents(node) -> dict[object, tuple]:
     return {node: (moved,), segmentation: events}
 
 
-def _maskToVolume(mask, volume) -> np.ndarray:
-    """From the mask's own RAS to the volume's, (4, 4); raises RenderError where that is no matrix."""
-    source, target = mask.GetParentTransformNode(), volume.GetParentTransformNode()
+def _toVolume(labels, volume) -> np.ndarray:
+    """From the own RAS of a mask or segmentation to the volume's, (4, 4); RenderError where that is no matrix."""
+    source, target = labels.GetParentTransformNode(), volume.GetParentTransformNode()
     if source is target:
         return np.eye(4)
     if not (isLinearToWorld(source) and isLinearToWorld(target)):
         raise RenderError(
-            _("Mask '{name}' and volume hang under different nonlinear transforms; put both under one.").format(
-                name=mask.GetName()
+            _("'{name}' and the volume hang under different nonlinear transforms; put both under one.").format(
+                name=labels.GetName()
             )
         )
     return np.linalg.inv(nodeToWorld(target)) @ nodeToWorld(source)
@@ -211,25 +223,58 @@ def maskOnVolume(mask, volume, voxels: Voxels) -> np.ndarray:
     Raises:
         RenderError: for a mask that is empty there, or that no matrix leads to the volume.
     """
-    from scipy import ndimage
-
-    found = (
-        readVoxels(mask, MediumKind.LABELS)
-        if mask.IsA("vtkMRMLSegmentationNode")
-        else Voxels(_scalars(mask), ijkToRas(mask))
-    )
-    volumeToMask = np.linalg.inv(_maskToVolume(mask, volume) @ found.ijkToRas) @ voxels.ijkToRas
-    inside = found.array != 0
-    if inside.shape != voxels.array.shape or not np.allclose(volumeToMask, np.eye(4), atol=1e-3):
-        matrix = volumeToMask[2::-1, 2::-1]  # array indices run k, j, i
-        inside = ndimage.affine_transform(
-            inside, matrix, volumeToMask[2::-1, 3], voxels.array.shape, order=0, mode="grid-constant", cval=0
-        )
+    segmented = mask.IsA("vtkMRMLSegmentationNode")
+    found = readVoxels(mask, MediumKind.LABELS) if segmented else Voxels(_scalars(mask), ijkToRas(mask))
+    inside = _onGrid(found.array != 0, _toVolume(mask, volume) @ found.ijkToRas, voxels)
     if not inside.any():
         raise RenderError(
             _("The mask '{name}' covers nothing of the volume; choose another.").format(name=mask.GetName())
         )
     return inside
+
+
+def tissuesOnVolume(added, volume, voxels: Voxels) -> Voxels:
+    """The labels of a label map or segmentation node on the grid of a volume, by nearest neighbours; 0 is none.
+
+    Args:
+        added: the label map or segmentation node, whose names are tissues.
+        volume: the node whose voxels are `voxels`.
+
+    Returns:
+        The labels on the volume's grid, and the names of those that occur there.
+
+    Raises:
+        RenderError: for one that is empty there, names no tissues, or that no matrix leads to the volume.
+    """
+    from diffus.medium import tissue_table
+
+    found = readVoxels(added, MediumKind.LABELS)
+    labels = _onGrid(found.array, _toVolume(added, volume) @ found.ijkToRas, voxels)
+    names = {label: found.names[label] for label in np.unique(labels).tolist() if label in found.names}
+    if not names:
+        raise RenderError(
+            _("The segmentation '{name}' covers nothing of the volume; choose another.").format(name=added.GetName())
+        )
+    tissues = tissue_table()
+    if unknown := [name for name in names.values() if tissues.find(name) is None]:
+        raise RenderError(
+            _("No tissue is called {unknown}: rename these segments of '{name}'. Tissues are: {known}.").format(
+                unknown=", ".join(f"'{name}'" for name in unknown), name=added.GetName(), known=", ".join(tissues)
+            )
+        )
+    return Voxels(labels, voxels.ijkToRas, names)
+
+
+def _onGrid(array: np.ndarray, toRas: np.ndarray, voxels: Voxels) -> np.ndarray:
+    """Values of a volume, (K, J, I), whose voxels `toRas` maps, on the grid of another, by nearest neighbours."""
+    from scipy import ndimage
+
+    between = np.linalg.inv(toRas) @ voxels.ijkToRas
+    if array.shape == voxels.array.shape and np.allclose(between, np.eye(4), atol=1e-3):
+        return array
+    return ndimage.affine_transform(  # array indices run k, j, i
+        array, between[2::-1, 2::-1], between[2::-1, 3], voxels.array.shape, order=0, mode="grid-constant", cval=0
+    )
 
 
 def _colorNode(node):

@@ -10,6 +10,7 @@ import click
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..errors import InputError
@@ -124,7 +125,7 @@ def _print_benchmark(rows: list[list]) -> None:
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for row in rows:
         cells = ("–" if cell is None else f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row)
-        table.add_row(*cells)
+        table.add_row(*map(escape, cells))
     console = Console(width=120, highlight=False)
     console.print(table)
     errors, verdicts = np.array([row[3] for row in rows]), [row[4] for row in rows]

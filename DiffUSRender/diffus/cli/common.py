@@ -13,18 +13,17 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ..errors import InputError
+from ..errors import DiskError, InputError
 from ..io.tables import read_label_names
 from ..io.volumes import read_volume
 from ..medium import AcousticMedium
-from ..medium.tissue import LABEL_TABLES, read_tissues, tissue_table
-from ..medium.tissue import label_table as public_label_table
+from ..medium.tissue import LABEL_TABLES, TISSUE_TABLES, labels_with_tissues, named_tissues
 from ..probe import probe_preset, read_probe_json
 from ..render.settings import PRESET_HELP, PRESETS, RenderSettings
 from ..settings import declared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ..fit import FittableMedium
     from ..io.volumes import Volume
@@ -41,7 +40,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             failure = click.ClickException(str(error))
-            failure.exit_code = 2
+            failure.exit_code = 1 if isinstance(error, DiskError) else 2
             raise failure from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads the output any more: click ends quietly
@@ -92,7 +91,12 @@ MEDIUM = (
         help="Names of the labels (labels): JSON, CSV or Slicer .ctbl, or a public table such as totalsegmentator-v2. "
         f"Without it, those of a .seg.nrrd file, else {LABEL_TABLES[0]}.",
     ),
-    click.option("--tissues", metavar="FILE.csv", help="Tissues in place of the table's, as fit writes (mri, labels)."),
+    click.option(
+        "--tissues",
+        metavar="NAME|FILE.csv",
+        help=f"Tissues (mri, labels): a table's name ({', '.join(TISSUE_TABLES)}; seed: the impedances of the DiffUS "
+        f"paper's authors), or rows in place of the table's, as fit writes.  [default: {TISSUE_TABLES[0]}]",
+    ),
 )
 
 
@@ -133,7 +137,7 @@ def preset_table() -> str:
     return "; ".join(f"{name}, {PRESET_HELP[name]}" for name in PRESETS)
 
 
-MAY_BE_SWITCHED_OFF = ("noise_db", "clutter_db", "tgc_margin_db")
+MAY_BE_SWITCHED_OFF = ("noise_db", "sheet_db", "clutter_db", "tgc_margin_db")
 SETTINGS = (
     click.option("--preset", help=f"What the other settings start from: {preset_table()}."),
     *(
@@ -156,7 +160,7 @@ def torch_device(name: str) -> torch.device:
         device = torch.empty(0, device=name).device
         torch.ones(1, device=device).cpu()  # "meta" has tensors without values
         return device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:  # of backends that are not built in
         raise InputError(f"torch cannot compute on '{name}' here; use --device cpu.") from error
 
 
@@ -199,7 +203,7 @@ def read_medium(
         InputError: an option of another kind, or voxels that cannot be a medium.
     """
     require_of_kind(kind, chosen)
-    tissues = read_tissues(chosen.pop("tissues")) if "tissues" in chosen else None
+    tissues = named_tissues(chosen.pop("tissues")) if "tissues" in chosen else None
     if kind == "labels":
         if mask is not None:
             raise InputError("--mask is for --kind mri or ct; in a label volume, label 0 is outside of the patient.")
@@ -218,7 +222,7 @@ def require_of_kind(kind: str, chosen: Iterable[str]) -> None:
 
 
 def label_table(
-    volume: Volume, labels_table: str | None = None, tissues: dict[str, Tissue] | None = None
+    volume: Volume, labels_table: str | None = None, tissues: Mapping[str, Tissue] | None = None
 ) -> str | dict[int, str | Tissue]:
     """What the labels of a volume mean.
 
@@ -234,8 +238,4 @@ def label_table(
         table = volume.labels or LABEL_TABLES[0]
     else:
         table = labels_table if labels_table in LABEL_TABLES else read_label_names(labels_table)
-    if not tissues:
-        return table
-    names = public_label_table(table) if isinstance(table, str) else table
-    found = {value: tissue_table().find(name) for value, name in names.items()}
-    return {value: name if (t := found[value]) is None else tissues.get(t.name, t) for value, name in names.items()}
+    return labels_with_tissues(table, tissues) if tissues else table

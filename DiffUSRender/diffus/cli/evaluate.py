@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..errors import InputError
@@ -69,7 +70,7 @@ def _print_errors(columns: dict[str, Tensor], rows: list[list]) -> None:
     titles = {"initial_mm": "initial", "transformed_mm": "transformed", "rigid_fit_mm": "best rigid fit"}
     table = Table("landmark", *(f"{titles[name]}, mm" for name in columns), box=None, pad_edge=False)
     for name, *errors in rows:
-        table.add_row(name, *(f"{error:.2f}" for error in errors))
+        table.add_row(escape(name), *(f"{error:.2f}" for error in errors))
     table.add_section()
     for name, value in (
         ("mean", lambda errors: errors.mean()),

@@ -11,13 +11,22 @@ from ..errors import InputError
 from ..export import DicomOptions, SimulatedFrames, export, format_of, probe_poses, render_frame, write_maps
 from ..export.formats import FORMATS
 from ..export.pictures import series_folder
-from ..export.tracked import SEQUENCE_SUFFIX, poses_path
+from ..export.tracked import POSES_SUFFIX, SEQUENCE_SUFFIX, poses_path
 from ..export.ultrasound_dicom import read_source
 from ..io.atomic import require_new_folder, require_writable_parent
 from ..render.renderer import UltrasoundRenderer
 from ..sweep.sweep import read_sweep
 from .common import MEDIUM, SETTINGS, SETTINGS_FILE, options, progress, torch_device
-from .inputs import DEVICE, beam_probe, medium_of, read_rigid, render_settings, require_files, volume_options
+from .inputs import (
+    DEVICE,
+    beam_probe,
+    medium_of,
+    provenance_of,
+    read_rigid,
+    render_settings,
+    require_files,
+    volume_options,
+)
 
 WHERE = (
     click.option("--probe", "probe_name", metavar="NAME|FILE.json", help="A preset or a probe file; else the sweep's."),
@@ -59,7 +68,8 @@ def export_command(output: str, dicom_source: str | None, include_patient: bool,
     Pictures, films and DICOM carry the word SIMULATED outside of the fan. DICOM holds no poses: write them as .seq.nrrd
     or .igs.mha too.
     """
-    require_files({**given, "dicom_source": dicom_source}, (output, FORMATS))
+    second = poses_path(Path(output)) if output.lower().endswith(SEQUENCE_SUFFIX) else None
+    require_files({**given, "dicom_source": dicom_source}, (output, FORMATS), (second, (POSES_SUFFIX.lower(),)))
     pose, sweep_path = given["pose"], given["sweep_path"]
     _require_options(pose, sweep_path, given["probe_name"], dicom_source, include_patient, output)
     place = torch_device(device)
@@ -85,7 +95,8 @@ def export_command(output: str, dicom_source: str | None, include_patient: bool,
                 where = "" if sweep_path is None else f"Frame {number + 1} of {len(poses)}: "
                 raise InputError(f"{where}{error}") from error
             bar.update(task, advance=1, description="rendering")
-        frames = SimulatedFrames(np.stack(pixels), poses, times, probe, renderer.settings)
+        made = provenance_of({**given, "dicom_source": dicom_source}, renderer)
+        frames = SimulatedFrames(np.stack(pixels), poses, times, probe, renderer.settings, made)
         for done in export(frames, output, dicom):
             bar.update(task, completed=len(poses) + done, description="writing")
     _report(Path(output), frames)

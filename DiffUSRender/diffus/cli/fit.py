@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..fit import AppearanceFit, FitResult, fixed_medium, label_medium, mri_medium
 from ..io.atomic import replacing
 from ..medium import save_impedance
-from ..medium.tissue import TISSUE_COLUMNS
+from ..medium.tissue import TISSUE_COLUMNS, TISSUE_TABLES
 from ..probe import probe_to_dict
 from ..render.settings import settings_to_dict
 from ..sweep.sweep import read_sweep
@@ -20,6 +20,7 @@ from .inputs import (
     INITIAL,
     beam_probe,
     medium_of,
+    provenance_of,
     read_rigid,
     require_files,
     sweep_options,
@@ -81,19 +82,30 @@ def fit(
         )
         for state in work:
             bar.update(task, completed=state.step, description=f"fitting, misfit {state.loss:.4f}")
-    _write(work.result, output, tissues_output, weights_output)
+    table = given["tissues"] if given["tissues"] in TISSUE_TABLES else None
+    made = provenance_of({**given, "parameters": parameters, "frames": frames, "steps": steps, "seed": seed})
+    _write(work.result, table, output, tissues_output, weights_output, made)
     _print(work.result, output)
 
 
-def _write(result: FitResult, output: str, tissues_output: str | None, weights_output: str | None) -> None:
-    """Each file whole or not at all."""
+def _write(
+    result: FitResult,
+    table: str | None,
+    output: str,
+    tissues_output: str | None,
+    weights_output: str | None,
+    made: dict,
+) -> None:
+    """Each file whole or not at all; `table` is the name of the tissue table that the fit started from."""
     report = {
         "probe": probe_to_dict(result.probe),
         "settings": settings_to_dict(result.settings),
+        **({} if table is None else {"tissues": table}),
         "numbers": [vars(number) for number in result.numbers],
         "held_out_ncc": {"before": vars(result.before), "after": vars(result.after)},
         "fitted_frames": result.fitted_frames,
         "held_out_frames": result.held_out_frames,
+        "provenance": made,
     }
     if tissues_output:
         with replacing(tissues_output) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:

@@ -9,10 +9,12 @@ import torch
 
 from ..geometry.pose import require_rigid
 from ..io.atomic import require_not_input, require_writable
-from ..io.tables import read_settings
+from ..io.provenance import provenance
+from ..io.tables import read_settings, read_tissues_of_settings
 from ..io.transforms import read_transform
 from ..io.volumes import read_volume
-from ..render.settings import RenderSettings
+from ..probe import probe_to_dict
+from ..render.settings import RenderSettings, settings_to_dict
 from ..settings import declared
 from .common import KIND_OF, read_mask, read_medium, read_probe
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ..fit import FittableMedium
     from ..medium import AcousticMedium
     from ..probe import Probe
+    from ..render.renderer import UltrasoundRenderer
 
 # Parameters of commands that may name a file to read.
 READ = ("volume_path", "sweep_path", "labels_path", "initial", "volume_to_reference", "image_to_probe", "pose")
@@ -115,8 +118,13 @@ def read_rigid(path: str | None) -> Tensor:
 
 
 def medium_options(given: Mapping[str, object]) -> dict[str, str]:
-    """The options of `common.MEDIUM` that were given, but for the mask."""
-    return {name: given[name] for name in KIND_OF if given[name] is not None}
+    """The options of `common.MEDIUM` that were given, but for the mask; else the tissue table that --settings names."""
+    chosen = {name: given[name] for name in KIND_OF if given[name] is not None}
+    saved = given.get("settings_path")
+    if saved is not None and "tissues" not in chosen and given["kind"] in KIND_OF["tissues"].split(" or "):
+        tissues = read_tissues_of_settings(saved)
+        chosen |= {} if tissues is None else {"tissues": tissues}
+    return chosen
 
 
 def medium_of(given: Mapping[str, object], **makers: Callable) -> AcousticMedium | FittableMedium:
@@ -136,3 +144,18 @@ def render_settings(given: Mapping[str, object]) -> dict[str, object]:
 def beam_probe(given: Mapping[str, object]) -> Probe | None:
     """The probe of --probe, if it was given."""
     return None if given["probe_name"] is None else read_probe(given["probe_name"])
+
+
+def provenance_of(given: Mapping[str, object], renderer: UltrasoundRenderer | None = None, **facts: object) -> dict:
+    """What the outputs of a command say of it.
+
+    Args:
+        given: the command's parameters by name; those of `READ` name its inputs, the others are listed.
+        renderer: whose probe and settings are listed.
+        facts: what else was chosen.
+    """
+    chosen = {name: value for name, value in given.items() if name not in READ and value is not None}
+    if renderer is not None:
+        chosen = {name: value for name, value in chosen.items() if name not in declared(RenderSettings)}
+        facts |= {"probe": probe_to_dict(renderer.probe), "settings": settings_to_dict(renderer.settings)}
+    return provenance({name.removesuffix("_path"): given.get(name) for name in READ}, options=chosen, **facts)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+import sys
+import threading
 
 import click
 
@@ -26,6 +29,9 @@ def main() -> None:
 
     Not for clinical decisions.
     """
+    if threading.current_thread() is threading.main_thread():
+        # Ends as an error does, so that unfinished files go.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 
 for command in (

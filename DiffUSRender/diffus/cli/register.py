@@ -11,6 +11,7 @@ import click
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..errors import InputError
@@ -26,7 +27,7 @@ from ..settings import SEARCH_SEED, declared
 from ..sweep.from_volume import sweep_from_volume
 from ..sweep.sweep import TrackedSweep, read_sweep
 from .common import label_table, options, progress, setting_option, torch_device
-from .inputs import DEVICE, FROM_VOLUME, INITIAL, require_files, sweep_options, volume_options
+from .inputs import DEVICE, FROM_VOLUME, INITIAL, provenance_of, require_files, sweep_options, volume_options
 
 REJECTED = 3  # exit status; 2 is input that cannot be used
 COLOURS = {Verdict.TRUSTED: "green", Verdict.CHECK: "yellow", Verdict.REJECTED: "red"}
@@ -103,7 +104,9 @@ def register(
             bar.update(task, completed=state.progress, description=text)
     result = registration.result
     rejected = result.judgement.verdict is Verdict.REJECTED
-    written = _write(result, None if rejected else output, report_path)
+    search = {"within_mm": within_mm, "within_deg": within_deg, "samples": samples}
+    made = provenance_of({**read, "kind": kind, "method": method, "seed": seed, "device": device, **search})
+    written = _write(result, None if rejected else output, report_path, made)
     _summary(result, sweep.report.notes)
     click.echo(f"{' and '.join(written)} written." if written else "Nothing was written.")
     if rejected:
@@ -146,13 +149,13 @@ def read_registered(
     return medium.maps[0].numpy(), volume.ijk_to_ras, medium.to(device)
 
 
-def _write(result: RegistrationResult, output: str | None, report_path: str | None) -> list[str]:
+def _write(result: RegistrationResult, output: str | None, report_path: str | None, made: dict) -> list[str]:
     """Writes both files, or none; returns their names."""
     written = [path for path in (output, report_path) if path]
     with ExitStack() as both:
         if report_path:
             temporary = both.enter_context(replacing(report_path))
-            temporary.write_text(json.dumps(plain_report(result), indent=2) + "\n")
+            temporary.write_text(json.dumps(plain_report(result) | {"provenance": made}, indent=2) + "\n")
         if output:
             write_transform(output, result.mri_to_reference.numpy())
     return written
@@ -179,7 +182,7 @@ def _summary(result: RegistrationResult, notes: tuple[str, ...]) -> None:
     table.add_column(style="dim")
     table.add_column()
     colour = COLOURS[judgement.verdict]
-    table.add_row("verdict", f"[bold {colour}]{judgement.verdict}[/]: {'; '.join(judgement.reasons)}")
+    table.add_row("verdict", f"[bold {colour}]{judgement.verdict}[/]: {escape('; '.join(judgement.reasons))}")
     if judgement.verdict is not Verdict.REJECTED:
         expected = f"{judgement.expected_error_mm:.2f} mm, at worst {judgement.expected_error_worst_mm:.2f} mm"
         table.add_row("expected error", f"{expected}, assuming {report['assumptions']}")
@@ -190,5 +193,5 @@ def _summary(result: RegistrationResult, notes: tuple[str, ...]) -> None:
     table.add_row("frames", f"{result.frames_used} used, {result.frames_skipped} skipped in the file")
     table.add_row("seconds", f"{result.seconds:.1f}")
     for note in notes:
-        table.add_row("note", note)
+        table.add_row("note", escape(note))
     console.print(table)

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import click
 import numpy as np
 import torch
-from PIL import Image
 
+from ..errors import InputError
+from ..export.a_mode import A_MODE_SUFFIXES, write_a_mode
+from ..export.annotation import make_canvas
+from ..export.pictures import save_png
 from ..io.atomic import replacing
+from ..io.provenance import header_keys
 from ..io.volumes import VOLUME_SUFFIXES, write_slice
+from ..render.a_mode import a_mode
 from ..render.renderer import UltrasoundRenderer
+from ..render.scan_conversion import scan_grid
 from .common import MEDIUM, SETTINGS, SETTINGS_FILE, options, progress, read_probe, torch_device
-from .inputs import DEVICE, FIGURE_SUFFIXES, medium_of, read_rigid, render_settings, require_files, volume_options
+from .inputs import (
+    DEVICE,
+    FIGURE_SUFFIXES,
+    medium_of,
+    provenance_of,
+    read_rigid,
+    render_settings,
+    require_files,
+    volume_options,
+)
 
 FILES = (
     click.option(
@@ -20,6 +37,13 @@ FILES = (
     click.option("--probe", "probe_name", required=True, metavar="NAME|FILE.json", help="A preset or a probe file."),
     click.option("--output", required=True, metavar="FILE", help="The slice in the volume's world (.nrrd, .mha, ...)."),
     click.option("--png", metavar="FILE", help="The slice as a picture too."),
+    click.option(
+        "--a-mode", metavar="FILE", help="One line's echo against depth and time too: a table (.csv) or a curve (.png)."
+    ),
+    click.option(
+        "--lateral-mm", type=float, help="Where the line of --a-mode crosses the depth of the focus.  [default: 0]"
+    ),
+    click.option("--ray", type=int, help="Number of the line from 0, in place of --lateral-mm."),
     DEVICE,
 )
 
@@ -32,7 +56,12 @@ FILES = (
 @SETTINGS_FILE
 def render(output: str, png: str | None, device: str, **given: object) -> None:
     """Renders the slice that a probe at a pose would show."""
-    require_files(given, (output, VOLUME_SUFFIXES), (png, FIGURE_SUFFIXES))
+    line_path, lateral_mm, ray = given["a_mode"], given["lateral_mm"], given["ray"]
+    require_files(given, (output, VOLUME_SUFFIXES), (png, FIGURE_SUFFIXES), (line_path, A_MODE_SUFFIXES))
+    if (lateral_mm is not None or ray is not None) and line_path is None:
+        raise InputError("--lateral-mm and --ray choose the line of --a-mode; give that too.")
+    if lateral_mm is not None and ray is not None:
+        raise InputError("Give --lateral-mm or --ray, not both.")
     chosen = torch_device(device)
     renderer = UltrasoundRenderer(read_probe(given["probe_name"]), **render_settings(given))
     probe_to_ras = read_rigid(given["pose"])
@@ -42,19 +71,16 @@ def render(output: str, png: str | None, device: str, **given: object) -> None:
         bar.update(task, advance=1, description="rendering")
         with torch.inference_mode():
             image = renderer(medium, probe_to_ras)[0].mul(255).round().to("cpu", torch.uint8).numpy()
+            line = None if line_path is None else a_mode(renderer, medium, probe_to_ras, lateral_mm or 0.0, ray=ray)
     pixel_to_ras = probe_to_ras @ renderer.probe.slice_geometry().pixel_to_probe
-    _write(output, png, image, pixel_to_ras.numpy())
-
-
-def _write(output: str, png: str | None, image: np.ndarray, pixel_to_ras: np.ndarray) -> None:
-    """Writes all files, or none."""
-    written = output
-    if png is None:
-        write_slice(output, image, pixel_to_ras)
-    else:
-        with replacing(png) as temporary:
-            Image.fromarray(image).save(temporary)
-            write_slice(output, image, pixel_to_ras)
-        written += f" and {png}"
+    picture = None if png is None else make_canvas(scan_grid(renderer.probe)[1].numpy()).draw(image)
+    made = provenance_of(given, renderer)
+    with ExitStack() as stack:  # all files, or none
+        if picture is not None:
+            save_png(picture, stack.enter_context(replacing(png)), made)
+        if line is not None:
+            write_a_mode(stack.enter_context(replacing(line_path)), line)
+        write_slice(output, image, pixel_to_ras.numpy(), header_keys(made))
+    written = " and ".join(each for each in (output, png, line_path) if each)
     rows, columns = image.shape
     click.echo(f"{written}: {rows} x {columns} pixels of {np.linalg.norm(pixel_to_ras[:3, 0]):.3g} mm")

@@ -4,12 +4,14 @@
 DICOM. It is an iterator that yields the number of frames done; the file is there when it has ended, and not before.
 """
 
+from .a_mode import A_MODE_SUFFIXES, write_a_mode
 from .formats import FORMATS, export, format_of
 from .frames import SimulatedFrames, probe_poses, render_frame
 from .maps import write_maps
 from .ultrasound_dicom import DicomOptions, ultrasound_dataset
 
 __all__ = [
+    "A_MODE_SUFFIXES",
     "FORMATS",
     "DicomOptions",
     "SimulatedFrames",
@@ -18,5 +20,6 @@ __all__ = [
     "probe_poses",
     "render_frame",
     "ultrasound_dataset",
+    "write_a_mode",
     "write_maps",
 ]

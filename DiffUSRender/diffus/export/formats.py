@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, _
 from ..io.atomic import require_new_folder, require_writable
+from ..io.provenance import header_keys
 from ..io.volumes import write_volume
 from .movie import require_ffmpeg, write_gif, write_mp4
 from .pictures import series_folder, write_png, write_png_series
@@ -74,7 +75,7 @@ def export(frames: SimulatedFrames, path: str | Path, dicom: DicomOptions | None
         yield from write_dicom(path, frames, dicom or DicomOptions())
     elif ending == ".nrrd":
         yield 1
-        write_volume(path, frames.pixels, frames.image_to_reference[0])
+        write_volume(path, frames.pixels, frames.image_to_reference[0], header_keys(frames.provenance))
     else:
         series = write_png if len(frames) == 1 else write_png_series
         writers = {SEQUENCE_SUFFIX: write_sequence, ".igs.mha": write_igs, ".png": series}

@@ -14,6 +14,8 @@ from ..sweep.frames import rising_times
 from ..sweep.probe_sweep import probe_of_sweep, rigid_poses, shows_slices_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Bool, Float, UInt8
     from torch import Tensor
 
@@ -32,6 +34,7 @@ class SimulatedFrames:
     """Slices of one probe: pixels (K, rows, columns) uint8 in `probe.slice_geometry()`.
 
     probe_to_reference: (K, 4, 4) float64, rigid, mm. timestamps: (K,) seconds. settings: what they were rendered with.
+    provenance: of `io.provenance`, for the headers.
 
     Raises:
         InputError: The shapes do not fit.
@@ -42,6 +45,7 @@ class SimulatedFrames:
     timestamps: Float[np.ndarray, " k"]
     probe: Probe
     settings: RenderSettings
+    provenance: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
         geometry = self.probe.slice_geometry()

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError, _
-from ..io.atomic import replacing
+from ..io.atomic import no_space, replacing, require_space
+from ..io.provenance import header_keys
 from .annotation import make_canvas
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .frames import SimulatedFrames
 
 MIN_GIF_MS = 20  # viewers play shorter ones slowly
+MAX_GIF_S = 655.0  # 65 535 hundredths of a second
+ROOM = 1 << 20  # bytes that a disk takes which is not full
 
 
 def write_gif(path: Path, frames: SimulatedFrames) -> Iterator[int]:
@@ -28,9 +31,17 @@ def write_gif(path: Path, frames: SimulatedFrames) -> Iterator[int]:
     for number, pixels in enumerate(frames.pixels):
         pictures.append(Image.fromarray(canvas.draw(pixels)))
         yield number + 1
+    if frames.intervals_s.max() > MAX_GIF_S:
+        raise InputError(
+            _("{path} cannot hold a pause of {seconds:.0f} s (GIF: {longest:.0f} s at most); write .mp4 or .seq.nrrd."),
+            path=path,
+            seconds=frames.intervals_s.max(),
+            longest=MAX_GIF_S,
+        )
     durations = np.maximum(10 * np.round(100 * frames.intervals_s), MIN_GIF_MS).astype(int).tolist()
     with replacing(path) as temporary:
-        pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+        options = {"duration": durations, "loop": 0, "comment": _comment(frames)}
+        pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], **options)
 
 
 def require_ffmpeg() -> ModuleType:
@@ -64,6 +75,7 @@ def write_mp4(path: Path, frames: SimulatedFrames) -> Iterator[int]:
             quality=8,
             macro_block_size=1,  # else it would scale the picture
             ffmpeg_log_level="error",
+            output_params=["-metadata", f"comment={_comment(frames).decode()}"],
         )
         try:
             writer.send(None)
@@ -71,6 +83,23 @@ def write_mp4(path: Path, frames: SimulatedFrames) -> Iterator[int]:
                 writer.send(canvas.draw(pixels))
                 yield number + 1
         except OSError as error:
+            require_space(temporary, ROOM)  # ffmpeg says only that it has ended
             raise InputError(_("{path} cannot be encoded here; write a .gif instead."), path=path) from error
         finally:
             writer.close()
+        _require_all_frames(imageio_ffmpeg, temporary, path, len(frames.pixels))
+
+
+def _require_all_frames(imageio_ffmpeg: ModuleType, written: Path, path: Path, count: int) -> None:
+    """Raises DiskError unless the film holds its frames: ffmpeg does not say that the disk was full."""
+    try:
+        found, _seconds = imageio_ffmpeg.count_frames_and_secs(str(written))
+    except RuntimeError as error:
+        raise no_space(path) from error
+    if found != count:
+        raise no_space(path)
+
+
+def _comment(frames: SimulatedFrames) -> bytes:
+    """What the film says of itself, ASCII."""
+    return " ".join(header_keys(frames.provenance).values()).encode("ascii")

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ..io.atomic import making_folder, replacing
+from ..io.provenance import header_keys
 from .annotation import make_canvas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    import numpy as np
+    from jaxtyping import UInt8
 
     from .frames import SimulatedFrames
 
@@ -19,8 +24,16 @@ if TYPE_CHECKING:
 def write_png(path: Path, frames: SimulatedFrames) -> Iterator[int]:
     """The first frame as one picture that carries the word SIMULATED."""
     with replacing(path) as temporary:
-        Image.fromarray(make_canvas(frames.inside).draw(frames.pixels[0])).save(temporary, format="PNG")
+        save_png(make_canvas(frames.inside).draw(frames.pixels[0]), temporary, frames.provenance)
         yield 1
+
+
+def save_png(picture: UInt8[np.ndarray, "rows columns"], path: Path, made: Mapping[str, object] | None) -> None:
+    """One picture, (rows, columns), with its provenance as text chunks."""
+    chunks = PngInfo()
+    for key, text in header_keys(made).items():
+        chunks.add_itxt(key, text)
+    Image.fromarray(picture).save(path, format="PNG", pnginfo=chunks)
 
 
 def series_folder(path: Path) -> Path:
@@ -33,5 +46,5 @@ def write_png_series(path: Path, frames: SimulatedFrames) -> Iterator[int]:
     canvas = make_canvas(frames.inside)
     with making_folder(series_folder(path)) as folder:
         for number, pixels in enumerate(frames.pixels):
-            Image.fromarray(canvas.draw(pixels)).save(folder / f"{path.stem}_{number:04d}.png")
+            save_png(canvas.draw(pixels), folder / f"{path.stem}_{number:04d}.png", frames.provenance)
             yield number + 1

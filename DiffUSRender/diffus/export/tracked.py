@@ -8,6 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..io.atomic import replacing
+from ..io.provenance import header_keys
 from ..io.sweeps import frame_keys, matrix_text, write_sweep_file
 from ..io.volumes import place_in_ras, write_image
 
@@ -24,7 +25,8 @@ POSES_SUFFIX = ".ProbeToReference.seq.mha"
 def write_igs(path: Path, frames: SimulatedFrames) -> Iterator[int]:
     """`.igs.mha` with ImageToReference per frame, which PLUS-style readers take."""
     yield len(frames)
-    write_sweep_file(path, frames.pixels, frames.image_to_reference, frames.timestamps)
+    keys = header_keys(frames.provenance)
+    write_sweep_file(path, frames.pixels, frames.image_to_reference, frames.timestamps, keys)
 
 
 def poses_path(path: Path) -> Path:
@@ -40,7 +42,7 @@ def write_sequence(path: Path, frames: SimulatedFrames) -> Iterator[int]:
     """
     stack = np.ascontiguousarray(np.moveaxis(frames.pixels, 0, -1)[None])
     image = place_in_ras(sitk.GetImageFromArray(stack, isVector=True), frames.pixel_to_probe)
-    keys = _frame_keys(frames)
+    keys = _frame_keys(frames) | header_keys(frames.provenance)
     keys |= {"ImageToProbeTransform": matrix_text(frames.pixel_to_probe), "ImageToProbeTransformStatus": "OK"}
     keys |= {"UltrasoundImageOrientation": "MFA", "UltrasoundImageType": "BRIGHTNESS"}
     times = " ".join(frames.index_times)

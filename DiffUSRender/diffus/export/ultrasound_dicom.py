@@ -15,8 +15,9 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError, _
 from ..io.atomic import replacing
+from ..io.provenance import SIMULATED, provenance_text, without_names
 from ..probe import probe_to_dict
-from .annotation import TEXT, Canvas, make_canvas
+from .annotation import Canvas, make_canvas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ US_MULTIFRAME_IMAGE = "1.2.840.10008.5.1.4.1.1.3.1"
 SERIES_DESCRIPTION = "SIMULATED US (DiffUS)"
 SERIES_NUMBER = 9001  # far from those of the scanner
 TRANSDUCER = {"convex": "CURVED LINEAR", "linear": "LINEAR", "phased": "SECTOR_PHASED"}
+MAX_COMMENTS = 10_240  # characters of an LT
 MAX_TEXT = 1024  # of the value representation ST
 # What the source says of the person and of the visit; copied only if that is wished.
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
@@ -115,7 +117,7 @@ def ultrasound_dataset(
     dataset.StudyInstanceUID = generate_uid(prefix=None)
     _describe_patient(dataset, options)
     _describe_series(dataset)
-    _describe_image(dataset, frames, drawn)
+    _describe_image(dataset, frames, drawn, options.include_patient)
     _calibrate(dataset, frames, canvas)
     return dataset
 
@@ -161,10 +163,18 @@ def _describe_series(dataset: Dataset) -> None:
     dataset.InstanceNumber = 1
 
 
-def _describe_image(dataset: Dataset, frames: SimulatedFrames, drawn: np.ndarray) -> None:
+def _comments(frames: SimulatedFrames, named: bool) -> str:
+    """That it is simulated, and from what; without the names of files, which may be the patient's, unless `named`."""
+    made = frames.provenance
+    if made is None:
+        return SIMULATED
+    return f"{SIMULATED}. {provenance_text(made if named else without_names(made))}"[:MAX_COMMENTS]
+
+
+def _describe_image(dataset: Dataset, frames: SimulatedFrames, drawn: np.ndarray, named: bool) -> None:
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.DerivationDescription = derivation(frames)
-    dataset.ImageComments = f"{TEXT}: not for clinical decisions"
+    dataset.ImageComments = _comments(frames, named)
     dataset.BurnedInAnnotation = "YES"
     dataset.LossyImageCompression = "00"
     dataset.PatientOrientation = ""

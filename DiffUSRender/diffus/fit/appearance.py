@@ -398,8 +398,6 @@ def _require_fittable(names: Sequence[str], medium: FittableMedium, settings: Re
         raise InputError(_("Only an MRI has an impedance network to fit; leave 'impedance' out."))
     if names == ("impedance_mrayl",) and medium.mapping is not None:
         raise InputError(_("An MRI's impedance is its network's: fit 'impedance' instead of 'impedance_mrayl'."))
-    if isinstance(settings.specular_exponent, Tensor) or settings.specular_exponent > 0:
-        raise InputError(_("Fitting knows no specular lobe; leave specular_exponent at 0."))
     if set(names) & {"attenuation_db_cm_mhz"} and not settings.attenuation:
         raise InputError(_("Attenuation cannot be fitted while it is switched off."))
 

@@ -66,8 +66,10 @@ def place_samples(
     Returns:
         The points in RAS, (B, S, rays, samples, 3), mm.
     """
-    turned = torch.einsum("bij,srnj->bsrni", probe_to_ras[:, :3, :3], points)
-    return turned + probe_to_ras[:, None, None, None, :3, 3]
+    batch = len(probe_to_ras)
+    flat = points.reshape(1, -1, 3).expand(batch, -1, -1)
+    placed = torch.baddbmm(probe_to_ras[:, None, :3, 3], flat, probe_to_ras[:, :3, :3].transpose(1, 2))
+    return placed.view(batch, *points.shape)
 
 
 def require_affine(matrix: Tensor, name: str) -> Tensor:

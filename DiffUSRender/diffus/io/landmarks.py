@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, _
+from .atomic import existing_file
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -38,9 +39,7 @@ def read_landmarks(path: str | Path) -> list[Landmarks]:
     Raises:
         InputError: Missing, of another format, without points, or with coordinates that are not finite.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(_("There is no file {path}."), path=path)
+    path = existing_file(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
@@ -49,7 +48,7 @@ def read_landmarks(path: str | Path) -> list[Landmarks]:
             lists = _from_tag(text)
         else:
             lists = [_from_csv(text)]
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             _("{name} holds no list of points that can be read (.mrk.json, .fcsv, .csv, .tag)."), name=path.name
         ) from error

@@ -22,10 +22,13 @@ import torch
 from ..errors import InputError, Sentence, _
 from ..geometry.pose import require_image_matrix, require_rigid
 from .atomic import existing_file, replacing, require_writable
+from .headers import require_whole
 from .transforms import read_transform
 from .volumes import frames_of_image, write_image
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Float, Real, UInt8
 
 _FRAME_KEY = re.compile(r"^Seq_Frame(\d+)_(\w+)$")
@@ -136,11 +139,13 @@ def write_sweep_file(
     pixels: UInt8[np.ndarray, "k rows columns"],
     image_to_reference: Float[np.ndarray, "k 4 4"],
     timestamps: Float[np.ndarray, " k"],
+    keys: Mapping[str, str] | None = None,
 ) -> None:
     """Writes frames of orientation MFA with ImageToReference and a time (s) each; `read_sweep_file` reads them back.
 
     Args:
         path: Ends in .mha (.igs.mha for PLUS) or .nrrd.
+        keys: Further ones of the header.
 
     Raises:
         InputError: Another ending, or the file cannot be written, as on a full disk.
@@ -152,6 +157,8 @@ def write_sweep_file(
     image = sitk.GetImageFromArray(pixels)
     image.SetMetaData("UltrasoundImageOrientation", "MFA")
     image.SetMetaData("UltrasoundImageType", "BRIGHTNESS")
+    for key, text in (keys or {}).items():
+        image.SetMetaData(key, text)
     for number, (pose, time) in enumerate(zip(image_to_reference, timestamps)):
         for key, text in frame_keys(number, "ImageToReference", pose, f"{time:.6f}").items():
             image.SetMetaData(key, text)
@@ -176,6 +183,7 @@ def matrix_text(matrix: Float[np.ndarray, "4 4"]) -> str:
 
 
 def _read_image(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    require_whole(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:

@@ -34,7 +34,7 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
             rows = [shlex.split(line)[:2] for line in text.splitlines() if line and not line.startswith("#")]
         else:
             rows = list(csv.reader(text.splitlines()))
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(
             _("{path} is not a label table; give JSON, CSV (value, name) or a Slicer .ctbl."), path=path
         ) from error
@@ -50,16 +50,28 @@ def read_settings(path: str | os.PathLike) -> dict[str, object]:
     Raises:
         InputError: Missing, or not a JSON object; names the file.
     """
-    path = existing_file(path)
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(_("{path} is not valid JSON: {error}."), path=path, error=error) from error
-    if isinstance(settings, dict):
-        settings = settings.get("settings", settings)
+    settings = _read_object(path)
+    settings = settings.get("settings", settings)
     if not isinstance(settings, dict):
         raise InputError(_("{path} must hold settings by name, as fit writes them."), path=path)
     return settings
+
+
+def read_tissues_of_settings(path: str | os.PathLike) -> str | None:
+    """The name of the tissue table that `fit` wrote beside the settings, or None; errors as `read_settings`."""
+    name = _read_object(path).get("tissues")
+    return name if isinstance(name, str) else None
+
+
+def _read_object(path: str | os.PathLike) -> dict[str, object]:
+    path = existing_file(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(_("{path} is not valid JSON: {error}."), path=path, error=error) from error
+    if not isinstance(found, dict):
+        raise InputError(_("{path} must hold settings by name, as fit writes them."), path=path)
+    return found
 
 
 def read_number_pairs(path: str | os.PathLike) -> list[tuple[float, float]]:
@@ -74,7 +86,7 @@ def read_number_pairs(path: str | os.PathLike) -> list[tuple[float, float]]:
         if rows and not re.match(r"[-+.\d]", rows[0][0].strip()):
             rows = rows[1:]
         return [(float(first), float(second)) for first, second in rows]
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise InputError(_("{path} must hold two numbers in every row, separated by a comma."), path=path) from error
 
 

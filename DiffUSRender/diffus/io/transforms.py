@@ -14,12 +14,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError, _
-from .atomic import existing_file, no_space, replacing, require_writable
+from .atomic import existing_file, no_space, replacing, require_space, require_writable
 from .volumes import LPS
 
 MIN_DETERMINANT = 1e-12  # of a map that does not flatten space
 TRANSFORM_SUFFIXES = (".tfm", ".h5", ".txt", ".mat")
 TEXT_SUFFIXES = (".tfm", ".txt")
+MAX_BYTES = 1 << 16  # of a file with one linear transform; HDF5 takes 9 kB
 
 
 def read_transform(path: str | os.PathLike) -> np.ndarray:
@@ -92,6 +93,7 @@ def write_transform(path: str | os.PathLike, matrix_to_parent: np.ndarray) -> No
     from_parent = LPS @ np.linalg.inv(matrix) @ LPS
     transform = sitk.AffineTransform(from_parent[:3, :3].ravel().tolist(), from_parent[:3, 3].tolist())
     with replacing(path) as temporary:
+        require_space(temporary, MAX_BYTES)  # HDF5 ends the process on a full disk
         try:
             sitk.WriteTransform(transform, str(temporary))
             written = read_transform(temporary)

@@ -9,12 +9,17 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError, _
 from .atomic import existing_file, no_space, replacing, require_writable
+from .headers import require_voxel_size, require_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
@@ -39,9 +44,10 @@ def read_volume(path: str | os.PathLike) -> Volume:
 
     Raises:
         InputError: Missing, a folder, not an image, not 3-D, more than one value per voxel, a single slice, NaN or
-            infinite voxels, or one value everywhere; names the file.
+            infinite voxels, one value everywhere, cut off, or a size of voxels that cannot be; names the file.
     """
     path = existing_file(path)
+    require_whole(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -56,6 +62,7 @@ def read_volume(path: str | os.PathLike) -> Volume:
             path=path,
             shape=shape,
         )
+    require_voxel_size(path, image.GetSpacing())
     components = image.GetNumberOfComponentsPerPixel()
     if components != 1 or "complex" in image.GetPixelIDTypeAsString():
         raise InputError(
@@ -75,19 +82,22 @@ def read_volume(path: str | os.PathLike) -> Volume:
     return Volume(array, _ijk_to_ras(image), _segment_names(image))
 
 
-def write_slice(path: str | os.PathLike, image: np.ndarray, pixel_to_ras: np.ndarray) -> None:
+def write_slice(
+    path: str | os.PathLike, image: np.ndarray, pixel_to_ras: np.ndarray, keys: Mapping[str, str] | None = None
+) -> None:
     """Writes one slice as a volume of shape (1, rows, columns) where it lies in the world.
 
     Args:
         path: Ends in one of VOLUME_SUFFIXES.
         image: (rows, columns), 0 to 255.
         pixel_to_ras: (4, 4), pixel centres (column, row, 0, 1) to RAS mm; its third column is the slice's thickness.
+        keys: Of the header, as `write_volume` takes them.
 
     Raises:
         InputError: The file cannot be written.
     """
     path = require_writable(path, VOLUME_SUFFIXES)
-    write_volume(path, np.asarray(image, dtype=np.uint8)[None], pixel_to_ras)
+    write_volume(path, np.asarray(image, dtype=np.uint8)[None], pixel_to_ras, keys)
 
 
 def read_picture(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
@@ -104,6 +114,7 @@ def read_picture(path: str | os.PathLike) -> tuple[np.ndarray, float | None]:
         InputError: Missing, not an image, or pixels that are not square; names the file.
     """
     path = existing_file(path)
+    require_whole(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -180,25 +191,40 @@ def place_in_ras(image: sitk.Image, ijk_to_ras: np.ndarray) -> sitk.Image:
     return image
 
 
-def write_volume(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray) -> None:
+def write_volume(
+    path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray, keys: Mapping[str, str] | None = None
+) -> None:
     """Writes a volume in the format of the ending.
 
     Args:
         path: Of the file.
         array: Voxels (K, J, I).
         ijk_to_ras: (4, 4), voxel centres (i, j, k, 1) to RAS mm.
+        keys: Of the header; NIfTI has room for 79 characters of the first.
 
     Raises:
-        InputError: The file cannot be written, as on a full disk.
+        DiskError: The file cannot be written, as on a full disk.
     """
     image = place_in_ras(sitk.GetImageFromArray(array), ijk_to_ras)
+    for key, text in (keys or {}).items():
+        image.SetMetaData(key, text)
+    if keys and str(path).lower().endswith((".nii", ".nii.gz")):
+        image.SetMetaData("ITK_FileNotes", next(iter(keys.values()))[:79])
     with replacing(path) as temporary:
         write_image(image, temporary)
 
 
 def write_image(image: sitk.Image, path: Path) -> None:
-    """Writes an image, compressed; raises InputError where that fails, as on a full disk."""
+    """Writes an image, compressed, and reads it again: not every format of ITK says when the disk is full.
+
+    Raises:
+        DiskError: the file does not hold the image.
+    """
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
+        again = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise no_space(path) from error
+    written, wanted = sitk.GetArrayViewFromImage(again), sitk.GetArrayViewFromImage(image)
+    if not np.array_equal(written, wanted, equal_nan=wanted.dtype.kind == "f"):
+        raise no_space(path)

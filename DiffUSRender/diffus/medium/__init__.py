@@ -4,13 +4,23 @@ from .ct import SCANNERS
 from .impedance import ImpedanceMLP, TrainingStep, load_impedance, reference_points, save_impedance, train_impedance
 from .medium import CHANNELS, GEL, AcousticMedium
 from .mri import IntensityScale, fit_intensity_scale, foreground_mask, normalise, tissue_memberships
-from .tissue import LABEL_TABLES, Tissue, TissueTable, label_table, tissue_table
+from .tissue import (
+    LABEL_TABLES,
+    TISSUE_TABLES,
+    Tissue,
+    TissueTable,
+    label_table,
+    labels_with_tissues,
+    named_tissues,
+    tissue_table,
+)
 
 __all__ = [
     "CHANNELS",
     "GEL",
     "LABEL_TABLES",
     "SCANNERS",
+    "TISSUE_TABLES",
     "AcousticMedium",
     "ImpedanceMLP",
     "IntensityScale",
@@ -20,7 +30,9 @@ __all__ = [
     "fit_intensity_scale",
     "foreground_mask",
     "label_table",
+    "labels_with_tissues",
     "load_impedance",
+    "named_tissues",
     "normalise",
     "reference_points",
     "save_impedance",

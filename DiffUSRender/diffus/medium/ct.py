@@ -15,7 +15,7 @@ from ..errors import InputError, _
 from ..geometry.filters import soften
 from .checks import as_mask, as_volume, require_contrast
 from .curves import piecewise_linear
-from .tissue import GEL, tissue_table
+from .tissue import tissue_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,21 +224,23 @@ def scanner_line(scanner: str | tuple[float, float]) -> tuple[float, float]:
     return slope, intercept
 
 
-def ct_maps(
+def ct_voxels(
     hu: np.ndarray | Tensor,
     *,
-    scanner: str | tuple[float, float] = "ge-standard",
     mask: np.ndarray | Tensor | None = None,
     outside: str = "gel",
     denoised: bool = True,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
     axial: int = 0,
-) -> Float[Tensor, "4 k j i"]:
-    """The four maps of a CT, (4, K, J, I); arguments and errors as in `AcousticMedium.from_ct`.
+) -> tuple[Float[Tensor, "k j i"], Float[Tensor, "k j i"]]:
+    """What the voxels of a CT are; arguments and errors as in `AcousticMedium.from_ct`.
 
     Args:
         spacing_mm: along k, j, i.
         axial: the array's axis across the axial slices.
+
+    Returns:
+        Hounsfield units, 0 in gel; and 1 for fluid, 0 for solid tissue, -1 for gel, (K, J, I) each.
     """
     volume = as_volume(hu, "CT")
     require_contrast(volume, "CT")
@@ -252,13 +254,31 @@ def ct_maps(
         gel = None
     even, fluid = even_tissue(volume, spacing_mm)
     volume = even if denoised else volume
-    del even
-    channels = (impedance_from_hu(volume, scanner), *loss_and_scattering_from_hu(volume, fluid))
-    if gel is not None:
-        channels = tuple(channel.masked_fill(gel, value) for channel, value in zip(channels, GEL))
-    if denoised:
-        channels = (soften(channels[0]), *channels[1:])
-    return torch.stack(channels)
+    if gel is None:
+        return volume, fluid
+    # The skin's numbers go on into the gel, whose border is softened: a smooth skin without a rim of half-empty voxels.
+    return continued(volume, gel), fluid.masked_fill(gel, 0.0) - soften(gel.to(volume))
+
+
+def continued(hu: Float[Tensor, "k j i"], hole: Bool[Tensor, "k j i"], reach: int = 3) -> Float[Tensor, "k j i"]:
+    """Numbers with those of a hole replaced by the mean of what lies around it, as far as `reach` voxels; then 0 HU."""
+    weight = (~hole).to(hu)
+    hu = hu * weight
+    for _voxel in range(reach):
+        total, count = _box_sum(hu), _box_sum(weight)
+        reached = (weight == 0) & (count > 0)
+        hu = torch.where(reached, total / count.clamp(min=1e-6), hu)
+        weight = torch.where(reached, 1.0, weight)
+    return hu
+
+
+def _box_sum(volume: Float[Tensor, "k j i"]) -> Float[Tensor, "k j i"]:
+    """Sum over the 3x3x3 voxels around each; zeros beyond the border."""
+    for axis in range(3):
+        rim = [0, 0] * (2 - axis) + [1, 1]
+        wide, size = F.pad(volume, rim), volume.shape[axis]
+        volume = wide.narrow(axis, 0, size) + wide.narrow(axis, 2, size) + volume
+    return volume
 
 
 def air_around_patient(hu: Float[Tensor, "k j i"], axis: int = 0) -> Bool[Tensor, "k j i"]:

@@ -42,19 +42,3 @@ def piecewise_linear(
     piece = torch.bucketize(x.detach().contiguous(), k[1:-1], out_int32=True).flatten()
     offsets = (v[:-1] - slopes * k[:-1]).index_select(0, piece).view_as(x)
     return offsets + slopes.index_select(0, piece).view_as(x) * x
-
-
-def lookup(x: Float[Tensor, "*shape"], low: float, high: float, values: Float[Tensor, "n"]) -> Float[Tensor, "*shape"]:
-    """A curve from a table, linear between its entries and level beyond; differentiable to x and to values.
-
-    Args:
-        x: of any shape.
-        low, high: x of the first and last entry.
-        values: (n,), at even steps from low to high.
-    """
-    position = (x.clamp(low, high) - low) * ((len(values) - 1) / (high - low))
-    index = position.detach().floor().clamp(max=len(values) - 2)
-    fraction = position - index
-    index = index.to(torch.int32).flatten()
-    start = values.index_select(0, index).view_as(x)
-    return start + (values[1:] - values[:-1]).index_select(0, index).view_as(x) * fraction

@@ -9,7 +9,6 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError, _
-from .memberships import LabelMemberships
 from .tissue import GEL, Tissue, label_table, tissue_table
 
 if TYPE_CHECKING:
@@ -18,14 +17,26 @@ if TYPE_CHECKING:
 LabelTable = str | Mapping[int, str | Tissue] | Sequence[tuple[int, str | Tissue]]
 
 
-def label_memberships(labels: np.ndarray | Tensor, table: LabelTable, *, antialias: bool = True) -> LabelMemberships:
-    """The tissues of a segmentation; arguments and errors as in `AcousticMedium.from_labels`."""
-    values, index = _distinct(as_labels(labels))
+def label_tissues(
+    labels: Integer[np.ndarray, "k j i"], table: LabelTable, *, rest: bool = False
+) -> tuple[tuple[Tissue, ...], Integer[np.ndarray, "k j i"]]:
+    """The tissues of a segmentation and the number of every voxel's; errors as in `AcousticMedium.from_labels`.
+
+    Labels of one tissue are one. The number beyond the last is gel, and what is like gel.
+
+    Args:
+        labels: (K, J, I), as `as_labels` gives them.
+        table: as for `from_labels`.
+        rest: whether label 0 stands for another medium: its number is the one beyond gel's.
+    """
+    values, index = _distinct(labels)
     of_label = _tissues_of(values.tolist(), table)
-    # Labels of one tissue are one class; what is like gel is none, for gel is what the classes leave.
-    classes = [tissue for tissue in dict.fromkeys(of_label) if tissue is not None and tissue.properties != GEL]
-    numbers = [classes.index(tissue) if tissue in classes else len(classes) for tissue in of_label]
-    return LabelMemberships(tuple(classes), np.array(numbers, dtype=np.int32)[index], antialias)
+    kept = [None if rest and value == 0 else tissue for value, tissue in zip(values, of_label)]
+    tissues = [tissue for tissue in dict.fromkeys(kept) if tissue is not None and tissue.properties != GEL]
+    numbers = [tissues.index(tissue) if tissue in tissues else len(tissues) for tissue in kept]
+    if rest and values[0] == 0:
+        numbers[0] = len(tissues) + 1
+    return tuple(tissues), np.array(numbers, dtype=np.int32)[index]
 
 
 def as_labels(labels: np.ndarray | Tensor) -> Integer[np.ndarray, "k j i"]:

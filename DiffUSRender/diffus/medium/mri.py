@@ -6,7 +6,7 @@ have fixed values (`fit_intensity_scale`, `normalise`); the same scale is used w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,18 +19,21 @@ from scipy.cluster.vq import kmeans
 from torch import Tensor
 
 from ..errors import InputError, _
-from ..geometry.filters import grey_opening
+from ..geometry.filters import denoise, grey_opening
+from .brain import brain_sheets
 from .checks import as_mask, as_volume, require_contrast
 from .curves import in_slabs, piecewise_linear
-from .impedance import LEVELS, TISSUES, load_impedance
-from .memberships import MriMemberships
+from .impedance import LEVELS, load_impedance
+from .labels import LabelTable, as_labels
+from .memberships import LEVEL_OF_CLASS, MriMemberships
+from .override import Override, override_of
+from .sheets import Patches, joined, sheet_channels
 from .tissue import Tissue, tissue_table
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
 CONTRASTS = ("t1", "t2")
-MRI_CLASSES = ("csf", "sulcus", *TISSUES[1:])
 SULCUS_MM = 4.0  # fluid in narrower gaps is sulcus, in wider ones ventricle, cistern or cyst
 
 _DEEP = 0.35
@@ -143,32 +146,60 @@ def mri_memberships(
     scale: IntensityScale | None = None,
     sulci: Tensor | None = None,
     tissues: Mapping[str, Tissue] | None = None,
-    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    segmentation: tuple[np.ndarray | Tensor, LabelTable] | None = None,
+    ijk_to_ras: Float[Tensor, "4 4"],
 ) -> MriMemberships:
-    """The tissues of an MRI of the head, `MRI_CLASSES`, and its normalised intensity.
+    """The tissues of an MRI of the head, those of `LEVEL_OF_CLASS`, and its sheets.
 
-    Arguments and errors are those of `AcousticMedium.from_mri`; spacing_mm: along k, j, i.
+    Arguments and errors are those of `AcousticMedium.from_mri`.
     """
+    spacing_mm = ijk_to_ras[:3, :3].norm(dim=0).flip(0).tolist()
     volume = as_volume(t1, "MRI")
     require_contrast(volume, "MRI")
     inside = foreground_mask(volume) if mask is None else as_mask(mask, volume)
     scale = scale or fit_intensity_scale(volume, inside, contrast=contrast, spacing_mm=spacing_mm)
     if mapping is None or isinstance(mapping, (str, Path)):
         mapping = load_impedance(mapping).to(volume.device)
+    labels = None
+    if segmentation is not None:
+        labels = as_labels(segmentation[0])
+        said = as_mask(labels, volume)
+        inside = inside | said
     shape, box = tuple(volume.shape), _box_of(inside)
-    volume, inside = volume[box], inside[box]
-    level = in_slabs(lambda planes: normalise(planes, scale), volume)
-    narrow = narrow_fluid(level.detach(), inside, spacing_mm) if sulci is None else sulci[box].to(level) * inside
+    volume, inside = denoise(volume[box], inside[box]), inside[box]
+    level = in_slabs(lambda planes: normalise(planes, scale), volume.detach())
+    narrow = narrow_fluid(level, inside, spacing_mm) if sulci is None else sulci[box].to(level) * inside
 
     def classes(volume: Tensor, inside: Tensor, narrow: Tensor) -> Tensor:
         fluid, *solid = _class_fractions(volume, inside, scale)
         return torch.stack([fluid - narrow, narrow, *solid])
 
-    values = in_slabs(classes, volume, inside, narrow)
-    return MriMemberships(mri_tissues(MRI_CLASSES, tissues), values, level, inside, mapping, shape, box)
+    values, named = in_slabs(classes, volume, inside, narrow), mri_tissues(LEVEL_OF_CLASS, tissues)
+    override = None if labels is None else override_of(labels, segmentation[1], box, spacing_mm)
+    if override is not None:
+        left = torch.from_numpy(1 - override.covered).to(values)
+        values = torch.cat([values * left, torch.from_numpy(override.fractions).to(values)])
+        narrow, named = narrow * left, named + override.tissues
+    patches = _patches(values, narrow, inside, override, spacing_mm)
+    sheets = sheet_channels(patches, volume.shape, ijk_to_ras).to(values)
+    texture = None if override is None else override.echogenicity_db
+    texture = None if texture is None else torch.from_numpy(texture).to(values)
+    return MriMemberships(named, values, sheets, texture, mapping, shape, box)
 
 
-def mri_tissues(names: Sequence[str], tissues: Mapping[str, Tissue] | None = None) -> tuple[Tissue, ...]:
+def _patches(
+    values: Tensor, narrow: Tensor, inside: Tensor, override: Override | None, spacing_mm: Sequence[float]
+) -> Patches:
+    """The sheets of an MRI with what a segmentation says of it."""
+    narrow = narrow.detach().cpu().float().numpy()
+    fluid = values[0].detach().cpu().float().numpy() + narrow
+    if override is None:
+        return brain_sheets(fluid, narrow, inside.cpu().numpy(), spacing_mm)
+    patches = brain_sheets(fluid + override.fluid, narrow, inside.cpu().numpy(), spacing_mm)
+    return joined(patches, override.sheets)
+
+
+def mri_tissues(names: Iterable[str], tissues: Mapping[str, Tissue] | None = None) -> tuple[Tissue, ...]:
     """The tissues of these names: of `tissues` where it has them, else of the table."""
     return tuple(tissues[name] if tissues and name in tissues else tissue_table()[name] for name in names)
 

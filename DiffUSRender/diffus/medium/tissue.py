@@ -1,4 +1,4 @@
-"""Acoustic properties of tissues: the table in `data/tissues.csv`, every number with its source, and names for it."""
+"""Acoustic properties of tissues: the tables in `data/`, every number with its source, and names for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -40,6 +40,9 @@ TISSUE_COLUMNS = (
     "scattering_db",
     "source",
 )
+
+# Ours, and with the impedances of the authors of the DiffUS paper (arXiv 2508.06768) where they give one.
+TISSUE_TABLES = ("diffus", "seed")
 
 LABEL_TABLES = ("totalsegmentator-v1", "totalsegmentator-v2", "totalsegmentator-mr", "freesurfer")
 
@@ -93,6 +96,11 @@ class TissueTable(Mapping[str, Tissue]):
         self._tissues = dict(tissues)
         self._aliases = {name: name for name in tissues} | dict(aliases)
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """{name as `find` compares it: the table's own name}."""
+        return dict(self._aliases)
+
     def __getitem__(self, name: str) -> Tissue:
         return self._tissues[name]
 
@@ -128,9 +136,28 @@ class TissueTable(Mapping[str, Tissue]):
         return found
 
 
-@lru_cache(maxsize=1)
-def tissue_table() -> TissueTable:
-    """The tissues of `data/tissues.csv` with the names of `data/labels.csv`."""
+@lru_cache
+def tissue_table(name: str = TISSUE_TABLES[0]) -> TissueTable:
+    """A tissue table by its name, with the names of structures in `data/labels.csv`.
+
+    Args:
+        name: one of `TISSUE_TABLES`. "diffus" is `data/tissues.csv`; "seed" the same with the five impedances of
+            `data/tissues_seed.csv`, whose tissues keep our density, speed, attenuation and scattering.
+
+    Raises:
+        InputError: for another name.
+    """
+    if name not in TISSUE_TABLES:
+        raise InputError(
+            _('No tissue table is called "{name}"; use one of: {names}.'), name=name, names=", ".join(TISSUE_TABLES)
+        )
+    if name == "seed":
+        tissues = dict(tissue_table())
+        for row in _read_rows("tissues_seed.csv"):
+            ours, impedance = tissues[row["name"]], float(row["impedance_mrayl"])
+            source = f"impedance: {row['source']}; all else: {ours.source}"
+            tissues[ours.name] = replace(ours, impedance_mrayl=impedance, source=source)
+        return TissueTable(tissues, tissue_table().aliases)
     tissues = {}
     for row in _read_rows("tissues.csv"):
         numbers = {key: float(row[key]) for key in row if key not in ("name", "source")}
@@ -178,6 +205,26 @@ def _read_rows(file: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
+def named_tissues(name: str | os.PathLike) -> Mapping[str, Tissue]:
+    """{name: tissue} of one of `TISSUE_TABLES`, or of a file as `read_tissues` takes it. Raises InputError."""
+    return tissue_table(name) if name in TISSUE_TABLES else read_tissues(name)
+
+
+def labels_with_tissues(labels: str | Mapping[int, str], tissues: Mapping[str, Tissue]) -> dict[int, str | Tissue]:
+    """A label table whose tissues are those of `tissues` where it has them, else the table's.
+
+    Args:
+        labels: one of `LABEL_TABLES`, or {value: name of a structure}.
+        tissues: by name, such as `tissue_table("seed")`.
+
+    Returns:
+        {value: tissue}; the name itself where no tissue is known for it.
+    """
+    names = label_table(labels) if isinstance(labels, str) else labels
+    found = {value: tissue_table().find(name) for value, name in names.items()}
+    return {value: name if (t := found[value]) is None else tissues.get(t.name, t) for value, name in names.items()}
+
+
 def read_tissues(path: str | os.PathLike) -> dict[str, Tissue]:
     """{name: tissue} of a CSV with the columns of `TISSUE_COLUMNS`.
 
@@ -189,7 +236,7 @@ def read_tissues(path: str | os.PathLike) -> dict[str, Tissue]:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
         texts = ("name", "source")
         tissues = [Tissue(**{c: row[c] if c in texts else float(row[c]) for c in TISSUE_COLUMNS}) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
             _("{path} is not a tissue table; it needs the columns {names}."), path=path, names=", ".join(TISSUE_COLUMNS)
         ) from error

@@ -10,14 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry.filters import convolve, gaussian_kernel
-
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
-LATERAL_REACH = 1 / 8  # of the rays, on each side; more only where rays crowd near a phased array's apex
-REACH_SIGMAS = 3.5
 
 
 def axial_sigma_mm(wavelength_mm: float | Tensor, cycles: float | Tensor) -> float | Tensor:
@@ -99,29 +95,6 @@ class Beam:
 def _spread(from_focus_mm: Tensor, waist_mm: float | Tensor, wavelength_mm: float | Tensor) -> Tensor:
     """By how much a Gaussian beam is wider than its waist (standard deviation of the amplitude)."""
     return (1 + (from_focus_mm * wavelength_mm / (2 * math.pi * waist_mm**2)) ** 2) ** 0.5
-
-
-def gaussian_taps(sigma_mm: Float[Tensor, " n"], spacing_mm: Float[Tensor, " n"], most: int) -> Float[Tensor, "n taps"]:
-    """Unit-sum Gaussian kernels (n, 2h+1) for grids of `spacing_mm`, h wide enough for all of them, at most `most`."""
-    reach = REACH_SIGMAS * sigma_mm.detach() / spacing_mm.clamp(min=1e-9)
-    return gaussian_kernel(sigma_mm, int(min(most, max(1, math.ceil(float(reach.max()))))), spacing_mm)
-
-
-def noise_power(taps: Float[Tensor, "n taps"], correlation: Float[Tensor, "n taps"]) -> Float[Tensor, " n"]:
-    """Power that unit-power noise keeps after each kernel: sum of w_i w_j rho(|i-j|).
-
-    Args:
-        taps: (n, 2h+1), the kernels.
-        correlation: (n, 2h+1), of the noise at lags 0 to 2h.
-    """
-    n = taps.shape[-1]
-    lags = torch.stack([(taps[:, : n - lag] * taps[:, lag:]).sum(-1) for lag in range(n)], -1)
-    return lags[:, 0] * correlation[:, 0] + 2 * (lags[:, 1:] * correlation[:, 1:]).sum(-1)
-
-
-def blur_axial(signal: Float[Tensor, "*batch rays samples"], taps: Float[Tensor, " taps"]) -> Tensor:
-    """Convolves along the samples, ends repeated; shape (..., rays, samples) is kept."""
-    return convolve(signal, taps, "replicate")
 
 
 def blur_lateral(

@@ -111,6 +111,15 @@ class Probe(ArraySettings, ABC):
         """
 
     @abstractmethod
+    def plane_points(
+        self, ray: Float[Tensor, "*points"], sample: Float[Tensor, "*points"]
+    ) -> Float[Tensor, "*points 2"]:
+        """Points of the probe plane, (..., 2) mm, at fractional ray and sample indices; inverse of `polar_coordinates`.
+
+        Indices beyond the fan go on as within it.
+        """
+
+    @abstractmethod
     def outline(self, n: int = 64) -> Float[Tensor, "m 2"]:
         """The fan's polygon.
 
@@ -252,6 +261,13 @@ class _SectorProbe(Probe):
         sample = (torch.hypot(x, y) - self.radius_mm) / self.sample_spacing_mm
         return torch.stack([ray, sample], -1)
 
+    def plane_points(
+        self, ray: Float[Tensor, "*points"], sample: Float[Tensor, "*points"]
+    ) -> Float[Tensor, "*points 2"]:
+        angle = (ray / (self.rays - 1) - 0.5) * math.radians(self.fov_deg)
+        radius = self.radius_mm + sample * self.sample_spacing_mm
+        return torch.stack([radius * angle.sin(), radius * angle.cos() - self.radius_mm], -1)
+
     def outline(self, n: int = 64) -> Float[Tensor, "m 2"]:
         half = math.radians(self.fov_deg) / 2
         angles = torch.linspace(-half, half, n, dtype=torch.float64)
@@ -307,6 +323,11 @@ class LinearProbe(LinearSettings, Probe):
     def polar_coordinates(self, xy: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points 2"]:
         ray = (xy[..., 0] / self.width_mm + 0.5) * (self.rays - 1)
         return torch.stack([ray, xy[..., 1] / self.sample_spacing_mm], -1)
+
+    def plane_points(
+        self, ray: Float[Tensor, "*points"], sample: Float[Tensor, "*points"]
+    ) -> Float[Tensor, "*points 2"]:
+        return torch.stack([(ray / (self.rays - 1) - 0.5) * self.width_mm, sample * self.sample_spacing_mm], -1)
 
     def outline(self, n: int = 64) -> Float[Tensor, "m 2"]:
         half, depth = self.width_mm / 2, self.depth_mm

@@ -75,7 +75,7 @@ def read_probe_json(path: str | Path) -> Probe:
         raise InputError(
             _("The probe file {path} cannot be read: {strerror}."), path=path, strerror=error.strerror
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(_("The probe file {path} is not valid JSON: {error}."), path=path, error=error) from error
     if isinstance(specification, dict) and isinstance(specification.get("probe"), dict):
         specification = specification["probe"]

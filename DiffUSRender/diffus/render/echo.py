@@ -6,6 +6,7 @@ interface lies before the first sample. All functions work along the last axis a
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 CHECKPOINT_STEPS = 24
 NEPER_PER_DB = 0.11512925464970229  # ln(10) / 20, for amplitudes
+# Voxels and oblique incidence spread a boundary along a ray; what lies within so much of it is the same boundary.
+BOUNDARY_MM = 2.5
+SMOOTH_CHANGE = 1e-3  # changes of ln Z below this count less and less as boundaries; a loss of 1e-6 dB
+MAX_REFLECTED = 1 - 1e-6  # r^2 of a perfect mirror, so that its logarithm stays finite
 
 
 class Echo(NamedTuple):
@@ -34,6 +39,18 @@ class Echo(NamedTuple):
     transmission: Tensor
 
 
+class Amplitudes(NamedTuple):
+    """Waves of the coupled system in every layer, pressures for a unit wave sent in (DiffUS, eqs. 2-4).
+
+    Args:
+        forward: g_i, going away from the transducer.
+        backward: d_i, coming back; d_0 is the stack's reflection.
+    """
+
+    forward: Tensor
+    backward: Tensor
+
+
 def reflection_coefficients(impedance: Float[Tensor, "*rays samples"]) -> Float[Tensor, "*rays samples"]:
     """Pressure reflection r_k = (Z_k - Z_(k-1)) / (Z_k + Z_(k-1)) of every interface, r_0 = 0 (DiffUS, eq. 1)."""
     before, after = impedance[..., :-1], impedance[..., 1:]
@@ -45,6 +62,16 @@ def one_way_nepers(
 ) -> Float[Tensor, "*rays samples"]:
     """Attenuation of each layer, dB/cm over `spacing_mm`, in nepers of amplitude for one passage."""
     return attenuation_db_cm * (0.1 * NEPER_PER_DB * spacing_mm)
+
+
+def window_sum(part: Float[Tensor, "*rays samples"], reach: int) -> Float[Tensor, "*rays samples"]:
+    """Sum over the samples at most `reach` away from each, (..., samples)."""
+    total = torch.cumsum(part, -1)
+    ends = total[..., -1:].expand(*total.shape[:-1], reach)
+    start = total.new_zeros(*total.shape[:-1], reach + 1)
+    padded = torch.cat([start, total, ends], -1)
+    samples = part.shape[-1]
+    return padded[..., 2 * reach + 1 :] - padded[..., :samples]
 
 
 def layered(impedance: Tensor, attenuation_db_cm: Tensor | None = None, spacing_mm: float | Tensor = 1.0) -> Echo:
@@ -68,25 +95,88 @@ def layered(impedance: Tensor, attenuation_db_cm: Tensor | None = None, spacing_
     return Echo(reflection * loss, loss)
 
 
+def layered_amplitudes(impedance: Tensor, *, every_depth: bool = False) -> Amplitudes:
+    """The waves g_i and d_i of the system that `layered` solves: of the whole stack, or of every growing one.
+
+    With these signs pressure p = g + d and velocity v = (g - d) / Z are each the same on both sides of an interface. A
+    layer has no phase, so they are the same in all layers: nothing comes back from the last one, so p = g_k and
+    v = g_k / Z_k, and g_0 = 1 gives
+
+        g_i = (Z_k + Z_i) / (Z_k + Z_0),  d_i = (Z_k - Z_i) / (Z_k + Z_0).
+
+    Exact and stable with bone and air, where the dense solve of eq. 4 loses digits. Cost O(N) a stack.
+
+    Args:
+        impedance: (..., samples), MRayl.
+        every_depth: for every k, the stack of the layers 0 to k, instead of for the last.
+
+    Returns:
+        Each (..., samples); or (..., samples, samples), stack k before layer i, zero in layers beyond the stack.
+    """
+    first = impedance[..., :1]
+    if not every_depth:
+        last = impedance[..., -1:]
+        return Amplitudes((last + impedance) / (last + first), (last - impedance) / (last + first))
+    last, layer, first = impedance[..., :, None], impedance[..., None, :], first[..., None]
+    forward, backward = (last + layer) / (last + first), (last - layer) / (last + first)
+    return Amplitudes(forward.tril(), backward.tril())
+
+
 def transmission(impedance: Tensor, attenuation_db_cm: Tensor | None = None, spacing_mm: float | Tensor = 1.0) -> Echo:
     """Time-resolved primaries: r_k prod_(j<k) (1 - r_j^2), times the two-way attenuation of layers 0..k-1.
 
-    Shadows behind bone and air, enhancement behind fluid; no multiples.
+    r is that of whole boundaries (`boundaries`), however many samples they are spread over. Shadows behind bone and
+    air, enhancement behind fluid; no multiples.
 
     Args:
         impedance: (..., samples), MRayl.
         attenuation_db_cm: (..., samples), at the probe's frequency; None for none.
         spacing_mm: between samples.
     """
-    r = reflection_coefficients(impedance)
-    crossing = torch.log1p(-(r * r).clamp(max=1 - 1e-6))
+    reflected, crossing = boundaries(impedance, spacing_mm)
     step = crossing
     if attenuation_db_cm is not None:
         nepers = one_way_nepers(attenuation_db_cm, spacing_mm)
         step = crossing - 2 * torch.nn.functional.pad(nepers[..., :-1], (1, 0))
-    through = torch.exp(torch.cumsum(step, -1))
-    # `through` includes the crossing of interface k itself, which its own echo does not pay.
-    return Echo(r * through * torch.exp(-crossing), through)
+    total = torch.cumsum(step, -1)
+    # The sum includes the crossing of interface k itself, which its own echo does not pay.
+    return Echo(reflected * torch.exp(total - crossing), torch.exp(total))
+
+
+def boundaries(
+    impedance: Float[Tensor, "*rays samples"], spacing_mm: float | Tensor
+) -> tuple[Float[Tensor, "*rays samples"], Float[Tensor, "*rays samples"]]:
+    """Reflection and logarithm of the two-way transmission that each sample adds as a part of its boundary.
+
+    Along a boundary artanh r adds (see `layered`): rises of ln Z within `BOUNDARY_MM` of each other are one boundary
+    of r = tanh(U/2), U their sum, and so are falls. It loses ln(1 - r^2) in all, shared in proportion to the change at
+    each sample, and echoes r in all, so both are those of the sharp boundary whatever the spacing. A boundary within
+    one sample gives r_k and ln(1 - r_k^2).
+
+    Args:
+        impedance: (..., samples), MRayl.
+        spacing_mm: between samples.
+    """
+    level = torch.log(impedance)
+    change = torch.nn.functional.pad(level.diff(dim=-1), (1, 0))
+    size = change.abs()
+    # Smooth at no change at all, where rises turn into falls.
+    fraction = (size / SMOOTH_CHANGE).clamp(max=1)
+    counted = fraction.square() * (3 - 2 * fraction)
+    part = size * counted
+    reach = max(1, math.ceil(BOUNDARY_MM / float(spacing_mm) - 1e-6))
+    rises = window_sum(change.clamp(min=0) * counted, reach)
+    falls = window_sum(part, reach) - rises
+    # Arithmetic with a mask is several times as fast as torch.where.
+    whole = falls + (change > 0).to(change) * (rises - falls)
+    whole = torch.maximum(whole, part).clamp(min=1e-12)
+    r = torch.tanh(0.5 * whole)
+    loss = torch.log1p(-r.square().clamp(max=MAX_REFLECTED)) / whole
+    crossing = part * loss
+    # What is lost on the way through the boundary is made up for: (1 - e^crossing) / r, which sums to r.
+    lost = crossing.clamp(max=-1e-4)
+    through = torch.expm1(lost) / lost + 0.5 * (crossing - lost)
+    return change * (0.5 + counted * (-loss / r * through - 0.5)), crossing
 
 
 def reverberation(

@@ -15,11 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, _
-from ..probe.beam import blur_axial, blur_lateral
-from .clutter import clutter_power
 from .display import POWER_FLOOR, REFERENCE_BRIGHTNESS, grey_map
-from .rays import ray_echoes
-from .renderer import boundary_iq
+from .moments import echo_moments
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -64,14 +61,7 @@ def expected_echo(
     plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"]
 ) -> tuple[Float[Tensor, "b rays samples"], Float[Tensor, "b rays samples"]]:
     """The boundaries' echo a, an amplitude, and the mean power s^2 of all that is random: each (B, rays, samples)."""
-    reflection, strength = ray_echoes(plan, medium, points)
-    coherent, power = boundary_iq(plan, reflection), _layer_power(plan, strength)
-    if plan.axial_taps is not None:
-        coherent = blur_lateral(blur_axial(coherent, plan.axial_taps), plan.lateral_taps)
-        power = blur_lateral(blur_axial(power, _squared(plan.axial_taps)), _squared(plan.lateral_taps))
-    if plan.clutter is not None:
-        echo = power + coherent.square()
-        power = power + clutter_power(echo, plan.clutter, plan.clutter_level, plan.probe.sample_spacing_mm)
+    coherent, power = echo_moments(plan, medium, points)
     return coherent, power + plan.noise_level**2
 
 
@@ -95,17 +85,6 @@ def mean_brightness(
             level = 10 * torch.log10(mixed.clamp(min=POWER_FLOOR)) / range_db
             total = total + grey_map((offset + level).clamp(0, 1), plan.settings.grey_contrast)
     return total / (len(radii) * len(cosines))
-
-
-def _layer_power(plan: FramePlan, strength: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:
-    """Mean power of the sub-rays' scatterers; they are independent, so weights are squared."""
-    weights = plan.weights.square() / plan.weights.square().sum()
-    return (strength.square() * weights[:, None, None]).sum(1)
-
-
-def _squared(taps: Float[Tensor, "*n taps"]) -> Float[Tensor, "*n taps"]:
-    """Kernels of power: the squares of those of amplitude, of unit sum (the renderer keeps speckle at unit power)."""
-    return taps.square() / taps.square().sum(-1, keepdim=True)
 
 
 @lru_cache(maxsize=4)

@@ -29,17 +29,22 @@ def multiplicative_speckle(
     radial_power: float | Tensor = 2.0,
     local_std: float | Tensor = 0.02,
     local_power: float | Tensor = 1.5,
+    grain_growth: float | Tensor = 0.0,
+    depths_mm: Float[Tensor, " samples"] | None = None,
+    lateral_spacing_mm: Float[Tensor, " samples"] | None = None,
     seed: int = 0,
 ) -> Float[Tensor, "batch rays samples"]:
     """Multiplies an image by seeded noise around 1 that grows with depth; negative factors become 0.
 
     With z from 0 at the face to 1 at full depth, the radial noise, the same for all rays and so an arc in the scan, has
-    the standard deviation radial_std (1 + z**radial_power); the grain of each pixel, local_std (1 + z**local_power).
-    Differentiable in the image and in the four parameters.
+    the standard deviation radial_std (1 + z**radial_power); the grain, local_std (1 + z**local_power). At the face a
+    grain is one pixel; deeper it is a Gaussian of sigma grain_growth * depth, in mm both along and across the rays.
+    Differentiable in the image and in the numbers.
 
     Args:
         image: (B, rays, samples); all of the batch get the same noise.
-        radial_std, radial_power, local_std, local_power: numbers of 0 or more, or 0-d tensors.
+        radial_std, radial_power, local_std, local_power, grain_growth: numbers of 0 or more, or 0-d tensors.
+        depths_mm, lateral_spacing_mm: as in `lateral_blur`; needed where grains grow.
         seed: of the noise.
 
     Raises:
@@ -51,6 +56,7 @@ def multiplicative_speckle(
         "radial_power": radial_power,
         "local_std": local_std,
         "local_power": local_power,
+        "grain_growth": grain_growth,
     }
     for name, value in parameters.items():
         if not value >= 0:  # also refuses NaN
@@ -61,6 +67,8 @@ def multiplicative_speckle(
     # One draw for the whole batch: an image must not depend on its neighbours.
     radial = torch.randn(1, samples, generator=generator).to(image)
     local = torch.randn(rays, samples, generator=generator).to(image)
+    if isinstance(grain_growth, Tensor) or grain_growth > 0:
+        local = _grown(local, grain_growth, depths_mm, lateral_spacing_mm)
     z = torch.linspace(0.0, 1.0, samples, dtype=image.dtype, device=image.device)
     noise = radial_std * (1 + z**radial_power) * radial + local_std * (1 + z**local_power) * local
     return image * (1 + noise).clamp(min=0.0)
@@ -91,10 +99,7 @@ def lateral_blur(
     """
     _require_polar(image)
     rays, samples = image.shape[1:]
-    if depths_mm.shape != (samples,) or lateral_spacing_mm.shape != (samples,):
-        raise InputError(
-            _("depths_mm and lateral_spacing_mm need one number for each of the {samples} samples."), samples=samples
-        )
+    _require_depths(samples, depths_mm, lateral_spacing_mm)
     spacing = lateral_spacing_mm.to(image)
     sigma = sigma_mm + growth * depths_mm.to(image)
     if not (sigma > 0).all():
@@ -106,6 +111,34 @@ def lateral_blur(
     taps = gaussian_kernel(sigma, reach, spacing)
     blurred = blur_lateral(torch.cat([image, torch.ones_like(image[:1])]), taps, "constant")
     return blurred[:-1] / blurred[-1:]
+
+
+def _grown(
+    noise: Float[Tensor, "rays samples"],
+    growth: float | Tensor,
+    depths_mm: Float[Tensor, " samples"] | None,
+    lateral_spacing_mm: Float[Tensor, " samples"] | None,
+) -> Float[Tensor, "rays samples"]:
+    """White noise whose grain grows with depth, of unit variance everywhere, also at the sides."""
+    rays, samples = noise.shape
+    _require_depths(samples, depths_mm, lateral_spacing_mm)
+    depth, spacing = depths_mm.to(noise), lateral_spacing_mm.to(noise)
+    # Below a third of a pixel the kernel is the pixel itself.
+    sigma = (growth * depth).clamp(min=0.3 * float((depth[-1] - depth[0]) / (samples - 1)))
+    along = torch.exp(-0.5 * ((depth[:, None] - depth) / sigma).square())  # (from, to)
+    noise = noise @ (along / along.norm(dim=0))
+    sigma = torch.maximum(growth * depth, 0.3 * spacing)
+    widest = (sigma / spacing.clamp(min=1e-6)).detach().max().item()
+    taps = gaussian_kernel(sigma, min(math.ceil(KERNEL_SIGMAS * widest), max(rays // 4, 1)), spacing)
+    blurred = blur_lateral(noise, taps, "constant")
+    return blurred / blur_lateral(torch.ones_like(noise), taps.square(), "constant").sqrt()
+
+
+def _require_depths(samples: int, *given: Tensor | None) -> None:
+    if any(one is None or one.shape != (samples,) for one in given):
+        raise InputError(
+            _("depths_mm and lateral_spacing_mm need one number for each of the {samples} samples."), samples=samples
+        )
 
 
 def _require_polar(image: Tensor) -> None:

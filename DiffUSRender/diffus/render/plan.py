@@ -1,31 +1,32 @@
-"""What a frame needs of probe and settings alone: sample points, kernels, speckle, noise, gain, the slice's grid."""
+"""What a frame needs of probe and settings alone: sample points, kernels, speckle, noise, gain, the slice's pixels."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, _
-from ..probe.beam import (
-    FWHM_PER_SIGMA,
-    LATERAL_REACH,
-    axial_sigma_mm,
-    gaussian_taps,
-    noise_power,
-)
+from ..probe.beam import FWHM_PER_SIGMA, axial_sigma_mm
+from ..settings import declared
+from .blur import lateral_factors, pulse_kernel
 from .clutter import clutter_beam
 from .gain import display_gain_db, noise_level
-from .scan_conversion import scan_grid
-from .scatter import speckle_correlation, speckle_texture
+from .noise import noise_lines
+from .scan_conversion import Pixels, scan_grid
+from .scatter import grain_of
+from .speckle import FanLines, Lookup, SpeckleField, fan_lines, lookup, shortest_pulse_mm, speckle_field
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
     from ..probe import Probe
     from .settings import RenderSettings
+
+PLANE_STRIDE = 16  # a plane is fitted to one of so many rays and samples
 
 
 class FramePlan(nn.Module):
@@ -35,42 +36,57 @@ class FramePlan(nn.Module):
 
     Args:
         probe, settings: what the plan was made of.
-        grain_mm: of the scatterers.
-        points: sub-ray samples (S, rays, samples, 3), probe-frame mm.
-        weights: of the sub-rays, (S,).
-        reflection_scale: 0-d, of a boundary's R at a sample.
-        axial_taps: (T,), or None. lateral_taps: (samples, T), or None.
-        speckle_scale: (S, rays, samples), or None. texture: (2, G, G, G), or None.
-        noise: (2, rays, samples), or None. noise_level: its amplitude over depth, (samples,).
-        clutter: the wide beam (rays, rays), or None. clutter_level: its amplitude over depth, (samples,), or None.
-        gain_db: (samples,).
-        grid, inside: of the scan conversion.
+        lines: on which speckle and noise are made.
+        parts: field: the speckle, or None. pixels: of the slice, or None where samples are detected. at_samples: where
+            the probe's samples lie on the lines.
+        constants: points: sub-ray samples (S, rays, samples, 3), probe-frame mm. weights: of the sub-rays, (S,).
+            plane: (3, points), fits a plane's axes and origin to some of the points. reflection_scale: 0-d, of a
+            boundary's R at a sample. pulse_taps, power_taps: (T,), or None. lateral_factors: (2, frequencies, samples),
+            or None. noise: of unit power, (2, samples, lines) of `lines`, or None. noise_level: its amplitude,
+            (samples,). clutter: the wide beam's power (rays, rays), or None. gain_db: (samples,). grid, inside: of the slice.
     """
 
+    field: SpeckleField | None
+    pixels: Pixels | None
+    at_samples: Lookup
     points: Tensor
     weights: Tensor
+    plane: Tensor
     reflection_scale: Tensor
-    axial_taps: Tensor | None
-    lateral_taps: Tensor | None
-    speckle_scale: Tensor | None
-    texture: Tensor | None
+    pulse_taps: Tensor | None
+    power_taps: Tensor | None
+    lateral_factors: Tensor | None
     noise: Tensor | None
     noise_level: Tensor
     clutter: Tensor | None
-    clutter_level: Tensor | None
     gain_db: Tensor
     grid: Tensor
     inside: Tensor
 
-    def __init__(self, probe: Probe, settings: RenderSettings, grain_mm: float, **constants: Tensor | None) -> None:
+    def __init__(
+        self,
+        probe: Probe,
+        settings: RenderSettings,
+        lines: FanLines,
+        parts: dict[str, nn.Module | None],
+        **constants: Tensor | None,
+    ) -> None:
         super().__init__()
-        self.probe, self.settings, self.grain_mm = probe, settings, grain_mm
+        self.probe, self.settings, self.lines = probe, settings, lines
+        for name, part in parts.items():
+            self.add_module(name, part)
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
 
     def with_constants(self, **constants: Tensor | None) -> FramePlan:
         """The same plan with some of its tensors in place of its own."""
-        return FramePlan(self.probe, self.settings, self.grain_mm, **{**self._buffers, **constants})
+        return FramePlan(self.probe, self.settings, self.lines, dict(self._modules), **{**self._buffers, **constants})
+
+    def pixels_at(self, grid: Float[Tensor, "rows columns 2"], inside: Bool[Tensor, "rows columns"]) -> Pixels:
+        """Pixels at the places of a `polar_grid`, of which those `inside` of the fan are shown."""
+        over_depth = torch.stack([self.gain_db, self.noise_level]).double().cpu()
+        pixels = make_pixels(self.probe, self.settings, self.lines, over_depth, grid.cpu(), inside.cpu())
+        return pixels.to(self.points.device, self.points.dtype)
 
 
 def plan_frame(
@@ -98,76 +114,128 @@ def plan_frame(
             start_depth_mm=settings.start_depth_mm,
             depth_mm=probe.depth_mm,
         )
-    points, weights = (part.to(dtype).to(device) for part in probe.sample_points(settings.seed))
-    depth = probe.depths_mm().to(dtype).to(device)
-    spacing = probe.sample_spacing_mm
-    sigma_axial = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=dtype, device=device)
-    grain = settings.grain_mm or 0.5 * FWHM_PER_SIGMA * float(sigma_axial.detach())
-    axial = lateral = texture = speckle_scale = noise = None
+    given, given_settings = probe, settings
+    probe, settings = _on_host(probe), _on_host(settings)
+    points, weights = probe.sample_points(settings.seed)
+    depth, spacing = probe.depths_mm(), probe.sample_spacing_mm
+    pulse = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=torch.float64)
+    grain, lines = _grain_and_lines(probe, settings, pulse)
+    beam = _beam_of(probe) if settings.psf else None
+    pulse_taps = power_taps = across = noise = field = clutter = None
     if settings.psf:
-        axial = gaussian_taps(sigma_axial[None], depth.new_full((1,), spacing), probe.samples // 2)
-        lateral = lateral_taps(probe, depth)
+        pulse_taps, power_taps = pulse_kernel(pulse, spacing), pulse_kernel(pulse / math.sqrt(2), spacing)
+        across = lateral_factors(beam(depth), probe.lateral_spacing_mm(), probe.rays)
     if settings.speckle:
-        texture = speckle_texture(settings.seed).to(device, dtype)
-        speckle_scale = _speckle_scale(probe, points, weights, axial, lateral, grain)
-    if settings.noise_db is not None:
-        generator = torch.Generator().manual_seed(settings.seed + 1)
-        white = torch.randn(2, probe.rays, probe.samples, generator=generator).to(device, dtype)
-        noise = white * (math.sqrt(0.5) * noise_level(probe, settings, depth))
-    clutter, clutter_level = None, None
+        field = speckle_field(probe, lines, settings.seed, grain, beam, probe.beam.elevation_sigma_mm)
     if settings.psf and settings.clutter_db is not None:
-        clutter, clutter_level = clutter_beam(probe, settings, depth)
+        clutter = clutter_beam(probe, settings)
+    if settings.noise_db is not None:
+        filtered = grain_of(grain.item())  # in steps as the scatterers, that a fitted frequency keeps the noise
+        noise = noise_lines(lines.samples, lines.lines, lines.spacing_mm, filtered, settings.seed)
     # A boundary's R is spread over the samples it crosses: R per mm, times the pulse's equivalent length,
     # so that a sharp boundary of R = 1 shows as reflection_db whatever the number of samples.
-    pulse_mm = sigma_axial * math.sqrt(2 * math.pi)
-    level = 10 ** (torch.as_tensor(settings.reflection_db, dtype=dtype, device=device) / 20)
+    level = 10 ** (torch.as_tensor(settings.reflection_db, dtype=torch.float64) / 20)
+    over_depth = torch.stack([display_gain_db(probe, settings, depth), noise_level(probe, settings, depth)])
     grid, inside = scan_grid(probe)
-    return FramePlan(
-        probe=probe,
-        settings=settings,
+    parts = {
+        "field": field,
+        "pixels": make_pixels(probe, settings, lines, over_depth, grid, inside)
+        if detects_at_pixels(settings)
+        else None,
+        "at_samples": lookup(lines, probe, _every_sample(probe), grain, beam),
+    }
+    plan = FramePlan(
+        given,
+        given_settings,
+        lines,
+        parts,
         points=points,
         weights=weights,
-        reflection_scale=level * pulse_mm / spacing,
-        axial_taps=None if axial is None else axial[0],
-        lateral_taps=lateral,
-        speckle_scale=speckle_scale,
-        texture=texture,
-        grain_mm=grain,
+        plane=_plane_fit(points),
+        reflection_scale=level * pulse * math.sqrt(2 * math.pi) / spacing,
+        pulse_taps=pulse_taps,
+        power_taps=power_taps,
+        lateral_factors=across,
         noise=noise,
-        noise_level=noise_level(probe, settings, depth),
+        noise_level=over_depth[1],
         clutter=clutter,
-        clutter_level=clutter_level,
-        gain_db=display_gain_db(probe, settings, depth),
-        grid=grid.to(dtype).to(device),
-        inside=inside.to(device),
+        gain_db=over_depth[0],
+        grid=grid,
+        inside=inside,
     )
+    return plan.to(device, dtype)
 
 
-def lateral_taps(probe: Probe, depth: Float[Tensor, " samples"]) -> Float[Tensor, "samples taps"]:
-    """The beam's lateral kernel at every depth on the probe's grid of rays."""
-    most = max(1, round(LATERAL_REACH * probe.rays))
-    return gaussian_taps(probe.beam.lateral_sigma_mm(depth), probe.lateral_spacing_mm().to(depth), most)
+def detects_at_pixels(settings: RenderSettings) -> bool:
+    """Whether the complex echo is carried to the pixels. Without a beam it is not smooth enough to lie between samples;
+    and the paper's artefacts are of polar images."""
+    return settings.psf and settings.artefacts is None
 
 
-def _speckle_scale(
-    probe: Probe,
-    points: Tensor,
-    weights: Tensor,
-    axial: Tensor | None,
-    lateral: Tensor | None,
-    grain_mm: float,
-) -> Tensor:
-    """Weight of each sub-ray's scatterers (S, rays, samples) that gives unit power after the beam and the kernels."""
+def make_pixels(
+    probe: Probe, settings: RenderSettings, lines: FanLines, over_depth: Tensor, grid: Tensor, inside: Tensor
+) -> Pixels:
+    """Pixels at the places of a `polar_grid` (rows, columns, 2), of which those `inside` are shown; float64.
 
-    def kept(taps: Tensor | None, spacing: Tensor) -> Tensor:
-        if taps is None:
-            return torch.ones_like(spacing)
-        lag = torch.arange(taps.shape[-1], dtype=taps.dtype, device=taps.device) * spacing[:, None]
-        return noise_power(taps, speckle_correlation(lag, grain_mm))
+    `over_depth`: gain, dB, and amplitude of the noise, (2, samples).
+    """
+    probe, settings = _on_host(probe), _on_host(settings)
+    where = grid[inside].double()
+    last = where.new_tensor([probe.samples - 1, probe.rays - 1])
+    indices = ((where + 1) / 2 * last).clamp(min=0)
+    pulse = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=torch.float64)
+    grain, _lines = _grain_and_lines(probe, settings, pulse)
+    found = lookup(lines, probe, indices.flip(-1), grain, _beam_of(probe) if settings.psf else None)
+    sample = indices[:, 0]
+    first = sample.long().clamp(max=probe.samples - 2)
+    gain_db, level = torch.lerp(over_depth[:, first], over_depth[:, first + 1], sample - first)
+    found.noise = found.noise * level
+    index = inside.flatten().nonzero()[:, 0]
+    return Pixels(found, inside=inside, where=where[None, None], index=index, gain_db=gain_db)
 
-    along = kept(axial, points.new_full((1,), probe.sample_spacing_mm))
-    across = kept(lateral, probe.lateral_spacing_mm().to(points))
-    start = points[:, :, 0].transpose(0, 1)  # sub-rays run parallel, so their distance at the face is their distance
-    together = speckle_correlation(torch.cdist(start, start), grain_mm)
-    layers = torch.einsum("s,t,rst->r", weights, weights, together)
-    return weights[:, None, None] * (layers[:, None] * (along * across)).rsqrt()
+
+def _grain_and_lines(probe: Probe, settings: RenderSettings, pulse: Tensor) -> tuple[Tensor, FanLines]:
+    """Standard deviation of speckle along the rays, of pulse and scatterers together, mm; and the lines for it."""
+    grain = pulse
+    if settings.grain_mm is not None:
+        own = settings.grain_mm / FWHM_PER_SIGMA
+        grain = (pulse.square() + own**2).sqrt() if settings.psf else torch.as_tensor(own, dtype=torch.float64)
+    grain = grain.clamp(min=shortest_pulse_mm(probe))
+    beam = _beam_of(probe)
+    width = grain.detach()
+
+    def across(depth: Tensor) -> Tensor:
+        return beam(depth).detach().clamp(min=width) if settings.psf else torch.full_like(depth, width.item())
+
+    return grain, fan_lines(probe, width.item(), across)
+
+
+def _beam_of(probe: Probe):
+    """Standard deviation of the two-way beam across the rays at depths of any shape, mm."""
+    return probe.beam.lateral_sigma_mm
+
+
+def _every_sample(probe: Probe) -> Float[Tensor, "points 2"]:
+    """(ray, sample) of every sample of the polar image, rays first."""
+    ray, sample = torch.arange(probe.rays, dtype=torch.float64), torch.arange(probe.samples, dtype=torch.float64)
+    return torch.cartesian_prod(ray, sample)
+
+
+def _plane_fit(points: Float[Tensor, "s rays samples 3"]) -> Float[Tensor, "3 points"]:
+    """What fits x axis, y axis and origin of the probe's plane to `plane_samples` of its points, by least squares."""
+    flat = plane_samples(points[None])[0]
+    ones = torch.ones_like(flat[:, :1])
+    return torch.linalg.pinv(torch.cat([flat[:, :2], ones], -1))
+
+
+def plane_samples(points: Float[Tensor, "b s rays samples 3"]) -> Float[Tensor, "b points 3"]:
+    """Some points of the plane in the middle of the sub-rays."""
+    rays, samples = (max(1, min(PLANE_STRIDE, (n - 1) // 2)) for n in points.shape[2:4])
+    return points[:, :, ::rays, ::samples].mean(1).flatten(1, 2)
+
+
+def _on_host(values):
+    """Probe or settings with their tensors on the CPU, where the plan is made."""
+    tensors = {name: getattr(values, name) for name in declared(type(values))}
+    tensors = {name: value.cpu() for name, value in tensors.items() if isinstance(value, Tensor) and value.is_cuda}
+    return replace(values, **tensors) if tensors else values

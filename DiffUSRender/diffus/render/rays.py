@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from .echo import echo
+from .gas import gas_echoes
+from .specular import sheet_cosine_square, sheet_profile, specular_lobe, wall_cosine_square
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -25,37 +27,50 @@ def ray_echoes(
     Before the beam and the pulse, per unit of reflection and of fully developed white-matter speckle at the face.
     """
     settings, probe = plan.settings, plan.probe
-    impedance, attenuation, exponent, scattering = medium.sample(points)
+    impedance, attenuation, exponent, scattering, *sheets = medium.sample(points)
     if settings.start_depth_mm > 0:
-        impedance, attenuation, scattering = _start_at_depth(plan, impedance, attenuation, scattering)
+        impedance, attenuation, scattering, *level = _start_at_depth(
+            plan, impedance, attenuation, scattering, *sheets[1:]
+        )
+        sheets = [*sheets[:1], *level]
     loss = None
     if settings.attenuation:
         loss = attenuation * torch.as_tensor(probe.frequency_mhz, dtype=points.dtype, device=points.device) ** exponent
     reflection, transmission = echo(settings.echo, impedance, loss, probe.sample_spacing_mm)
-    if isinstance(settings.specular_exponent, Tensor) or settings.specular_exponent > 0:
-        reflection = reflection * _specular_lobe(medium, points, settings.specular_exponent)
-    return reflection, transmission * scattering
+    strength = transmission * scattering
+    lobed = isinstance(settings.specular_exponent, Tensor) or settings.specular_exponent > 0
+    if lobed:
+        reflection = reflection * specular_lobe(wall_cosine_square(plan, impedance), settings)
+    if sheets and settings.sheet_db is not None:
+        distance, level = sheets
+        amplitude = transmission * level * sheet_profile(distance, probe.sample_spacing_mm)
+        if lobed:
+            cosine_square = sheet_cosine_square(distance, probe.sample_spacing_mm)
+            amplitude = amplitude * specular_lobe(cosine_square, settings)
+        reflection, strength = _with_sheets(plan, reflection, strength, amplitude)
+    if settings.echo == "transmission":
+        reflection, strength = gas_echoes(plan, impedance, reflection, strength)
+    return reflection, strength
 
 
-def _start_at_depth(plan: FramePlan, impedance: Tensor, attenuation: Tensor, scattering: Tensor) -> tuple[Tensor, ...]:
-    """Replaces what lies nearer than the start depth by coupling that matches the first tissue (no mirror)."""
+def _with_sheets(plan: FramePlan, reflection: Tensor, strength: Tensor, amplitude: Tensor) -> tuple[Tensor, Tensor]:
+    """Adds the echo of sheets, whose power is partly coherent, a smooth line, and partly random, its grain."""
+    settings = plan.settings
+    amplitude = amplitude * 10 ** (settings.sheet_db / 20)
+    coherent = settings.sheet_coherence
+    # The renderer weighs a reflection by reflection_scale, which a sheet's level has nothing to do with.
+    reflection = reflection + amplitude * (coherent**0.5 / plan.reflection_scale)
+    power = strength.square() + amplitude.square() * (1 - coherent)
+    return reflection, (power + 1e-20).sqrt()
+
+
+def _start_at_depth(plan: FramePlan, impedance: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Replaces what lies nearer than the start depth by coupling that matches the first tissue (no mirror).
+
+    Impedance continues upwards; attenuation, scattering and the level of sheets are zero there.
+    """
     probe = plan.probe
     first = min(probe.samples - 1, math.ceil(plan.settings.start_depth_mm / probe.sample_spacing_mm))
     near = torch.arange(probe.samples, device=impedance.device) < first
     impedance = torch.where(near, impedance[..., first : first + 1], impedance)
-    return impedance, attenuation.masked_fill(near, 0.0), scattering.masked_fill(near, 0.0)
-
-
-def _specular_lobe(medium: Samplable, points: Tensor, exponent: float | Tensor) -> Tensor:
-    """|n.d|^m between the impedance gradient and the beam at points (B, S, rays, samples, 3); 1 where there is none."""
-    step = 0.5
-    offsets = step * torch.eye(3, dtype=points.dtype, device=points.device)
-    gradient = torch.stack(
-        [medium.sample(points + offset)[0] - medium.sample(points - offset)[0] for offset in offsets], -1
-    )
-    direction = torch.nn.functional.normalize(points[..., -1:, :] - points[..., :1, :], dim=-1)
-    square = (gradient * gradient).sum(-1)
-    cosine_square = (gradient * direction).sum(-1) ** 2 / (square + 1e-10)
-    lobe = (cosine_square + 1e-12) ** (exponent / 2)
-    flat = 1e-8 / (square + 1e-8)
-    return lobe * (1 - flat) + flat
+    return impedance, *(other.masked_fill(near, 0.0) for other in others)

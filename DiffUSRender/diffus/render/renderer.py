@@ -11,16 +11,14 @@ from torch import Tensor, nn
 
 from ..errors import InputError, _
 from ..geometry.pose import place_samples, require_rigid
-from ..probe.beam import blur_axial, blur_lateral
 from ..settings import declared
-from .clutter import add_clutter
-from .display import enhance_edges, linear_brightness, log_compress
+from .display import POWER_FLOOR, enhance_edges, linear_brightness, log_compress
 from .gain import time_gain_db_per_cm
+from .moments import echo_moments
+from .noise import frame_noise
 from .paper import lateral_blur, multiplicative_speckle
-from .plan import FramePlan, plan_frame
-from .rays import ray_echoes
-from .scan_conversion import scan_convert
-from .scatter import sample_speckle
+from .plan import FramePlan, detects_at_pixels, plan_frame, plane_samples
+from .scan_conversion import Pixels, scan_convert
 from .settings import RenderSettings, make_settings
 
 if TYPE_CHECKING:
@@ -34,43 +32,89 @@ Declared = TypeVar("Declared")  # probe or settings
 OVERLAP_STRIDE = 8  # a fan that meets the volume does so at one of every so many samples
 
 
-def boundary_iq(plan: FramePlan, reflection: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:
-    """The boundaries' part of the complex echo, which is real, before the beam and the pulse: (B, rays, samples)."""
-    return (reflection * (plan.weights[:, None, None] * plan.reflection_scale)).sum(1)
-
-
 def render_iq(plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"]) -> Tensor:
     """Complex echo (B, 2, rays, samples), before noise and gain, of sub-ray samples at points (B, S, rays, samples, 3).
 
     Points are in the medium's world, mm. The amplitude unit is fully developed white-matter speckle at the face.
     """
-    reflection, strength = ray_echoes(plan, medium, points)
-    real = boundary_iq(plan, reflection)
-    if plan.texture is None:
-        iq = torch.stack([real, torch.zeros_like(real)], 1)
-    else:
-        noise = sample_speckle(plan.texture, points, plan.grain_mm)
-        re, im = (noise * (strength * plan.speckle_scale)).sum(2)
-        iq = torch.stack([re + real, im], 1)
-    if plan.axial_taps is not None:
-        iq = blur_lateral(blur_axial(iq, plan.axial_taps), plan.lateral_taps)
-    if plan.clutter is not None:
-        iq = add_clutter(iq, plan.clutter, plan.clutter_level, plan.probe.sample_spacing_mm)
-    return iq
+    coherent, power = echo_moments(plan, medium, points)
+    speckle = None
+    if plan.field is not None:
+        speckle = plan.at_samples.speckle_at(speckle_of(plan, points)).view(-1, 2, *coherent.shape[1:])
+    return _together(coherent, power, speckle)
 
 
-def render_polar(plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"]) -> Tensor:
-    """Polar B-mode (B, rays, samples) in [0, 1] of points (B, S, rays, samples, 3) in the medium's world, mm."""
+def noise_iq(plan: FramePlan, frame: int, count: int) -> Float[Tensor, "b 2 rays samples"]:
+    """The receiver's noise at the samples of frames `frame`, `frame` + 1, ...; the plan has noise."""
+    noise = plan.at_samples.noise_at(frame_noise(plan.noise, plan.settings.seed, frame, count))
+    return noise.view(count, 2, plan.probe.rays, plan.probe.samples) * plan.noise_level
+
+
+def speckle_of(plan: FramePlan, points: Float[Tensor, "b s rays samples 3"]) -> Float[Tensor, "b 2 depths lines"]:
+    """Speckle of unit power on the plan's lines, in the plane through points in the tissue's world, mm."""
+    return plan.field((plan.plane @ plane_samples(points)).transpose(1, 2))
+
+
+def render_polar(
+    plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"], frame: int = 0
+) -> Float[Tensor, "b rays samples"]:
+    """Polar B-mode (B, rays, samples) in [0, 1] of points (B, S, rays, samples, 3) in the medium's world, mm.
+
+    Each of the batch has noise of its own, that of frames `frame`, `frame` + 1, ...
+    """
     iq = render_iq(plan, medium, points)
     if plan.noise is not None:
-        iq = iq + plan.noise
-    if plan.settings.compression == "log":
-        polar = log_compress(iq, plan.gain_db, plan.settings.dynamic_range_db, plan.settings.grey_contrast)
-    else:
-        polar = linear_brightness(iq, plan.gain_db)
+        iq = iq + noise_iq(plan, frame, len(iq))
+    polar = _brightness(plan, iq, plan.gain_db)
     if plan.settings.artefacts is not None:
         polar = _with_artefacts(plan, polar)
     return polar
+
+
+def render_slice(
+    plan: FramePlan,
+    medium: Samplable,
+    points: Float[Tensor, "b s rays samples 3"],
+    frame: int = 0,
+    pixels: Pixels | None = None,
+) -> Float[Tensor, "b rows columns"]:
+    """The slice (B, rows, columns), or other pixels of `plan.pixels_at`; arguments as of `render_polar`.
+
+    The complex echo is carried to the pixels, and detected and compressed there, as in a scanner: between the
+    samples of a polar image speckle would be smoothed.
+    """
+    pixels = plan.pixels if pixels is None else pixels
+    if not detects_at_pixels(plan.settings):
+        polar = render_polar(plan, medium, points, frame)[:, None]
+        if pixels is None:
+            return _edges(plan, scan_convert(polar[:, 0], plan.grid, plan.inside), plan.inside)
+        return _edges(plan, pixels.image(pixels.sampled(polar)[:, 0]), pixels.inside)
+    coherent, power = echo_moments(plan, medium, points)
+    amplitude = (power + POWER_FLOOR).sqrt()
+    coherent, amplitude = pixels.sampled(torch.stack([coherent, amplitude], 1)).unbind(1)
+    speckle = None if plan.field is None else pixels.lines.speckle_at(speckle_of(plan, points))
+    iq = _together(coherent, amplitude.square(), speckle)
+    if plan.noise is not None:
+        iq = iq + pixels.lines.noise_at(frame_noise(plan.noise, plan.settings.seed, frame, len(iq)))
+    return _edges(plan, pixels.image(_brightness(plan, iq[:, :, None], pixels.gain_db)[:, 0]), pixels.inside)
+
+
+def _edges(plan: FramePlan, images: Tensor, inside: Tensor) -> Tensor:
+    return enhance_edges(images, plan.settings.edge_enhancement, inside)
+
+
+def _together(coherent: Tensor, power: Tensor, speckle: Tensor | None) -> Tensor:
+    """The complex echo (B, 2, ...) of its mean and power (B, ...) with speckle (B, 2, ...) of unit power, or none."""
+    if speckle is None:
+        return torch.stack([coherent, torch.zeros_like(coherent)], 1)
+    re, im = (speckle * (power + POWER_FLOOR).sqrt()[:, None]).unbind(1)
+    return torch.stack([re + coherent, im], 1)
+
+
+def _brightness(plan: FramePlan, iq: Float[Tensor, "b 2 rays samples"], gain_db: Tensor) -> Tensor:
+    if plan.settings.compression == "log":
+        return log_compress(iq, gain_db, plan.settings.dynamic_range_db, plan.settings.grey_contrast)
+    return linear_brightness(iq, gain_db)
 
 
 class UltrasoundRenderer(nn.Module):
@@ -151,30 +195,41 @@ class UltrasoundRenderer(nn.Module):
         points = self.plan(dtype, probe_to_ras.device).points
         return place_samples(probe_to_ras.to(dtype), points)
 
-    def polar(self, medium: AcousticMedium, points_ras: Float[Tensor, "b s rays samples 3"]) -> Tensor:
+    def polar(self, medium: AcousticMedium, points_ras: Float[Tensor, "b s rays samples 3"], frame: int = 0) -> Tensor:
         """Polar B-mode (B, rays, samples) at points in the medium's world, also nonlinearly mapped ones."""
         require_overlap(medium, points_ras)
-        return render_polar(self.plan(medium.dtype, medium.device), medium, points_ras)
+        return render_polar(self.plan(medium.dtype, medium.device), medium, points_ras, frame)
+
+    def slices(
+        self,
+        medium: AcousticMedium,
+        points_ras: Float[Tensor, "b s rays samples 3"],
+        frame: int = 0,
+        pixels: Pixels | None = None,
+    ) -> Float[Tensor, "b rows columns"]:
+        """The slices at points in the medium's world, also nonlinearly mapped ones, or other pixels of `pixels_at`."""
+        require_overlap(medium, points_ras)
+        return render_slice(self.plan(medium.dtype, medium.device), medium, points_ras, frame, pixels)
 
     def scan_convert(self, polar: Float[Tensor, "b rays samples"]) -> Float[Tensor, "b rows columns"]:
         """The slice (B, rows, columns) of a polar image (B, rays, samples); zero outside the fan."""
         plan = self.plan(polar.dtype, polar.device)
-        image = scan_convert(polar, plan.grid, plan.inside)
-        return enhance_edges(image, plan.settings.edge_enhancement, plan.inside)
+        return _edges(plan, scan_convert(polar, plan.grid, plan.inside), plan.inside)
 
-    def forward(self, medium: AcousticMedium, probe_to_ras: Tensor) -> Float[Tensor, "b rows columns"]:
+    def forward(self, medium: AcousticMedium, probe_to_ras: Tensor, frame: int = 0) -> Float[Tensor, "b rows columns"]:
         """The slices.
 
         Args:
             medium: what is imaged.
             probe_to_ras: one pose (4, 4) or a batch (B, 4, 4), mm.
+            frame: number of the first: each frame of a number has noise of its own, the same whenever it is rendered.
         """
         pose = require_rigid(probe_to_ras, "The probe's pose")
         # Some devices (MPS) have no float64; elsewhere the pose keeps its precision until the points are made.
         pose = pose.to(medium.device, torch.float32 if medium.device.type == "mps" else pose.dtype)
         if pose.ndim == 2:
             pose = pose[None]
-        return self.scan_convert(self.polar(medium, self.points_ras(pose, medium.dtype)))
+        return self.slices(medium, self.points_ras(pose, medium.dtype), frame)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> UltrasoundRenderer:
         """What `.to()` and the like do: the constants are made anew for dtype and device, at their full precision."""
@@ -235,13 +290,16 @@ def _holds_tensors(values: object) -> bool:
 def _with_artefacts(plan: FramePlan, polar: Tensor) -> Tensor:
     """The paper's artefacts on a polar image (B, rays, samples)."""
     chosen, probe = plan.settings.artefacts, plan.probe
+    depth, spacing = probe.depths_mm().to(polar), probe.lateral_spacing_mm().to(polar)
     noisy = multiplicative_speckle(
         polar,
         radial_std=chosen.radial_std,
         radial_power=chosen.radial_power,
         local_std=chosen.local_std,
         local_power=chosen.local_power,
+        grain_growth=chosen.grain_growth,
+        depths_mm=depth,
+        lateral_spacing_mm=spacing,
         seed=plan.settings.seed,
     )
-    depth, spacing = probe.depths_mm().to(polar), probe.lateral_spacing_mm().to(polar)
     return lateral_blur(noisy, depth, spacing, sigma_mm=chosen.blur_sigma_mm, growth=chosen.blur_growth).clamp(0, 1)

@@ -1,10 +1,18 @@
-"""Scatterers: complex circular Gaussian noise that is locked to the tissue, not to the screen."""
+"""Speckle: the scatterers' complex Gaussian field as the pulse and the beam see it, locked to the tissue.
+
+The scatterers are fixed random plane waves in the tissue's world, a stationary complex Gaussian field without lattice
+or period. The pulse, the beam across the slice and the scatterers' own size weight each wave, so that what a frame sees
+of them is exact at any pose and smooth in it. In the plane of a frame the waves are summed on a grid of frequencies
+(a non-uniform Fourier transform, Greengard & Lee 2004), sampled on fine lines of the fan and blurred across these
+by the lateral beam.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,76 +20,166 @@ from torch import Tensor
 from ..settings import SEED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float
 
-TEXTURE_SIZE = 64  # 2 MB: stays in the processor's cache
-# Mean autocorrelation of the interpolated texture, over all positions and directions, is close to a Gaussian of this
-# standard deviation in grains (within 0.01 up to one grain).
-GRAIN_SIGMA = 0.63
+WAVES = 8192  # that a frame takes part of: the beam across the slice removes most
+MOST_WAVES = 1 << 18  # of the tissue, from which a frame takes its own
+WINDOW_REACH = 2.45  # where the beam's window in elevation ends, in inverse standard deviations of its Gaussian
+SPREAD = 4  # nodes of the frequency grid in each direction that a wave is spread over
+OVERSAMPLING = 1.2  # of the frequency grid: its period against the plane's extent
+LEAST_LINEAR = 0.5  # what linear interpolation leaves of a wave, below which it is not made good
+SPREAD_SHAPE = 2.3  # of the Kaiser-Bessel kernel, per node
+GRAIN_STEPS = 8  # a halving of the grain's size in so many steps
 
 
-def speckle_texture(seed: int, size: int = TEXTURE_SIZE) -> Float[Tensor, "2 size1 size1 size1"]:
-    """A periodic cube of complex circular Gaussian noise of unit power.
+def scatterer_waves(seed: int, count: int) -> tuple[Float[Tensor, "waves 3"], Float[Tensor, " waves"]]:
+    """Directions of the tissue's waves, (waves, 3) standard normal, and their phases, (waves,).
 
-    Args:
-        seed: a whole number from 0 to 2^63 - 1.
-        size: period in grains.
-
-    Returns:
-        Real and imaginary parts, (2, size+1, size+1, size+1). The last plane of every axis repeats the first, so that
-        trilinear sampling wraps without a seam.
+    A larger count begins with the same waves.
 
     Raises:
-        InputError: for another seed.
+        InputError: for a seed that is not a whole number from 0 to 2^63 - 1.
     """
     SEED.check("seed", seed)
     generator = torch.Generator().manual_seed(seed)
-    cube = torch.randn(size, size, size, 2, generator=generator) * math.sqrt(0.5)
-    for axis in (0, 1, 2):
-        cube = torch.cat([cube, cube.narrow(axis, 0, 1)], axis)
-    # Both parts of a node lie side by side in memory: random access is what sampling costs.
-    return cube.permute(3, 0, 1, 2)
+    numbers = torch.randn(count, 4, generator=generator)
+    return numbers[:, :3].contiguous(), numbers[:, 3] * (1000 * math.pi)
 
 
-def sample_speckle(
-    texture: Float[Tensor, "2 s s s"], points_mm: Float[Tensor, "*points 3"], grain_mm: float
-) -> Float[Tensor, "2 *points"]:
-    """Noise at tissue points, exactly unit power everywhere, correlated over about a grain.
+def grain_of(sigma_mm: float, finest_mm: float = 0.0) -> float:
+    """Size of the tissue's waves for a pulse: the next lower step, so that a fitted frequency keeps its scatterers."""
+    step = math.floor(math.log2(max(sigma_mm, 1e-6)) * GRAIN_STEPS) / GRAIN_STEPS
+    return max(2.0**step, finest_mm)
 
-    The texture's axes are turned against the world's, so that no image plane or ray of common use repeats with its
-    period. Trilinear interpolation of white noise has a power that varies between the nodes (the sum of the squared
-    weights), which would falsify the Rayleigh statistics: it is divided out.
+
+def speckle_correlation(distance_mm: Tensor, sigma_mm: float | Tensor) -> Tensor:
+    """Correlation at `distance_mm` (any shape) of white noise blurred by a Gaussian of `sigma_mm`."""
+    return torch.exp(-0.25 * (distance_mm / sigma_mm) ** 2)
+
+
+class PlaneGrid(NamedTuple):
+    """The frequency grid of a plane: what the waves of a frame are summed on.
+
+    centre: of the plane's points, mm. period: mm. size: nodes along x and y, which lie period / size apart.
+    """
+
+    centre: tuple[float, float]
+    period: tuple[float, float]
+    size: tuple[int, int]
+
+    @property
+    def spacing(self) -> tuple[float, float]:
+        """Distance of the nodes along x and y, mm."""
+        return self.period[0] / self.size[0], self.period[1] / self.size[1]
+
+
+def plane_grid(low: Sequence[float], high: Sequence[float], spacing_mm: float) -> PlaneGrid:
+    """The grid of a plane from corner `low` to `high` (x, y), mm, with nodes at most `spacing_mm` apart."""
+    centre = tuple((a + b) / 2 for a, b in zip(low, high))
+    period = tuple(OVERSAMPLING * (b - a) + 4 * spacing_mm for a, b in zip(low, high))
+    size = tuple(quick_size(math.ceil(length / spacing_mm)) for length in period)
+    return PlaneGrid(centre, period, size)
+
+
+def quick_size(least: int) -> int:
+    """The next even number without prime factors above 5, which Fourier transforms are quick at."""
+    number = max(4, least + least % 2)
+    while True:
+        rest = number
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return number
+        number += 2
+
+
+def plane_waves(
+    waves: Float[Tensor, "waves 3"],
+    phases: Float[Tensor, " waves"],
+    frames: Float[Tensor, "b 3 3"],
+    window_ends: Float[Tensor, " fields"],
+    blur: Float[Tensor, ""],
+    taken: int,
+    grid: PlaneGrid,
+) -> tuple[Float[Tensor, "b taken 2"], Float[Tensor, "b taken"], Float[Tensor, "b fields taken"]]:
+    """The waves that a plane sees: their wave vectors in it, their phases at its origin, their amplitudes.
 
     Args:
-        texture: of `speckle_texture`.
-        points_mm: (..., 3), in the tissue's world.
-        grain_mm: distance of the texture's nodes.
-
-    Returns:
-        Real and imaginary parts, (2, ...).
+        waves, phases: of the tissue, rad/mm and rad.
+        frames: the plane's x and y axes and its origin in the tissue's world, as columns, (B, 3, 3).
+        window_ends: of the beams across the slice, rad/mm.
+        blur: variance of the blur within the plane beyond the waves' own, mm^2.
+        taken: so many waves, those that run most along the plane.
+        grid: that will be looked up linearly between its nodes, which damps short waves.
     """
-    size = texture.shape[-1] - 1
-    position = (points_mm @ (_turn(points_mm).T / grain_mm)).remainder(size)
-    fraction = position - position.detach().floor()
-    weight = 1 - 2 * fraction * (1 - fraction)
-    power = weight[..., 0] * weight[..., 1] * weight[..., 2]
-    flat = (position * (2 / size) - 1).reshape(1, 1, 1, -1, 3)
-    value = F.grid_sample(texture[None], flat, mode="bilinear", padding_mode="border", align_corners=True)
-    return value.reshape(2, *points_mm.shape[:-1]) * power.rsqrt()
+    x, y, origin = frames.unbind(-1)
+    normal = F.normalize(torch.linalg.cross(x, y), dim=-1)
+    across = normal @ waves.T
+    chosen = torch.topk(across.detach().abs(), taken, largest=False, sorted=False).indices
+    across = across.gather(1, chosen)
+    vectors = waves[chosen]
+    inside = vectors @ torch.stack([x, y], -1)
+    phase = phases[chosen] + (vectors @ origin[:, :, None])[..., 0]
+    # A window that ends: waves come and go with amplitude zero, so that a moving probe sees no jumps.
+    share = (across[:, None] / window_ends[:, None]).clamp(-1, 1)
+    amplitude = 0.5 + 0.5 * torch.cos(math.pi * share)
+    linear = torch.sinc(inside * (inside.new_tensor(grid.spacing) / (2 * math.pi))).square().clamp(min=LEAST_LINEAR)
+    damping = torch.exp(-0.5 * blur * inside.square().sum(-1)) / linear.prod(-1)
+    return inside, phase, amplitude * damping[:, None]
 
 
-def speckle_correlation(distance_mm: Tensor, grain_mm: float) -> Tensor:
-    """Expected correlation of `sample_speckle` between points `distance_mm` apart (any shape)."""
-    return torch.exp(-0.5 * (distance_mm / (GRAIN_SIGMA * grain_mm)) ** 2)
+def sum_waves(
+    vectors: Float[Tensor, "b n 2"], phases: Float[Tensor, "b n"], amplitudes: Float[Tensor, "b n"], grid: PlaneGrid
+) -> Float[Tensor, "b 2 ny nx"]:
+    """Sum of a exp(i (k . p + phase)) at the grid's nodes p, but for `spread_loss`: (B, 2, ny, nx)."""
+    batch, (columns, rows) = vectors.shape[0], grid.size
+    centre, period = vectors.new_tensor(grid.centre), vectors.new_tensor(grid.period)
+    phase = phases + vectors @ centre
+    place = vectors * (period / (2 * math.pi))
+    first = torch.floor(place.detach()) - (SPREAD // 2 - 1)
+    offset = torch.arange(SPREAD, dtype=place.dtype, device=place.device)
+    node = first[..., None] + offset
+    weight = _spread(place[..., None] - node)
+    index = node.long()
+    # The nodes begin at minus half a period: a sign for every other frequency.
+    weight = weight * (1 - 2 * (index & 1))
+    where = (index[:, :, 1] % rows)[..., :, None] * columns + (index[:, :, 0] % columns)[..., None, :]
+    where = where + torch.arange(batch, device=where.device)[:, None, None, None] * (rows * columns)
+    value = torch.stack([phase.cos(), phase.sin()], -1) * amplitudes[..., None]
+    value = (weight[:, :, 1, :, None] * weight[:, :, 0, None, :])[..., None] * value[:, :, None, None]
+    where = (2 * where)[..., None] + torch.arange(2, device=where.device)
+    spectrum = value.new_zeros(batch * rows * columns * 2).scatter_add(0, where.flatten(), value.flatten())
+    spectrum = torch.view_as_complex(spectrum.view(batch, rows, columns, 2))
+    field = torch.fft.ifft2(spectrum, norm="forward")
+    return torch.view_as_real(field).permute(0, 3, 1, 2)
 
 
-def _turn(like: Tensor) -> Float[Tensor, "3 3"]:
-    """A fixed rotation whose axes have no small-integer relation to the world's."""
-    a, b, c = 0.6180339887, 1.1447298858, 0.3819660113
-    ca, sa, cb, sb, cc, sc = math.cos(a), math.sin(a), math.cos(b), math.sin(b), math.cos(c), math.sin(c)
-    rows = [
-        [ca * cb, ca * sb * sc - sa * cc, ca * sb * cc + sa * sc],
-        [sa * cb, sa * sb * sc + ca * cc, sa * sb * cc - ca * sc],
-        [-sb, cb * sc, cb * cc],
-    ]
-    return like.new_tensor(rows)
+def spread_loss(place: Float[Tensor, " points"]) -> Float[Tensor, " points"]:
+    """What spreading makes of a field along one axis at places -1/2 to 1/2 of the plane's period: a factor."""
+    nodes = torch.linspace(-1, 1, 257, dtype=place.dtype, device=place.device) * (SPREAD / 2)
+    return (_spread(nodes) * torch.cos(2 * math.pi * place[:, None] * nodes)).sum(-1) * (SPREAD / 256)
+
+
+def _spread(distance: Tensor) -> Tensor:
+    """The spreading kernel at a distance in nodes: Kaiser-Bessel, as a polynomial that is quick and smooth."""
+    square = (distance * (2 / SPREAD)) ** 2
+    result = torch.zeros_like(square)
+    for coefficient in _kernel_polynomial():
+        result = result * square + coefficient
+    return result * (square <= 1)
+
+
+_POLYNOMIAL: list[float] = []
+
+
+def _kernel_polynomial() -> list[float]:
+    """Coefficients of the Kaiser-Bessel kernel in the squared distance, highest power first."""
+    if not _POLYNOMIAL:
+        beta = SPREAD_SHAPE * SPREAD
+        t = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, 400))
+        kernel = np.i0(beta * np.sqrt(1 - t)) / np.i0(beta)
+        _POLYNOMIAL.extend(np.polynomial.Polynomial.fit(t, kernel, 7, domain=[0, 1], window=[0, 1]).coef[::-1].tolist())
+    return _POLYNOMIAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ class PaperArtefacts:
     radial_power: float | Tensor = 2.0
     local_std: float | Tensor = 0.02
     local_power: float | Tensor = 1.5
+    grain_growth: float | Tensor = 0.008
     blur_sigma_mm: float | Tensor = 0.3
     blur_growth: float | Tensor = 0.01
 
@@ -36,7 +38,7 @@ class RenderSettings:
 
     Args:
         echo, attenuation, ...: declared below with units and ranges.
-        artefacts: the paper's image-space artefacts, or None.
+        artefacts: the paper's image-space artefacts, their numbers by name, or None.
 
     Raises:
         InputError: a value out of range.
@@ -48,9 +50,9 @@ class RenderSettings:
         choices=ECHO_MODELS,
         help="Echo model; layered: the paper's.",
     )
-    attenuation: bool = setting(bool, True, help="Whether tissue attenuates, a f^b dB/cm.", panel=False)
+    attenuation: bool = setting(bool, True, help="Whether tissue attenuates, a f^b dB/cm.")
     speckle: bool = setting(bool, True, help="Whether tissue scatters.")
-    psf: bool = setting(bool, True, help="Whether pulse and beam blur.", panel=False)
+    psf: bool = setting(bool, True, help="Whether pulse and beam blur.")
     reflection_db: float | Tensor = setting(
         float,
         57.0,
@@ -61,7 +63,61 @@ class RenderSettings:
         fitted=True,
     )
     specular_exponent: float | Tensor = setting(
-        float, 0.0, low=0.0, high=64.0, help="Fall-off |n.d|^m of boundaries met at an angle; 0 is none.", fitted=True
+        float,
+        6.0,
+        low=0.0,
+        high=64.0,
+        help="Fall-off |cos|^m of boundaries and sheets met at an angle; 0 is none.",
+        fitted=True,
+    )
+    diffuse_db: float | Tensor = setting(
+        float,
+        -12.0,
+        low=-60.0,
+        high=0.0,
+        unit="dB",
+        help="What remains of a boundary or sheet seen from the side.",
+        fitted=True,
+        panel=False,
+    )
+    sheet_db: float | Tensor | None = setting(
+        float,
+        0.0,
+        low=-60.0,
+        high=60.0,
+        unit="dB",
+        help="Level of thin bright structures (falx, pia, fascia) above the medium's, or none of them.",
+        optional=True,
+        fitted=True,
+        panel=False,
+    )
+    sheet_coherence: float | Tensor = setting(
+        float,
+        0.5,
+        low=0.0,
+        high=1.0,
+        help="Fraction of their power that is a smooth line; the rest is grain.",
+        panel=False,
+    )
+    a_line_db: float | Tensor = setting(
+        float,
+        -25.0,
+        low=-160.0,
+        high=0.0,
+        unit="dB",
+        help="Each repeat between gas and the transducer's face (A-lines).",
+        fitted=True,
+        panel=False,
+    )
+    dirty_shadow_db: float | Tensor = setting(
+        float,
+        -10.0,
+        low=-160.0,
+        high=40.0,
+        unit="dB",
+        help="Haze behind gas relative to white-matter speckle.",
+        fitted=True,
+        panel=False,
     )
     noise_db: float | Tensor | None = setting(
         float,
@@ -129,7 +185,7 @@ class RenderSettings:
     persistence: float = setting(
         float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one.", panel=False
     )
-    compression: str = setting(str, "log", choices=("log", "linear"), help="Of the display.", panel=False)
+    compression: str = setting(str, "log", choices=("log", "linear"), help="Of the display.")
     start_depth_mm: float = setting(
         float, 0.0, low=0.0, high=400.0, unit="mm", help="All nearer is coupling: opened skull."
     )
@@ -144,10 +200,12 @@ class RenderSettings:
         panel=False,
     )
     seed: int = field(default=SEED.default, metadata={"setting": SEED})
-    artefacts: PaperArtefacts | None = None
+    artefacts: PaperArtefacts | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if isinstance(self.artefacts, Mapping):  # of a file
+            object.__setattr__(self, "artefacts", _artefacts(self.artefacts))
         if self.artefacts is not None and not isinstance(self.artefacts, PaperArtefacts):
             raise InputError(
                 _("artefacts must be None or PaperArtefacts, but they are {artefacts!r}."), artefacts=self.artefacts
@@ -159,9 +217,28 @@ class RenderSettings:
 
 
 def settings_to_dict(settings: RenderSettings) -> dict[str, object]:
-    """The settings as plain numbers by name, for a file; without the paper's artefacts, which no file holds."""
-    named = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name != "artefacts"}
+    """The settings as plain numbers by name, for a file; the paper's artefacts are a dictionary in it, or None."""
+    named = _plain(settings)
+    return named | {"artefacts": None if settings.artefacts is None else _plain(settings.artefacts)}
+
+
+def _plain(values: RenderSettings | PaperArtefacts) -> dict[str, object]:
+    named = {one.name: getattr(values, one.name) for one in fields(values)}
     return {name: value.item() if hasattr(value, "requires_grad") else value for name, value in named.items()}
+
+
+def _artefacts(values: Mapping[str, object]) -> PaperArtefacts:
+    """The artefacts of a file."""
+    known = PaperArtefacts.__dataclass_fields__
+    for name, value in values.items():
+        if name not in known or isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InputError(
+                _("The artefacts must be numbers called {known}, but {name} is {value!r}."),
+                known=", ".join(known),
+                name=name,
+                value=value,
+            )
+    return PaperArtefacts(**values)
 
 
 def paper_settings(**changes: object) -> RenderSettings:
@@ -173,6 +250,8 @@ def paper_settings(**changes: object) -> RenderSettings:
         psf=False,
         clutter_db=None,
         reflection_db=0.0,
+        specular_exponent=0.0,
+        sheet_db=None,
         noise_db=None,
         gain_db=46.0,
         compression="linear",

@@ -77,6 +77,23 @@ class AblationRow:
 
 
 @dataclass(frozen=True)
+class Pictured:
+    """One frame beside what the renderer delivers in its place, as in the DiffUS paper's figure 3.
+
+    Args:
+        number: of the frame, among those that are compared.
+        real: (rows, columns) in [0, 1], as the scanner showed it, black off the fan.
+        paper: the slice of the paper's preset, (h, w) in [0, 1]; the same fan in the renderer's pixels.
+        simulated: the slice of the run's settings, likewise.
+    """
+
+    number: int
+    real: Float[Tensor, "rows columns"]
+    paper: Float[Tensor, "h w"]
+    simulated: Float[Tensor, "h w"]
+
+
+@dataclass(frozen=True)
 class AblationResult:
     """The table.
 
@@ -87,6 +104,7 @@ class AblationResult:
         fan_fraction: of the pixels, in the fan.
         volume_fraction: of the fan, in the volume.
         frames_left_out: how many lie outside of the volume.
+        pictures: of the frames that were asked for.
     """
 
     rows: list[AblationRow]
@@ -95,6 +113,7 @@ class AblationResult:
     fan_fraction: float
     volume_fraction: float
     frames_left_out: int
+    pictures: list[Pictured]
 
 
 @dataclass(frozen=True)
@@ -119,6 +138,7 @@ class Ablation:
         intensities: makes a medium whose impedance channel is the volume as it is (`intensity_medium`); None leaves
             out the rows without mapping.
         settings: of the last row; start depth and seed also of the paper's.
+        pictured: from how many frames are compared to the numbers of those to make a `Pictured` of.
 
     Raises:
         InputError: while iterating, where no frame lies in the volume.
@@ -128,6 +148,7 @@ class Ablation:
     medium: Callable[[], AcousticMedium]
     intensities: Callable[[], AcousticMedium] | None = None
     settings: RenderSettings = field(default_factory=RenderSettings)
+    pictured: Callable[[int], Sequence[int]] | None = None
     result: AblationResult | None = None
 
     def __iter__(self) -> Iterator[AblationStep]:
@@ -135,6 +156,7 @@ class Ablation:
         made: dict[str, list[Tensor]] = {}
         frames: list[tuple[FanFrames, int]] | None = None
         masks: list[Tensor] = []
+        pictures: list[Pictured] = []
         for mapped, make in ((False, self.intensities), (True, self.medium)):
             if make is None:
                 continue
@@ -146,6 +168,8 @@ class Ablation:
                 for image in _row_images(row, medium, frames, self.settings):
                     made[row.name].append(image)
                     yield AblationStep(row.name, sum(map(len, made.values())), len(rows) * len(frames))
+            if mapped and self.pictured is not None:
+                pictures = [_picture(n, medium, *frames[n], self.settings) for n in self.pictured(len(frames))]
             del medium
         real = displayed([view.frames[n] for view, n in frames], masks)
         finished = []
@@ -160,6 +184,7 @@ class Ablation:
             fan_fraction=fan / sum(mask.numel() for mask in masks),
             volume_fraction=sum(int(mask.sum()) for mask in masks) / fan,
             frames_left_out=sum(len(view) for view in self.views) - len(frames),
+            pictures=pictures,
         )
 
 
@@ -264,6 +289,17 @@ def _row_images(
                 points = renderer.points_ras(view.probe_to_ras[n : n + 1], medium.dtype)
                 image = view.from_polar(renderer.polar(medium, points)[0])
         yield image.clone()
+
+
+def _picture(number: int, medium: AcousticMedium, view: FanFrames, n: int, settings: RenderSettings) -> Pictured:
+    """The slices that the renderer delivers where the n-th frame of a view was taken."""
+    shared = {"seed": settings.seed, "start_depth_mm": settings.start_depth_mm}
+    with torch.inference_mode():
+        paper, simulated = (
+            UltrasoundRenderer(view.probe, **vars(chosen))(medium, view.probe_to_ras[n])[0].clone()
+            for chosen in (paper_settings(**shared), settings)
+        )
+    return Pictured(number, view.frames[n] * view.mask[n], paper, simulated)
 
 
 def _row_settings(row: Row, settings: RenderSettings) -> RenderSettings:

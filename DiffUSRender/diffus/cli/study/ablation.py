@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +19,11 @@ from ...io.tables import write_csv
 from ...io.volumes import read_volume
 from ...render.settings import RenderSettings
 from ...studies.ablation import METRICS, Ablation, AblationResult, intensity_medium
+from ...studies.cases import MODALITIES, SIMULATED, STAGES, Case, find_cases, read_scan
 from ...studies.fan_frames import FanFrames, frames_of_sweep, frames_of_volume
-from ...studies.remind2reg import MODALITIES, Case, find_cases
 from ...sweep.sweep import read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress, read_mask, read_medium
+from ..figures import pyplot
 from ..inputs import (
     BEAM,
     FIGURE_SUFFIXES,
@@ -37,7 +39,7 @@ from ..inputs import (
     sweep_options,
     volume_options,
 )
-from .figures import SHOWN, pyplot, save_images, spread
+from .figures import SHOWN, save_images, spread
 
 if TYPE_CHECKING:
     from ...io.volumes import Volume
@@ -53,12 +55,20 @@ INPUT = (
     INITIAL,
     FROM_VOLUME,
     click.option(
-        "--remind2reg", "folder", metavar="FOLDER", help="Every case of a ReMIND2Reg folder, instead of one sweep."
+        "--cases",
+        "folder",
+        metavar="FOLDER",
+        help="Every case of a data set, instead of one sweep: ReMIND2Reg, a Learn2Reg JSON, or ReMIND's DICOM.",
     ),
     click.option(
         "--modality",
-        type=click.Choice(list(MODALITIES)),
-        help="Which MRI of --remind2reg.  [default: ceT1, or T2 where there is no ceT1]",
+        type=click.Choice(SIMULATED),
+        help=f"Which MRI of --cases.  [default: the first that there is of {', '.join(SIMULATED)}]",
+    ),
+    click.option(
+        "--stage",
+        type=click.Choice(STAGES),
+        help=f"Which ultrasound of --cases.  [default: the first that there is of {', '.join(STAGES)}]",
     ),
 )
 FRAMES = (
@@ -71,6 +81,11 @@ FRAMES = (
 OUTPUT = (
     click.option("--output", required=True, metavar="FILE.csv", help="The table."),
     click.option("--figure", metavar="FILE.png", help="Real frames and every row's image of them, side by side."),
+    click.option(
+        "--pictures",
+        metavar="FILE.png",
+        help="The paper's figure 3: the volume's slice, simulated slices (the paper's preset, the default), the frame.",
+    ),
 )
 
 
@@ -79,41 +94,45 @@ OUTPUT = (
 @options(FRAMES)
 @options(MEDIUM)
 @options(OUTPUT)
-def ablation(output: str, figure: str | None, folder: str | None, modality: str | None, **given: object) -> None:
+def ablation(output: str, figure: str | None, pictures: str | None, folder: str | None, **given: object) -> None:
     """What mapping, propagation and artefacts add, measured against real frames.
 
     Rows: the volume's slice; its impedance; reflection along the rays; artefacts; the same without the impedance
     mapping; the default renderer. Each row, and the real frames, are displayed from their 1st to their 99th percentile.
     """
-    require_files(given, (output, (".csv",)), (figure, FIGURE_SUFFIXES))
-    if figure:
+    require_files(given, (output, (".csv",)), (figure, FIGURE_SUFFIXES), (pictures, FIGURE_SUFFIXES))
+    if figure or pictures:
         pyplot()
+    given["pictured"] = spread if pictures else None
     if folder is not None:
         own = {"volume_path", "sweep_path", "initial", "image_to_probe", "from_volume", "mask", *KIND_OF} - {"weights"}
         for name in sorted(own):
             if given[name]:
-                raise InputError(f"--{name.removesuffix('_path').replace('_', '-')} does not go with --remind2reg.")
+                raise InputError(f"--{name.removesuffix('_path').replace('_', '-')} does not go with --cases.")
         if given["kind"] != "mri":
-            raise InputError(f"--remind2reg holds MRI, not {given['kind']}.")
-        results, notes = _every_case(folder, modality, given)
+            raise InputError(f"--cases holds MRI, not {given['kind']}.")
+        results, notes = _every_case(folder, given)
     else:
-        if modality is not None:
-            raise InputError("--modality chooses an MRI of --remind2reg; leave it out with --volume.")
+        for name in ("modality", "stage"):
+            if given[name] is not None:
+                raise InputError(f"--{name} chooses among the scans of --cases; leave it out with --volume.")
         results, notes = {Path(given["sweep_path"] or "").name: _one_sweep(given)}, []
     table = _table(results)
     with ExitStack() as both:
         write_csv(both.enter_context(replacing(output)), HEADER, table)
         if figure:
             _draw(both.enter_context(replacing(figure)), results)
+        if pictures:
+            _draw_pictures(both.enter_context(replacing(pictures)), results)
     _print(table, results, notes)
-    click.echo(f"{' and '.join(filter(None, (output, figure)))} written.")
+    click.echo(f"{' and '.join(filter(None, (output, figure, pictures)))} written.")
 
 
 def _one_sweep(given: dict) -> AblationResult:
     """The result of --volume and --sweep."""
     for name in ("volume", "sweep"):
         if given[f"{name}_path"] is None:
-            raise InputError(f"--{name} is missing; give --volume and --sweep, or --remind2reg with a folder.")
+            raise InputError(f"--{name} is missing; give --volume and --sweep, or --cases with a folder.")
     probe = beam_probe(given)
     to_reference = read_rigid(given["initial"])
     chosen = medium_options(given)
@@ -137,39 +156,40 @@ def _views(given: dict, probe: Probe | None, mri_to_reference: torch.Tensor) -> 
     return frames_of_volume(scan.array, to_ras, slices=given["count"], **same)
 
 
-def _every_case(folder: str, modality: str | None, given: dict) -> tuple[dict[str, AblationResult], list[str]]:
+def _every_case(folder: str, given: dict) -> tuple[dict[str, AblationResult], list[str]]:
     """The results of every usable case, and sentences about the others."""
     cases, unusable = find_cases(folder)
-    notes = [f"{name}: no ultrasound, or no MRI." for name in unusable]
+    notes = [f"{name}: no ultrasound, or no MRI to simulate from." for name in unusable]
     probe, results = beam_probe(given), {}
     with progress() as bar:
         for case in cases:
             task = bar.add_task(case.name, total=None)
-            mri = case.choose(modality)
-            if mri is None:
-                notes.append(f"{case.name}: no {modality}.")
+            mri, stage = case.choose(given["modality"]), case.choose_stage(given["stage"])
+            if mri is None or stage is None:
+                notes.append(f"{case.name}: no {given['modality'] if mri is None else given['stage']}.")
                 continue
             try:
-                result = _run_case(case, mri, probe, given, lambda task=task, **state: bar.update(task, **state))
+                report = functools.partial(bar.update, task)
+                result = _run_case(case, mri, stage, probe, given, report)
             except InputError as error:
                 notes.append(f"{case.name}: {error}")
             else:
-                results[f"{case.name} {mri}"] = result
+                results[f"{case.name} {mri}" + ("" if stage == STAGES[-1] else f" {stage}")] = result
             bar.remove_task(task)
     if not results:
         raise InputError(f"No case of {folder} could be used; {notes[0]}")
     return results, notes
 
 
-def _run_case(case: Case, mri: str, probe: Probe | None, given: dict, report) -> AblationResult:
-    scan = read_volume(case.ultrasound)
+def _run_case(case: Case, mri: str, stage: str, probe: Probe | None, given: dict, report) -> AblationResult:
+    scan = read_scan(case.ultrasound[stage])
     same = {"probe": probe, "frequency_mhz": given["frequency_mhz"]}
     views = frames_of_volume(scan.array, scan.ijk_to_ras, slices=given["count"], **same)
     del scan
-    chosen = {"contrast": "t2" if mri == "T2" else "t1"}
+    chosen = {"contrast": MODALITIES[mri]}
     if given["weights"] is not None:
         chosen["weights"] = given["weights"]
-    return _run(views, read_volume(case.mri[mri]), "mri", None, chosen, given, report)
+    return _run(views, read_scan(case.mri[mri]), "mri", None, chosen, given, report)
 
 
 def _run(
@@ -178,7 +198,9 @@ def _run(
     """Runs the ablation of one volume; `report` shows its progress."""
     intensities = None if kind == "labels" else lambda: intensity_medium(volume.array, volume.ijk_to_ras)
     settings = RenderSettings(seed=given["seed"], start_depth_mm=given["start_depth_mm"])
-    run = Ablation(views, lambda: read_medium(kind, volume, mask, dict(chosen)), intensities, settings)
+    run = Ablation(
+        views, lambda: read_medium(kind, volume, mask, dict(chosen)), intensities, settings, given["pictured"]
+    )
     for state in run:
         report(completed=state.done, total=state.total, description=state.row)
     return run.result
@@ -239,3 +261,24 @@ def _draw(path: Path, results: dict[str, AblationResult]) -> None:
         captions.append(["", *(f"NCC {s['ncc'][n]:.2f}, SSIM {s['ssim'][n]:.2f}" for s in scores)])
     titles = ["frame", *(row.row.name.replace(" + ", "\n+ ").replace(" (", "\n(") for row in rows)]
     save_images(path, images, names=[name for name, *_ in chosen], titles=titles, captions=captions, inch=1.7)
+
+
+def _draw_pictures(path: Path, results: dict[str, AblationResult]) -> None:
+    """The paper's figure 3: a line for each frame; the volume's slice, two simulated slices, and the frame."""
+    images, names = [], []
+    for case, result in results.items():
+        for picture in result.pictures[: SHOWN if len(results) == 1 else 1]:
+            mapped = [row.images[picture.number].numpy() for row in result.rows[:1]]
+            shown = [*mapped, *(each.numpy() for each in (picture.paper, picture.simulated, picture.real))]
+            images.append([_on_black(image) for image in shown])
+            names.append(f"{case}\nframe {picture.number}")
+    volume = "impedance" if next(iter(results.values())).rows[0].row.mapped else "slice of the volume"
+    titles = (volume, "simulated as in the paper", "simulated by default", "frame of the ultrasound")
+    save_images(path, images, names=names, titles=titles)
+
+
+def _on_black(image: np.ndarray) -> np.ndarray:
+    """An image cut to what is not black, which is its fan."""
+    seen = image > 0
+    rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else image

@@ -1,35 +1,18 @@
-"""Figures of the studies: matplotlib where it is installed, images side by side, small PNG files."""
+"""Figures of the studies: images side by side."""
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from ...errors import InputError
+from ..figures import pyplot, save_small
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from matplotlib.figure import Figure
-
-COLOURS = 256
 SHOWN = 3  # frames of a sweep, in a figure
-
-
-def pyplot():
-    """matplotlib for files alone; InputError where it is not installed."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InputError("Figures are drawn with matplotlib; install it, or leave --figure out.") from error
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
 
 
 def spread(count: int, wanted: int = SHOWN) -> list[int]:
@@ -70,20 +53,3 @@ def save_images(
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=7)
     save_small(figure, path)
-
-
-def save_small(figure: Figure, path: str | Path, *, dpi: int = 90) -> None:
-    """Writes the figure as a PNG with a palette, which is a third of the size, and closes it.
-
-    Args:
-        figure: of matplotlib.
-        path: of the file.
-        dpi: pixels per inch.
-    """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=dpi, format="png")
-    pyplot().close(figure)
-    picture = (
-        Image.open(drawn).convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    )
-    picture.save(path, format="png", optimize=True)

@@ -18,6 +18,7 @@ from ...studies.pose import PoseRecovery, displaced_pose, pose_error
 from ...sweep.probe_sweep import beam_of, probe_of_sweep, rigid_poses
 from ...sweep.sweep import read_sweep
 from ..common import MEDIUM, options, progress
+from ..figures import pyplot, save_small
 from ..inputs import (
     BEAM,
     FIGURE_SUFFIXES,
@@ -31,7 +32,6 @@ from ..inputs import (
     sweep_options,
     volume_options,
 )
-from .figures import pyplot, save_small
 
 if TYPE_CHECKING:
     from pathlib import Path

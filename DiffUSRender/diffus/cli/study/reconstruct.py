@@ -17,6 +17,7 @@ from ...io.volumes import write_volume
 from ...studies.reconstruction import METHODS, HeldOutExperiment
 from ...sweep.sweep import read_sweep
 from ..common import KIND_OF, MEDIUM, options, progress
+from ..figures import pyplot
 from ..inputs import (
     FIGURE_SUFFIXES,
     FREQUENCY,
@@ -28,7 +29,7 @@ from ..inputs import (
     sweep_options,
     volume_options,
 )
-from .figures import pyplot, save_images, spread
+from .figures import save_images, spread
 
 if TYPE_CHECKING:
     from pathlib import Path

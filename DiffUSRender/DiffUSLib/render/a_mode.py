@@ -1,0 +1,68 @@
+"""The A-mode line: the echo along one ray against depth or time, as a plot in the scene and as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import slicer
+
+from .. import engine
+from ..errors import RenderError
+from ..i18n import _
+from ..scene.line_plot import LinePlot
+from .parameters import AModeAxis
+
+DEPTH, TIME, ECHO = COLUMNS = ("Depth, mm", "Time, us", "Echo, dB")
+MIN_DB = -160.0  # silence, which has no level, is drawn here
+
+
+def showAModeLine(parameterNode, renderer, medium, probeToVolume) -> None:
+    """Fills the plot of a parameter node, made if there is none, with the line at its lateral position.
+
+    Args:
+        renderer, medium: the engine's.
+        probeToVolume: (4, 4), or any transform.
+
+    Raises:
+        RenderError: for a position outside of the fan, or a probe under a nonlinear transform.
+    """
+    if not isinstance(probeToVolume, np.ndarray):
+        raise RenderError(_("The A-mode line needs a probe and volume under linear transforms; harden them."))
+    depth, time, level = engine.aModeLine(renderer, medium, probeToVolume, parameterNode.aModeLateralMm)
+    plot = _plot(parameterNode)
+    x = DEPTH if parameterNode.aModeAxis is AModeAxis.DEPTH else TIME
+    plot.against(x, ECHO)
+    plot.fill(depth, time, np.maximum(np.nan_to_num(level, nan=MIN_DB, neginf=MIN_DB), MIN_DB))
+
+
+def writeAModeLine(parameterNode, path: str) -> None:
+    """Writes the plotted line as CSV: depth in mm, time in microseconds, echo in dB; raises RenderError without one."""
+    plot = _existing(parameterNode)
+    if plot is None or not len((columns := plot.columns())[DEPTH]):
+        raise RenderError(_("There is no A-mode line yet: tick it, and press Apply."))
+    engine.writeTable(Path(path), ("depth_mm", "time_us", "echo_db"), np.column_stack(list(columns.values())).tolist())
+
+
+def showChart(parameterNode) -> None:
+    """Shows the plot in Slicer's layout, where there is one."""
+    plots = getattr(getattr(slicer, "modules", None), "plots", None)
+    if plots is not None and parameterNode.aModeChart is not None:
+        plots.logic().ShowChartInLayout(parameterNode.aModeChart)
+
+
+def _plot(parameterNode) -> LinePlot:
+    plot = _existing(parameterNode)
+    if plot is None:
+        names = _("A-mode"), _("A-mode line"), _("A-mode table")
+        plot = LinePlot.create(parameterNode.parameterNode.GetScene(), names, COLUMNS)
+        plot.chart.SetTitle(_("Echo against white-matter speckle"))
+        parameterNode.aModeChart, parameterNode.aModeSeries, parameterNode.aModeTable = plot.nodes
+    return plot
+
+
+def _existing(parameterNode) -> LinePlot | None:
+    nodes = parameterNode.aModeChart, parameterNode.aModeSeries, parameterNode.aModeTable
+    if None in nodes or nodes[2].GetTable().GetNumberOfColumns() != len(COLUMNS):
+        return None
+    return LinePlot(*nodes)

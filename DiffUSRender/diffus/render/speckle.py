@@ -1,0 +1,321 @@
+"""What pulse and beam make of the scatterers on the lines of a fan: complex speckle of unit power, for any pose."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .scatter import (
+    MOST_WAVES,
+    WAVES,
+    WINDOW_REACH,
+    PlaneGrid,
+    grain_of,
+    plane_grid,
+    plane_waves,
+    quick_size,
+    scatterer_waves,
+    speckle_correlation,
+    spread_loss,
+    sum_waves,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaxtyping import Float
+
+    from ..probe import Probe
+
+NODE_SIGMAS = 1.5  # distance of the plane's nodes, in standard deviations of the scatterers' grain
+LINE_SIGMAS = 1.9  # distance of lines and of their samples, in those of the beam and the pulse: 0.8 of the width
+MARGIN = 2  # samples before the first and beyond the last, for the cubic between them
+MOST_NODES, MOST_SAMPLES, MOST_LINES = 1536, 2048, 1024
+CUBIC = -0.75  # of torch's bicubic `grid_sample`
+
+
+class FanLines(NamedTuple):
+    """The lines of a fan on which speckle and noise are made, whatever the rays and samples of the probe.
+
+    Line j lies at ray (j - pad) * pitch of the probe, its sample i at depth (i - MARGIN) * spacing_mm; the pulse and
+    the beam alone say how many there are. `pad` lines on either side are for the beam's flanks.
+    """
+
+    lines: int
+    samples: int
+    pad: int
+    pitch: float
+    spacing_mm: float
+
+    def depths_mm(self) -> Float[Tensor, " samples"]:
+        return (torch.arange(self.samples, dtype=torch.float64) - MARGIN) * self.spacing_mm
+
+
+def shortest_pulse_mm(probe: Probe) -> float:
+    """Standard deviation of the shortest pulse whose speckle the plane's nodes and the lines' samples can hold."""
+    size = probe.slice_geometry()
+    extent = max(size.rows, size.columns) * size.mm_per_pixel
+    nodes = 1.3 * extent / MOST_NODES / NODE_SIGMAS
+    return max(nodes, probe.depth_mm / (MOST_SAMPLES - 1) / LINE_SIGMAS)
+
+
+def fan_lines(probe: Probe, pulse_mm: float, beam_mm: Callable[[Tensor], Tensor]) -> FanLines:
+    """The lines for a pulse of a standard deviation, mm, and a beam of that of each depth."""
+    samples = max(math.ceil(probe.depth_mm / (LINE_SIGMAS * pulse_mm)) + 1, 8)
+    spacing = probe.depth_mm / (samples - 1)
+    pitch_mm, sigma = probe.lateral_spacing_mm(), beam_mm(probe.depths_mm())
+    widest = (pitch_mm / sigma).max().item()
+    count = min(max(math.ceil((probe.rays - 1) * widest / LINE_SIGMAS) + 1, 8), MOST_LINES)
+    pitch = (probe.rays - 1) / (count - 1)
+    reach = (3.5 * sigma / (pitch * pitch_mm).clamp(min=1e-9)).ceil().clamp(max=count // 8 + 2)
+    pad = int(reach.max())
+    lines = quick_size(count + 2 * pad)
+    return FanLines(lines, samples + 2 * MARGIN, (lines - count) // 2, pitch, spacing)
+
+
+class SpeckleField(nn.Module):
+    """Speckle on the lines of a fan as a function of its place in the tissue alone.
+
+    Args:
+        lines: where it is made.
+        grid: of the fan's plane.
+        taken: of the waves.
+        constants: waves, phases: of the tissue. window_ends: (J,) of the beams across the slice. blur: 0-d. fine: where
+            the fine lines lie on the plane's nodes, (1, samples, fine lines, 2). scale: of the J fields there,
+            (J, samples, fine lines). lateral: the beam's factor of every frequency across the lines, (samples, lines).
+    """
+
+    waves: Tensor
+    phases: Tensor
+    window_ends: Tensor
+    blur: Tensor
+    fine: Tensor
+    scale: Tensor
+    lateral: Tensor | None
+
+    def __init__(self, lines: FanLines, grid: PlaneGrid, taken: int, **constants: Tensor | None) -> None:
+        super().__init__()
+        self.lines, self.grid, self.taken = lines, grid, taken
+        for name, constant in constants.items():
+            self.register_buffer(name, constant, persistent=False)
+
+    def forward(self, frames: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 2 depths lines"]:
+        """Real and imaginary part, of unit power, for the plane's x and y axes and origin in the tissue's world."""
+        vectors, phases, amplitudes = plane_waves(
+            self.waves, self.phases, frames, self.window_ends, self.blur, self.taken, self.grid
+        )
+        fine: Tensor | float = 0.0
+        for amplitude, scale in zip(amplitudes.unbind(1), self.scale):
+            plane = sum_waves(vectors, phases, amplitude, self.grid)
+            fine = fine + F.grid_sample(plane, self.fine.expand(len(plane), -1, -1, -1), align_corners=True) * scale
+        return fine if self.lateral is None else _across(fine, self.lateral)
+
+
+def _across(fine: Float[Tensor, "b 2 samples fine"], factor: Float[Tensor, "samples lines"]) -> Tensor:
+    """Fine lines blurred across and thinned out to the lines: (B, 2, samples, lines)."""
+    spectrum = torch.fft.fft(torch.complex(fine[:, 0], fine[:, 1]))
+    half = factor.shape[-1] // 2
+    kept = torch.cat([spectrum[..., :half], spectrum[..., -half:]], -1)
+    return torch.view_as_real(torch.fft.ifft(kept * factor)).permute(0, 3, 1, 2)
+
+
+def speckle_field(
+    probe: Probe,
+    lines: FanLines,
+    seed: int,
+    pulse: Float[Tensor, ""],
+    beam_mm: Callable[[Tensor], Tensor] | None,
+    elevation_mm: Callable[[Tensor], Tensor],
+) -> SpeckleField:
+    """The field of a probe, float64, differentiable to pulse and beam.
+
+    Args:
+        probe: whose fan.
+        lines: of the fan.
+        seed: of the scatterers.
+        pulse: standard deviation of the pulse along the ray, mm.
+        beam_mm: that of the beam across the rays at depths; None for none.
+        elevation_mm: that of the beam across the slice.
+    """
+    grain = grain_of(pulse.detach().item())
+    depth = lines.depths_mm()
+    pitch = _spacing_mm(probe, depth) * lines.pitch
+    across = None if beam_mm is None else beam_mm(depth.clamp(min=0.0))
+    fold = 1 if across is None else _fold(pitch, across.detach(), grain)
+
+    ray = (torch.arange(lines.lines * fold, dtype=torch.float64) / fold - lines.pad) * lines.pitch
+    place = probe.plane_points(*torch.meshgrid(ray, depth / probe.sample_spacing_mm, indexing="xy"))
+    outline = probe.outline()
+    reach = 3.5 * (pulse if across is None else across).detach().max().item()
+    # In steps, so that a fitted number does not move the nodes.
+    reach = 4 * grain * math.ceil(reach / (4 * grain))
+    low, high = outline.amin(0) - reach, outline.amax(0) + reach
+    # Beyond the beam's reach nothing is seen, so that there the plane's rim may go on.
+    place = torch.minimum(torch.maximum(place, low), high)
+    grid = plane_grid(low.tolist(), high.tolist(), NODE_SIGMAS * grain)
+    scale, where = _on_nodes(place, grid)
+
+    thin = elevation_mm(depth.clamp(min=0.0))
+    ends, shares, count, taken = _windows(thin, grain)
+    scale = scale * (pulse / grain) * (shares / math.sqrt(count))[:, :, None]
+    waves, phases = _tissue(seed, count)
+    lateral = None if across is None else _lateral_factor(pitch, across, pulse, lines.lines, fold)
+    return SpeckleField(
+        lines,
+        grid,
+        taken,
+        waves=waves.double() / (math.sqrt(2) * grain),
+        phases=phases.double(),
+        window_ends=ends,
+        blur=pulse.square() - grain**2,
+        fine=where[None],
+        scale=scale,
+        lateral=lateral,
+    )
+
+
+@lru_cache(maxsize=4)
+def _tissue(seed: int, count: int) -> tuple[Tensor, Tensor]:
+    return scatterer_waves(seed, count)
+
+
+def _spacing_mm(probe: Probe, depth: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+    """Distance of neighbouring rays at any depths, mm."""
+    first, second = (
+        probe.plane_points(torch.full_like(depth, ray), depth / probe.sample_spacing_mm) for ray in (0.0, 1.0)
+    )
+    return (second - first).norm(dim=-1)
+
+
+def _fold(pitch: Tensor, across: Tensor, grain: float) -> int:
+    """So many fine lines a line that no wave which the beam would remove is mistaken for one that it keeps."""
+    needed = 2 * math.pi / (2.1 / grain + 2 / across)
+    return max(1, math.ceil((pitch / needed).max().item()))
+
+
+def _on_nodes(place: Tensor, grid: PlaneGrid) -> tuple[Tensor, Tensor]:
+    """What undoes the spreading's loss at places of the plane, mm, and where they lie on its nodes, -1 to 1."""
+    scale, where = 1.0, []
+    # The loss is smooth, so that a table serves.
+    loss = spread_loss(torch.linspace(-0.5, 0.5, 257, dtype=torch.float64))
+    for axis in (0, 1):
+        share = (place[..., axis] - grid.centre[axis]) / grid.period[axis] + 0.5
+        low = (share * 256).long().clamp(0, 255)
+        scale = scale / torch.lerp(loss[low], loss[low + 1], share * 256 - low)
+        nodes = grid.size[axis]
+        where.append(2 * share * nodes / (nodes - 1) - 1)
+    return scale, torch.stack(where, -1)
+
+
+def _windows(thickness: Float[Tensor, " samples"], grain: float) -> tuple[Tensor, Tensor, int, int]:
+    """The beam across the slice in waves: windows' ends (J,), their shares (J, samples), waves of tissue and frame.
+
+    The shares give unit power for one wave of the tissue.
+    """
+    rest = (thickness.square() - grain**2).clamp(min=(0.5 * grain) ** 2).sqrt()
+    least, most = rest.min().item(), rest.max().item()
+    widths = [least, most] if most > 1.15 * least else [math.sqrt(least * most)]
+    ends = torch.tensor([WINDOW_REACH / width for width in widths], dtype=torch.float64)
+    spread = 1 / (math.sqrt(2) * grain)
+    across = torch.linspace(-1, 1, 4001, dtype=torch.float64) * ends.max()
+    density = torch.exp(-0.5 * (across / spread) ** 2) / (spread * math.sqrt(2 * math.pi)) * (across[1] - across[0])
+    window = 0.5 + 0.5 * torch.cos(math.pi * (across / ends[:, None]).clamp(-1, 1))
+    if len(widths) == 1:
+        mix = torch.ones(1, len(rest), dtype=torch.float64)
+    else:
+        # Each window's second moment mixes in proportion to its share of the amplitude at the middle.
+        narrow = (rest.double() / most).square()
+        narrow = (1 - narrow) / (1 - (least / most) ** 2)
+        mix = torch.stack([narrow, 1 - narrow])
+    power = torch.einsum("jn,kn,jk->n", mix, mix, (window * density) @ window.T)
+    taken = density.sum().item()
+    count = min(MOST_WAVES, math.ceil(WAVES / taken))
+    return ends, mix / power.sqrt(), count, min(count, math.ceil(count * taken + 4 * math.sqrt(count * taken)))
+
+
+def _lateral_factor(pitch: Tensor, across: Tensor, pulse: Tensor, lines: int, fold: int) -> Tensor:
+    """Factor of every frequency across the lines, (samples, lines), that blurs to the beam at unit power."""
+    count = lines * fold
+    kernel = (across.square() - pulse.square()).clamp(min=0.0)
+    pitch = (pitch / fold).clamp(min=1e-6)[:, None]
+    index = torch.fft.fftfreq(lines, 1 / lines, dtype=torch.float64)
+    gauss = torch.exp(-0.5 * kernel[:, None] * (2 * math.pi * index / (count * pitch)) ** 2)
+    lag = torch.fft.fftfreq(count, 1 / count, dtype=torch.float64)
+    correlation = torch.fft.fft(speckle_correlation(lag * pitch, pulse)).real
+    half = lines // 2
+    correlation = torch.cat([correlation[:, :half], correlation[:, -half:]], -1)
+    power = (correlation * gauss.square()).sum(-1, keepdim=True) / count
+    return gauss * power.rsqrt() / fold
+
+
+class Lookup(nn.Module):
+    """Where on the lines the points of an image lie, and what keeps speckle and noise at unit power between the lines.
+
+    Args:
+        constants: where: (1, 1, points, 2). speckle, noise: factors, (points,).
+    """
+
+    where: Tensor
+    speckle: Tensor
+    noise: Tensor
+
+    def __init__(self, **constants: Tensor) -> None:
+        super().__init__()
+        for name, constant in constants.items():
+            self.register_buffer(name, constant, persistent=False)
+
+    def speckle_at(self, lines: Float[Tensor, "b 2 depths lines"]) -> Float[Tensor, "b 2 points"]:
+        """Speckle between the lines, cubic."""
+        where = self.where.expand(len(lines), -1, -1, -1)
+        found = F.grid_sample(lines, where, mode="bicubic", padding_mode="border", align_corners=True)
+        return found[:, :, 0] * self.speckle
+
+    def noise_at(self, lines: Float[Tensor, "b 2 depths lines"]) -> Float[Tensor, "b 2 points"]:
+        """Noise between the lines, linear."""
+        where = self.where.expand(len(lines), -1, -1, -1)
+        found = F.grid_sample(lines, where, padding_mode="border", align_corners=True)
+        return found[:, :, 0] * self.noise
+
+
+def lookup(
+    lines: FanLines,
+    probe: Probe,
+    indices: Float[Tensor, "points 2"],
+    pulse: Float[Tensor, ""],
+    beam_mm: Callable[[Tensor], Tensor] | None,
+) -> Lookup:
+    """The points at fractional (ray, sample) indices of the probe; pulse and beam as in `speckle_field`."""
+    line = indices[:, 0] / lines.pitch + lines.pad
+    depth = indices[:, 1] * probe.sample_spacing_mm
+    sample = depth / lines.spacing_mm + MARGIN
+    where = torch.stack([2 * line / (lines.lines - 1) - 1, 2 * sample / (lines.samples - 1) - 1], -1)
+    beam = pulse if beam_mm is None else beam_mm(depth.clamp(min=0.0))
+    apart = _spacing_mm(probe, depth) * lines.pitch
+    part, along = line - line.floor(), sample - sample.floor()
+    speckle = _cubic_power(part, apart / beam) * _cubic_power(along, lines.spacing_mm / pulse)
+    next_sample = speckle_correlation(torch.tensor(lines.spacing_mm).double(), grain_of(pulse.detach().item()))
+    noise = (1 - 2 * part * (1 - part)) * (1 - 2 * along * (1 - along) * (1 - next_sample))
+    return Lookup(where=where[None, None], speckle=speckle.rsqrt(), noise=noise.rsqrt())
+
+
+def _cubic_power(part: Tensor, step: Tensor) -> Tensor:
+    """Power that cubic interpolation leaves at a fraction between nodes `step` standard deviations apart."""
+    a = CUBIC
+
+    def near(x: Tensor) -> Tensor:
+        return ((a + 2) * x - (a + 3)) * x * x + 1
+
+    def far(x: Tensor) -> Tensor:
+        return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+
+    taps = (far(part + 1), near(part), near(1 - part), far(2 - part))
+    power = sum(tap * tap for tap in taps)
+    for lag in (1, 2, 3):
+        pairs = sum(taps[n] * taps[n + lag] for n in range(4 - lag))
+        power = power + 2 * pairs * speckle_correlation(lag * step, 1.0)
+    return power
