@@ -131,11 +131,11 @@ class RenderSettings:
     )
     clutter_db: float | Tensor | None = setting(
         float,
-        -36.0,
+        -40.0,
         low=-120.0,
         high=0.0,
         unit="dB",
-        help="Side lobes and haze relative to the tissue around, or none.",
+        help="Side lobes and haze at the transmit focus, against the tissue around, or none.",
         optional=True,
         fitted=True,
         panel=False,
@@ -263,15 +263,15 @@ def paper_settings(**changes: object) -> RenderSettings:
 # What scanners' presets look like; every one on top of the default's physics.
 LOOKS = {
     "neuro": {"dynamic_range_db": 60.0, "grey_contrast": 1.3},
-    "abdomen": {"dynamic_range_db": 65.0, "noise_db": -85.0, "clutter_db": -33.0, "persistence": 0.4},
+    "abdomen": {"dynamic_range_db": 65.0, "noise_db": -85.0, "clutter_db": -36.0, "persistence": 0.4},
     "cardiac": {
         "dynamic_range_db": 50.0,
         "noise_db": -80.0,
-        "clutter_db": -38.0,
+        "clutter_db": -42.0,
         "grey_contrast": 1.4,
         "edge_enhancement": 0.5,
     },
-    "vascular": {"dynamic_range_db": 55.0, "noise_db": -70.0, "clutter_db": -42.0, "grey_contrast": 1.3},
+    "vascular": {"dynamic_range_db": 55.0, "noise_db": -70.0, "clutter_db": -45.0, "grey_contrast": 1.3},
 }
 PRESETS = {
     "default": RenderSettings,
