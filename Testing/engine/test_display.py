@@ -200,3 +200,21 @@ def test_every_look_is_described_and_renders():
     assert make_settings("cardiac", grey_contrast=1.0).grey_contrast == 1.0
     with pytest.raises(InputError, match="choose one of default, paper, neuro"):
         make_settings("scanner")
+
+
+def test_compounding_averages_independent_looks():
+    """Envelopes of n looks have n times fewer speckle fluctuations in power, and tissue stays as bright."""
+    probe, medium = probe_of("linear"), phantom()
+    display = {"attenuation": False, "noise_db": None, "dynamic_range_db": 120.0}
+    ratios, means = [], []
+    for looks in (1, 4):
+        renderer = UltrasoundRenderer(probe, compounding=looks, **display)
+        image = renderer(medium, AT_FACE)[0]
+        part = 10 ** ((image[100:400, 60:280].double() - 0.6) * 120 / 20)  # back to the envelope
+        ratios.append((part.mean() / part.std()).item())
+        means.append(part.mean().item())
+    assert ratios[0] == pytest.approx(1.91, abs=0.1)
+    assert ratios[1] == pytest.approx(2 * 1.91, abs=0.2)
+    assert means[1] == pytest.approx(means[0], rel=0.03)
+    moved = UltrasoundRenderer(probe, compounding=3, **display)
+    assert torch.equal(moved(medium, AT_FACE), moved(medium, AT_FACE))

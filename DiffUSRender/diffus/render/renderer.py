@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..probe import Probe
 
 Declared = TypeVar("Declared")  # probe or settings
+LOOK_MM = (61.3, 47.9, 83.7)  # in the tissue, from the speckle of one look to that of the next: far beyond any grain
 OVERLAP_STRIDE = 8  # a fan that meets the volume does so at one of every so many samples
 
 
@@ -50,9 +51,17 @@ def noise_iq(plan: FramePlan, frame: int, count: int) -> Float[Tensor, "b 2 rays
     return noise.view(count, 2, plan.probe.rays, plan.probe.samples) * plan.noise_level
 
 
-def speckle_of(plan: FramePlan, points: Float[Tensor, "b s rays samples 3"]) -> Float[Tensor, "b 2 depths lines"]:
-    """Speckle of unit power on the plan's lines, in the plane through points in the tissue's world, mm."""
-    return plan.field((plan.plane @ plane_samples(points)).transpose(1, 2))
+def speckle_of(
+    plan: FramePlan, points: Float[Tensor, "b s rays samples 3"], look: int = 0
+) -> Float[Tensor, "b 2 depths lines"]:
+    """Speckle of unit power on the plan's lines, in the plane through points in the tissue's world, mm.
+
+    Every look of a compounded image sees speckle of its own, locked to the tissue as well.
+    """
+    plane = plan.plane @ plane_samples(points)  # two axes and the origin
+    if look:
+        plane = plane + look * torch.tensor([[0.0] * 3, [0.0] * 3, LOOK_MM]).to(plane)
+    return plan.field(plane.transpose(1, 2))
 
 
 def render_polar(
@@ -92,10 +101,16 @@ def render_slice(
     coherent, power = echo_moments(plan, medium, points)
     amplitude = (power + POWER_FLOOR).sqrt()
     coherent, amplitude = pixels.sampled(torch.stack([coherent, amplitude], 1)).unbind(1)
-    speckle = None if plan.field is None else pixels.lines.speckle_at(speckle_of(plan, points))
-    iq = _together(coherent, amplitude.square(), speckle)
-    if plan.noise is not None:
-        iq = iq + pixels.lines.noise_at(frame_noise(plan.noise, plan.settings.seed, frame, len(iq)))
+    looks = []
+    for look in range(plan.settings.compounding):
+        speckle = None if plan.field is None else pixels.lines.speckle_at(speckle_of(plan, points, look))
+        iq = _together(coherent, amplitude.square(), speckle)
+        if plan.noise is not None:
+            iq = iq + pixels.lines.noise_at(frame_noise(plan.noise, plan.settings.seed + look, frame, len(iq)))
+        looks.append(iq)
+    if len(looks) > 1:  # the looks' envelopes are averaged
+        envelope = torch.stack([(iq.square().sum(1) + POWER_FLOOR).sqrt() for iq in looks]).mean(0)
+        iq = torch.stack([envelope, torch.zeros_like(envelope)], 1)
     return _edges(plan, pixels.image(_brightness(plan, iq[:, :, None], pixels.gain_db)[:, 0]), pixels.inside)
 
 

@@ -192,6 +192,9 @@ class RenderSettings:
     edge_enhancement: float | Tensor = setting(
         float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True, panel=False
     )
+    compounding: int = setting(
+        int, 1, low=1, high=15, help="Looks whose envelopes the slice averages; shadows stay those of one.", panel=False
+    )
     persistence: float = setting(
         float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one.", panel=False
     )
@@ -273,13 +276,14 @@ def paper_settings(**changes: object) -> RenderSettings:
 # What scanners' presets look like; every one on top of the default's physics.
 LOOKS = {
     "neuro": {"dynamic_range_db": 60.0, "grey_contrast": 1.3},
-    "abdomen": {"dynamic_range_db": 65.0, "noise_db": -85.0, "clutter_db": -36.0, "persistence": 0.4},
+    "abdomen": {"dynamic_range_db": 65.0, "noise_db": -85.0, "clutter_db": -36.0, "compounding": 3, "persistence": 0.4},
     "cardiac": {
         "dynamic_range_db": 50.0,
         "noise_db": -80.0,
         "clutter_db": -42.0,
         "grey_contrast": 1.4,
-        "edge_enhancement": 0.5,
+        "edge_enhancement": 0.3,
+        "gain_db": -4.0,
     },
     "vascular": {"dynamic_range_db": 55.0, "noise_db": -70.0, "clutter_db": -45.0, "grey_contrast": 1.3},
 }
