@@ -137,10 +137,12 @@ def abdominal(cycles: float) -> ConvexProbe:
 def pulse_cycles() -> float:
     """Pulse length whose amplitude has the FWHM of one cycle sent through the transducer's band, in wavelengths.
 
-    The band is a Gaussian here, in amplitude 1/2 at the edges of the two-way bandwidth.
+    The band is the flat-topped one of pymust, in amplitude 1/2 at the edges of the two-way bandwidth.
     """
     frequency = np.linspace(-8, 8, 16001)  # in centre frequencies
-    band = np.exp(-math.log(2) * (2 * (frequency - 1) / BANDWIDTH) ** 2) * np.sinc(frequency - 1)
+    power = math.log(126) / math.log(2 / BANDWIDTH)
+    edge = BANDWIDTH / 2 / math.log(2) ** (1 / power)
+    band = np.exp(-((np.abs(frequency - 1) / edge) ** power)) * np.sinc(frequency - 1)
     time = np.linspace(0, 2, 2001)  # in periods
     pulse = np.abs(np.array([(band * np.exp(2j * math.pi * frequency * t)).sum() for t in time]))
     return 2 * _half_width(pulse, time)
@@ -251,8 +253,10 @@ def _draw(theirs: list[Figures], ours: list[Figures], point: np.ndarray, speckle
             values = np.array([getattr(each, name) for each in figures])
             axis.plot(DEPTHS_MM, values - values.mean() if name == "level_db" else values, style, label=drawn)
         axis.set(title=label, xlabel="depth, mm")
-        if name != "level_db":
-            axis.set_ylim(*(0, None) if name != "cyst_db" else (-60, 0))
+        if name == "cyst_db":
+            axis.set_ylim(-60, 0)
+        elif name != "level_db":
+            axis.set_ylim(0, 1.4 * values.max())
     axes[0].legend()
     figure.savefig(path, dpi=80)
     plt.close(figure)
