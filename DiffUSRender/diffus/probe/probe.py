@@ -180,8 +180,9 @@ class Probe(ArraySettings, ABC):
     def sample_points(self, seed: int = 0) -> tuple[Float[Tensor, "subrays rays samples 3"], Float[Tensor, " subrays"]]:
         """Where the sub-rays sample the tissue, and how much each counts; S = elevation layers x rays per line.
 
-        The elevation layers are the Gauss-Hermite nodes of the elevational beam (Gaussian of FWHM `elevation_mm`), so
-        that the weighted sum over the layers is the beam's average, exact for polynomials of degree 2 layers - 1.
+        The elevation layers are the Gauss-Hermite nodes of the elevational beam (Gaussian of FWHM `elevation_mm` at
+        its focus, wider elsewhere), so that the weighted sum over the layers is the beam's average, exact for
+        polynomials of degree 2 layers - 1.
         Further rays per line are shifted across the ray and in elevation by seeded Gaussian draws as wide as the
         two-way beam in focus; the first of each layer is not shifted.
 
@@ -206,7 +207,9 @@ class Probe(ArraySettings, ABC):
         # The layers already make up the slice thickness: between them the jitter only fills the gaps.
         z = elevation[:, None, None] + shift[1] * sigma / self.elevation_layers
         points = plane + (shift[0] * self._focal_sigma_mm())[..., None, None] * sideways[:, None]
-        points[..., 2] += z[..., None]
+        if self.elevation_layers * self.rays_per_line > 1:
+            spread = self.beam.elevation_sigma_mm(self.depths_mm()) / sigma
+            points = points + z[..., None, None] * spread[:, None] * points.new_tensor([0.0, 0.0, 1.0])
         subrays = self.elevation_layers * self.rays_per_line
         return points.reshape(subrays, *plane.shape), weights.repeat_interleave(self.rays_per_line) / self.rays_per_line
 
