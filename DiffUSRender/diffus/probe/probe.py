@@ -169,7 +169,7 @@ class Probe(ArraySettings, ABC):
             elevation_mm=self.elevation_mm,
             elevation_focus_mm=self.focus_mm if self.elevation_focus_mm is None else self.elevation_focus_mm,
             aperture_mm=self.largest_aperture_mm,
-            radius_mm=self._curvature_mm(),
+            radius_mm=self.curvature_mm,
             acceptance_rad=element_acceptance_rad(self.pitch_wavelengths),
         )
 
@@ -233,7 +233,8 @@ class Probe(ArraySettings, ABC):
         focus = torch.tensor([_plain(self.focus_mm)], dtype=torch.float64)
         return self.beam.lateral_sigma_mm(focus).item()
 
-    def _curvature_mm(self) -> float:
+    @property
+    def curvature_mm(self) -> float:
         """Radius of the array itself; infinite where it is flat."""
         return math.inf
 
@@ -290,7 +291,8 @@ class ConvexProbe(ConvexSettings, _SectorProbe):
 
     type: ClassVar[str] = "convex"
 
-    def _curvature_mm(self) -> float:
+    @property
+    def curvature_mm(self) -> float:
         return self.radius_mm
 
     def _face_mm(self) -> float:

@@ -193,7 +193,7 @@ class RenderSettings:
         float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True, panel=False
     )
     compounding: int = setting(
-        int, 1, low=1, high=15, help="Looks whose envelopes the slice averages; shadows stay those of one.", panel=False
+        int, 1, low=1, high=15, help="Looks at different angles whose envelopes the slice averages.", panel=False
     )
     persistence: float = setting(
         float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one.", panel=False
