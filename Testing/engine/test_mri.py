@@ -194,7 +194,7 @@ def test_memberships_of_more_classes_and_of_the_head_only():
 
 
 def test_memberships_feed_the_medium():
-    t1, _ = head()
+    t1, _ = head(noise=0.0)
     medium = AcousticMedium.from_memberships(tissue_memberships(t1), ["csf", "grey matter", "white matter"], EYE)
     from_mri = AcousticMedium.from_mri(t1, EYE, sulci=torch.zeros(t1.shape))
     torch.testing.assert_close(medium.maps[1:], from_mri.maps[1:], rtol=0, atol=1e-5)
