@@ -37,8 +37,7 @@ class FramePlan(nn.Module):
     Args:
         probe, settings: what the plan was made of.
         lines: on which speckle and noise are made.
-        parts: field: the speckle, or None. pixels: of the slice, or None where samples are detected. at_samples: where
-            the probe's samples lie on the lines.
+        parts: field: the speckle, or None. pixels: of the slice, or None where samples are detected.
         constants: points: sub-ray samples (S, rays, samples, 3), probe-frame mm. weights: of the sub-rays, (S,).
             plane: (3, points), fits a plane's axes and origin to some of the points. reflection_scale: 0-d, of a
             boundary's R at a sample. pulse_taps, power_taps: (T,), or None. lateral_factors: (2, frequencies, samples),
@@ -49,7 +48,6 @@ class FramePlan(nn.Module):
 
     field: SpeckleField | None
     pixels: Pixels | None
-    at_samples: Lookup
     points: Tensor
     weights: Tensor
     plane: Tensor
@@ -83,6 +81,18 @@ class FramePlan(nn.Module):
     def with_constants(self, **constants: Tensor | None) -> FramePlan:
         """The same plan with some of its tensors in place of its own."""
         return FramePlan(self.probe, self.settings, self.lines, dict(self._modules), **{**self._buffers, **constants})
+
+    @property
+    def at_samples(self) -> Lookup:
+        """Where the probe's samples lie on the lines: made when it is asked for, since slices do without."""
+        if "samples" not in self._modules:
+            probe, settings = _on_host(self.probe), _on_host(self.settings)
+            pulse = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=torch.float64)
+            grain, beam = _grain_and_lines(probe, settings, pulse)[0], _beam_of(probe) if settings.psf else None
+            with torch.inference_mode(False):
+                found = lookup(self.lines, probe, _every_sample(probe), grain, beam)
+                self.add_module("samples", found.to(self.points.device, self.points.dtype))
+        return self.samples
 
     def pixels_at(self, grid: Float[Tensor, "rows columns 2"], inside: Bool[Tensor, "rows columns"]) -> Pixels:
         """Pixels at the places of a `polar_grid`, of which those `inside` of the fan are shown."""
@@ -144,7 +154,6 @@ def plan_frame(
         "pixels": make_pixels(probe, settings, lines, over_depth, grid, inside)
         if detects_at_pixels(settings)
         else None,
-        "at_samples": lookup(lines, probe, _every_sample(probe), grain, beam),
     }
     plan = FramePlan(
         given,
