@@ -26,6 +26,8 @@ SPEED_OF_SOUND_MM_PER_US = 1.54  # what scanners assume: mm/us, so that a wavele
 DEFAULT_SLICE_PIXELS = 512
 MAX_SLICE_PIXELS = 4096
 CHANNELS = 64  # elements that take part at most, where the aperture is not given
+# Of a curved face that serves a ray: an outer ray has elements on one side only, and those far round look elsewhere.
+FACE_FRACTION = 0.7
 
 
 def element_acceptance_rad(wavelengths: float) -> float:
@@ -152,7 +154,7 @@ class Probe(ArraySettings, ABC):
 
     @property
     def largest_aperture_mm(self) -> float | Tensor:
-        """The widest active aperture, mm: that given, or 64 elements, or the whole face."""
+        """The widest active aperture, mm: that given, or 64 elements, or what the face holds."""
         if self.aperture_mm is not None:
             return self.aperture_mm
         channels = CHANNELS * self.pitch_wavelengths * self.wavelength_mm
@@ -169,7 +171,7 @@ class Probe(ArraySettings, ABC):
             elevation_mm=self.elevation_mm,
             elevation_focus_mm=self.focus_mm if self.elevation_focus_mm is None else self.elevation_focus_mm,
             aperture_mm=self.largest_aperture_mm,
-            radius_mm=self._curvature_mm(),
+            radius_mm=self.curvature_mm,
             acceptance_rad=element_acceptance_rad(self.pitch_wavelengths),
         )
 
@@ -180,8 +182,9 @@ class Probe(ArraySettings, ABC):
     def sample_points(self, seed: int = 0) -> tuple[Float[Tensor, "subrays rays samples 3"], Float[Tensor, " subrays"]]:
         """Where the sub-rays sample the tissue, and how much each counts; S = elevation layers x rays per line.
 
-        The elevation layers are the Gauss-Hermite nodes of the elevational beam (Gaussian of FWHM `elevation_mm`), so
-        that the weighted sum over the layers is the beam's average, exact for polynomials of degree 2 layers - 1.
+        The elevation layers are the Gauss-Hermite nodes of the elevational beam (Gaussian of FWHM `elevation_mm` at
+        its focus, wider elsewhere), so that the weighted sum over the layers is the beam's average, exact for
+        polynomials of degree 2 layers - 1.
         Further rays per line fill the gap between neighbouring rays, at seeded places within half of it, and jitter in
         elevation; the first of each layer is not shifted. The beam itself blurs what they sample.
 
@@ -202,10 +205,12 @@ class Probe(ArraySettings, ABC):
         jitter = torch.randn(shape, generator=generator, dtype=torch.float64) * (sigma / self.elevation_layers)
         aside[:, 0] = jitter[:, 0] = 0.0
         # The layers already make up the slice thickness: between them the jitter only fills the gaps.
-        z = elevation[:, None, None] + jitter
+        z = (elevation[:, None, None] + jitter)[..., None].expand(*shape, self.samples)
+        if self.elevation_layers * self.rays_per_line > 1:
+            z = z * (self.beam.elevation_sigma_mm(self.depths_mm()) / sigma)
         ray = (aside + torch.arange(self.rays))[..., None].expand(*shape, self.samples)
         plane = self.plane_points(ray, torch.arange(self.samples, dtype=torch.float64).expand_as(ray))
-        points = torch.cat([plane, z[..., None, None].expand(*ray.shape, 1)], -1)
+        points = torch.cat([plane, z[..., None]], -1)
         subrays = self.elevation_layers * self.rays_per_line
         return points.reshape(subrays, self.rays, self.samples, 3), weights.repeat_interleave(
             self.rays_per_line
@@ -226,7 +231,8 @@ class Probe(ArraySettings, ABC):
         half_width, top, bottom = self._box_mm()
         return 2.0 * half_width, bottom - top
 
-    def _curvature_mm(self) -> float:
+    @property
+    def curvature_mm(self) -> float:
         """Radius of the array itself; infinite where it is flat."""
         return math.inf
 
@@ -283,11 +289,12 @@ class ConvexProbe(ConvexSettings, _SectorProbe):
 
     type: ClassVar[str] = "convex"
 
-    def _curvature_mm(self) -> float:
+    @property
+    def curvature_mm(self) -> float:
         return self.radius_mm
 
     def _face_mm(self) -> float:
-        return 2 * self.radius_mm * math.sin(math.radians(self.fov_deg) / 2)
+        return FACE_FRACTION * 2 * self.radius_mm * math.sin(math.radians(self.fov_deg) / 2)
 
 
 @dataclass(frozen=True)
