@@ -14,7 +14,14 @@ from support.phantoms import phantom, pose_from, probe_of
 
 OBLIQUE = pose_from((20.0, -30.0, 10.0), (30.0, 20.0, -10.0))
 RANGE_DB = 120.0  # that nothing is clipped
-PLAIN = {"attenuation": False, "noise_db": None, "clutter_db": None, "dynamic_range_db": RANGE_DB}
+PLAIN = {
+    "attenuation": False,
+    "noise_db": None,
+    "clutter_db": None,
+    "tgc_reach": 1.0,
+    "gain_db": 0.0,
+    "dynamic_range_db": RANGE_DB,
+}
 
 
 def delivered_power(probe, seed: int = 0, **settings) -> torch.Tensor:
@@ -141,7 +148,9 @@ def test_the_plane_sums_its_waves():
 def test_every_frame_has_noise_of_its_own_and_the_same_again():
     """Of a slice that shows nothing but noise, about the focus, where noise is even."""
     probe = probe_of("convex")
-    renderer = UltrasoundRenderer(probe, speckle=False, noise_db=-20.0, tgc_margin_db=None, attenuation=False)
+    renderer = UltrasoundRenderer(
+        probe, speckle=False, noise_db=-20.0, tgc_margin_db=None, tgc_reach=1.0, attenuation=False
+    )
     medium = phantom()
     depth = probe.polar_coordinates(probe.slice_geometry().pixel_centres())[..., 1] * probe.sample_spacing_mm
     inside = renderer.plan(torch.float32, "cpu").inside & ((depth - probe.focus_mm).abs() < 5)

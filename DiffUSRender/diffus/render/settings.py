@@ -226,7 +226,7 @@ class RenderSettings:
         low=0.005,
         high=10.0,
         unit="mm",
-        help="Size of the scatterers; else half the pulse length.",
+        help="Width of the scatterers; else they are points.",
         optional=True,
         panel=False,
     )
