@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from ..probe import Probe
 
 NODE_SIGMAS = 1.5  # distance of the plane's nodes, in standard deviations of the scatterers' grain
-LINE_SIGMAS = 1.9  # distance of lines and of their samples, in those of the beam and the pulse: 0.8 of the width
+LINE_SIGMAS = (
+    1.5  # distance of lines and of their samples, in those of the beam and the pulse; at 1.9 the cubic between them
+)
+# would widen speckle by 12 %, at 1.5 by 5 %
 ZONES = 3  # of depth at least
 ZONE_CHANGE = 0.3  # of the logarithm of the slice's thickness within a zone
 MOST_ZONES = 8
