@@ -15,6 +15,8 @@ from diffus.render.settings import PRESET_HELP, PRESETS, RenderSettings, make_se
 from support.phantoms import phantom, probe_of
 
 AT_FACE = torch.eye(4, dtype=torch.float64)
+# The gain that no display asks for, and a time gain that never ends.
+WHOLE = {"gain_db": 0.0, "tgc_reach": 1.0}
 
 
 def cyst(maps, x, y, z):
@@ -79,7 +81,9 @@ def test_noise_never_exceeds_tissue(name, look):
     """In the default picture noise is nearly black at every depth, and tissue of the usual loss is even until there."""
     probe, settings = probe_preset(name), make_settings(look)
     depth = probe.depths_mm()
-    gain = display_gain_db(probe, settings, depth)
+    noise = 20 * noise_level(probe, settings, depth).log10() + display_gain_db(probe, settings, depth)
+    assert noise.max() < -settings.tgc_margin_db + 1e-6
+    gain = display_gain_db(probe, settings.replace(tgc_reach=1.0, gain_db=0.0), depth)
     noise = 20 * noise_level(probe, settings, depth).log10() + gain
     assert noise.max() < -settings.tgc_margin_db + 1e-6
     tissue = gain - 0.1 * depth * 2 * 0.6 * probe.frequency_mhz
@@ -96,8 +100,9 @@ def test_the_far_field_sinks_into_black():
     renderer = UltrasoundRenderer(probe)
     polar = renderer.polar(medium, renderer.points_ras(AT_FACE[None], medium.dtype))[0]
     quarters = [part.mean().item() for part in polar.chunk(4, -1)]
-    assert quarters[0] > 0.5
-    assert quarters[1] > 0.4
+    # Real brain frames have 0.45, 0.40, 0.15, 0.05.
+    assert quarters[0] > 0.4
+    assert quarters[1] > 0.28
     assert quarters[3] < 0.12
     assert quarters == sorted(quarters, reverse=True)
 
@@ -106,8 +111,8 @@ def test_the_time_gain_counts_from_the_start_depth():
     """Coupling has no loss: what lies below an opened skull is as bright as it would be at the face."""
     probe = probe_of("linear", frequency_mhz=8.0)
     medium = phantom(size_mm=100.0, tissue=(1.6, 0.6, 1.0, 1.0))
-    opened = UltrasoundRenderer(probe, start_depth_mm=20.0)
-    closed = UltrasoundRenderer(probe)
+    opened = UltrasoundRenderer(probe, start_depth_mm=20.0, **WHOLE)
+    closed = UltrasoundRenderer(probe, **WHOLE)
     below, above = (
         renderer.polar(medium, renderer.points_ras(AT_FACE[None], medium.dtype))[0] for renderer in (opened, closed)
     )
@@ -118,18 +123,39 @@ def test_the_time_gain_counts_from_the_start_depth():
     assert plan.gain_db[probe.depths_mm() <= 20].abs().max() < 1e-3
 
 
+def test_the_time_gain_rises_as_deep_as_it_reaches():
+    """Beyond, tissue falls by its own loss and by the beam's: the gain of a scanner's last slider stays."""
+    probe = probe_of("linear", frequency_mhz=5.0, depth_mm=80.0)
+    depth = probe.depths_mm()
+    settings = RenderSettings(gain_db=0.0, noise_db=None, tgc_reach=0.5)
+    gain = display_gain_db(probe, settings, depth) - 0.1 * depth * 6.0
+    whole = display_gain_db(probe, settings.replace(tgc_reach=1.0), depth) - 0.1 * depth * 6.0
+    assert whole.abs().max() < 1e-9
+    assert gain[depth < 25].abs().max() < 0.1
+    beam = probe.beam.gain_db(depth)
+    at, deep = (int((depth - mm).abs().argmin()) for mm in (60.0, 78.0))
+    assert (gain[deep] - gain[at]).item() == pytest.approx(-6.0 * 1.8 + (beam[deep] - beam[at]).item(), abs=0.15)
+
+
+def test_black_may_be_grey_as_a_recorder_keeps_it():
+    medium, probe = phantom(cyst), probe_of()
+    dark, lifted = (UltrasoundRenderer(probe, black_level=level)(medium, AT_FACE)[0] for level in (0.0, 16 / 255))
+    inside = dark > 0
+    assert torch.allclose(lifted[inside], 16 / 255 + (1 - 16 / 255) * dark[inside], atol=1e-6)
+
+
 def test_a_given_time_gain_stops_at_the_noise_too_unless_told_otherwise():
     probe, depth = probe_of(), probe_of().depths_mm()
-    stopped = display_gain_db(probe, RenderSettings(tgc_db_per_cm=12.0), depth)
-    free = display_gain_db(probe, RenderSettings(tgc_db_per_cm=12.0, tgc_margin_db=None), depth)
+    stopped = display_gain_db(probe, RenderSettings(tgc_db_per_cm=12.0, **WHOLE), depth)
+    free = display_gain_db(probe, RenderSettings(tgc_db_per_cm=12.0, tgc_margin_db=None, **WHOLE), depth)
     assert free[-1] == pytest.approx(72.0)
     assert stopped.max() < 65 - 34 + 0.1
 
 
 def test_the_focal_gain_is_calibrated_away_or_shown():
     probe, depth = probe_of("linear"), probe_of("linear").depths_mm()
-    even = display_gain_db(probe, RenderSettings(attenuation=False, noise_db=None), depth)
-    shown = display_gain_db(probe, RenderSettings(attenuation=False, noise_db=None, focal_gain=1.0), depth)
+    even = display_gain_db(probe, RenderSettings(attenuation=False, noise_db=None, **WHOLE), depth)
+    shown = display_gain_db(probe, RenderSettings(attenuation=False, noise_db=None, focal_gain=1.0, **WHOLE), depth)
     assert even.abs().max() < 1e-9
     assert torch.allclose(shown, probe.beam.gain_db(depth))
     noise = noise_level(probe, RenderSettings(), depth)

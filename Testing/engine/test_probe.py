@@ -316,7 +316,7 @@ def test_the_transmit_focus_is_no_sharper_than_the_array_allows():
 def test_the_aperture_of_a_probe_is_at_most_its_face():
     assert LINEAR.largest_aperture_mm == pytest.approx(64 * 0.308)
     assert replace(LINEAR, width_mm=12.0).largest_aperture_mm == 12.0
-    assert ConvexProbe(5.0, 90.0, **BEAM).largest_aperture_mm == pytest.approx(2 * 5 * math.sin(math.pi / 4))
+    assert ConvexProbe(5.0, 90.0, **BEAM).largest_aperture_mm == pytest.approx(0.7 * 2 * 5 * math.sin(math.pi / 4))
     assert PHASED.largest_aperture_mm == pytest.approx(32 * 0.308)
     assert replace(LINEAR, aperture_mm=31.0).largest_aperture_mm == 31.0
 

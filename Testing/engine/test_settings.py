@@ -115,7 +115,7 @@ def test_settings_are_read_without_torch():
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=HOME, timeout=60, check=False
     )
-    assert done.stdout == "0.0 2.0\n", done.stderr
+    assert done.stdout == "-7.0 2.0\n", done.stderr
 
 
 def test_the_front_door_has_what_it_names():
