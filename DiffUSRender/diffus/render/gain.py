@@ -58,7 +58,8 @@ def display_gain_db(
         )
         there = beam_gain_db(probe, settings, last)
         # The echo is kept at unit level under the beam: a gain that stays does not make up for its spread either.
-        limits.append(_compensation_db(probe, settings, last, there) - there + beam)
+        spread = torch.where(depth > last, (beam - there).clamp(max=0), torch.zeros_like(beam))
+        limits.append(_compensation_db(probe, settings, last, there) + spread)
     if settings.noise_db is not None and settings.tgc_margin_db is not None:
         limits.append(beam - settings.noise_db - settings.tgc_margin_db)
     for limit in limits:

@@ -141,11 +141,11 @@ class RenderSettings:
     )
     clutter_db: float | Tensor | None = setting(
         float,
-        -36.0,
+        -40.0,
         low=-120.0,
         high=0.0,
         unit="dB",
-        help="Side lobes and haze relative to the tissue around, or none.",
+        help="Side lobes and haze at the transmit focus, against the tissue around, or none.",
         optional=True,
         fitted=True,
         panel=False,
@@ -209,6 +209,9 @@ class RenderSettings:
     )
     edge_enhancement: float | Tensor = setting(
         float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True, panel=False
+    )
+    compounding: int = setting(
+        int, 1, low=1, high=15, help="Looks at different angles whose envelopes the slice averages.", panel=False
     )
     persistence: float = setting(
         float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one.", panel=False
@@ -291,15 +294,31 @@ def paper_settings(**changes: object) -> RenderSettings:
 # What scanners' presets look like; every one on top of the default's physics.
 LOOKS = {
     "neuro": {"dynamic_range_db": 60.0, "grey_contrast": 1.3},
-    "abdomen": {"dynamic_range_db": 65.0, "noise_db": -85.0, "clutter_db": -33.0, "persistence": 0.4},
-    "cardiac": {
-        "dynamic_range_db": 50.0,
-        "noise_db": -80.0,
-        "clutter_db": -38.0,
-        "grey_contrast": 1.4,
-        "edge_enhancement": 0.5,
+    "abdomen": {
+        "dynamic_range_db": 65.0,
+        "noise_db": -85.0,
+        "tgc_reach": 0.6,
+        "clutter_db": -36.0,
+        "compounding": 3,
+        "persistence": 0.4,
     },
-    "vascular": {"dynamic_range_db": 55.0, "noise_db": -70.0, "clutter_db": -42.0, "grey_contrast": 1.3},
+    "cardiac": {
+        "dynamic_range_db": 55.0,
+        "gain_db": -8.0,
+        "noise_db": -80.0,
+        "tgc_reach": 0.8,
+        "clutter_db": -42.0,
+        "grey_contrast": 1.4,
+        "edge_enhancement": 0.3,
+    },
+    "vascular": {
+        "dynamic_range_db": 60.0,
+        "noise_db": -75.0,
+        "tgc_reach": 0.8,
+        "clutter_db": -45.0,
+        "compounding": 3,
+        "grey_contrast": 1.3,
+    },
 }
 PRESETS = {
     "default": RenderSettings,
