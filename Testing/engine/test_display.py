@@ -123,6 +123,27 @@ def test_the_time_gain_counts_from_the_start_depth():
     assert (plan.gain_db[probe.depths_mm() <= 20] - opened.settings.gain_db).abs().max() < 1e-3
 
 
+def test_the_time_gain_rises_as_deep_as_it_reaches():
+    """Beyond, tissue falls by its own loss and by the beam's: the gain of a scanner's last slider stays."""
+    probe = probe_of("linear", frequency_mhz=5.0, depth_mm=80.0)
+    depth = probe.depths_mm()
+    settings = RenderSettings(gain_db=0.0, noise_db=None, tgc_reach=0.5)
+    gain = display_gain_db(probe, settings, depth) - 0.1 * depth * 6.0
+    whole = display_gain_db(probe, settings.replace(tgc_reach=1.0), depth) - 0.1 * depth * 6.0
+    assert whole.abs().max() < 1e-9
+    assert gain[depth < 25].abs().max() < 0.1
+    beam = probe.beam.gain_db(depth)
+    at, deep = (int((depth - mm).abs().argmin()) for mm in (60.0, 78.0))
+    assert (gain[deep] - gain[at]).item() == pytest.approx(-6.0 * 1.8 + (beam[deep] - beam[at]).item(), abs=0.15)
+
+
+def test_black_may_be_grey_as_a_recorder_keeps_it():
+    medium, probe = phantom(cyst), probe_of()
+    dark, lifted = (UltrasoundRenderer(probe, black_level=level)(medium, AT_FACE)[0] for level in (0.0, 16 / 255))
+    inside = dark > 0
+    assert torch.allclose(lifted[inside], 16 / 255 + (1 - 16 / 255) * dark[inside], atol=1e-6)
+
+
 def test_a_given_time_gain_stops_at_the_noise_too_unless_told_otherwise():
     probe, depth = probe_of(), probe_of().depths_mm()
     settings = RenderSettings(tgc_db_per_cm=12.0, tgc_reach=1.0, gain_db=0.0)

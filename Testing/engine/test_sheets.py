@@ -206,8 +206,8 @@ def test_a_large_plane_is_brighter_than_a_bent_one():
         medium = AcousticMedium.from_mri(t1, np.eye(4), np.ones_like(t1), scale=SCALE)
         sheets = medium.sample(torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)) * 30 + 15)[4:]
         levels.append(20 * sheets[1][sheets[0] < 0.5].median().log10().item())
-    assert levels[0] == pytest.approx(14, abs=0.5)
-    assert levels[1] < 11
+    assert levels[0] == pytest.approx(22, abs=0.5)
+    assert levels[1] < 18
 
 
 def test_grey_and_white_matter_make_no_bands():
