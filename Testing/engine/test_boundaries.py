@@ -251,7 +251,7 @@ def test_a_sheets_distance_is_right_between_voxels(shift, slope):
     at = [(slope * (knots - shift)).abs()[(below + 20 + n).long()] for n in (0, 1)]
     sampled = at[0] + (depth - below) * (at[1] - at[0])
     profile = sheet_profile(sampled[None], 0.05)[0]
-    expected = torch.exp(-0.5 * (exact / (1.2 / 2.3548)) ** 2)
+    expected = torch.exp(-0.5 * (exact / (1.1 / 2.3548)) ** 2)
     assert (profile - expected).abs().max() < 0.06
     near = exact.abs() < 0.6
     assert sheet_cosine_square(sampled[None], 0.05)[0][near].sqrt().tolist() == pytest.approx(
