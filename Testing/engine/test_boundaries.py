@@ -15,7 +15,7 @@ AT_FACE = torch.eye(4, dtype=torch.float64)
 TISSUE = 1.6
 PLATES = {"metal": 27.1, "bone": 6.707, "lung": 0.374, "air": 0.0004}
 SAMPLINGS = (100, 200, 400, 800, 1600, 3200)
-QUIET = {"attenuation": False, "noise_db": None, "dynamic_range_db": 160.0}
+QUIET = {"attenuation": False, "clutter_db": None, "noise_db": None, "dynamic_range_db": 160.0}
 NO_GAS = {"a_line_db": -160.0, "dirty_shadow_db": -160.0}
 
 
@@ -222,7 +222,8 @@ def test_a_sheet_is_a_bright_thin_line(samples, voxel_mm, signed):
         level = sheet_profile_db(probe, Wall(sheet=4.0, depth_mm=depth, voxel_mm=voxel_mm, signed=signed))
         amplitude = (10 ** (level / 10) - 1).clamp(min=0).sqrt()[200:400]
         assert level.max() > 10
-        assert (amplitude > amplitude.max() / 2).sum() * 0.1 <= 1.5
+        # Samples that are 0.8 mm apart cannot do better than two of them.
+        assert (amplitude > amplitude.max() / 2).sum() * 0.1 <= max(1.5, 2.1 * probe.sample_spacing_mm)
         assert 20 + 0.1 * amplitude.argmax().item() == pytest.approx(depth, abs=0.5)
 
 
