@@ -260,6 +260,30 @@ def test_a_sheets_distance_is_right_between_voxels(shift, slope):
     )
 
 
+class WallWithSheet(Wall):
+    """A step of impedance, up or down, with a sheet on it."""
+
+    step = 0.1
+
+    def sample(self, points):
+        values = Wall.sample(self, points)
+        below = ((points[..., 1] - self.depth_mm) / 0.3 + 0.5).clamp(0, 1)
+        return torch.cat([values[:1] + self.step * below, values[1:]])
+
+
+@pytest.mark.parametrize("step", [0.1, -0.1])
+def test_a_sheet_on_a_wall_adds_to_its_echo_whichever_way_impedance_goes(step):
+    probe, echoes = probe_of("linear"), []
+    for sheet in (0.0, 4.0):
+        medium = WallWithSheet(sheet=sheet)
+        medium.step = step
+        renderer = UltrasoundRenderer(probe, attenuation=False)
+        plan, points = renderer.plan(torch.float32, "cpu"), renderer.points_ras(AT_FACE[None])
+        echoes.append(ray_echoes(plan, medium, points)[0][0, 0, 64])
+    assert echoes[1].sum().abs() > 1.2 * echoes[0].sum().abs()
+    assert (echoes[1] * step >= -1e-6).all()
+
+
 def test_sheets_are_differentiable_and_may_be_switched_off():
     probe = probe_of("linear", samples=100, rays=16)
     renderer = UltrasoundRenderer(probe, fit=["sheet_db", "sheet_diffuse_db", "specular_exponent"])
