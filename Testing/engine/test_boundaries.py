@@ -208,7 +208,7 @@ def test_the_lobe_keeps_a_diffuse_part():
 
 def sheet_profile_db(probe, medium, seeds=3):
     """Mean power along a level sheet against depth, dB re the tissue, and the rows' spacing."""
-    renderers = [UltrasoundRenderer(probe, **QUIET, seed=seed) for seed in range(seeds)]
+    renderers = [UltrasoundRenderer(probe, **QUIET, sheet_db=0.0, seed=seed) for seed in range(seeds)]
     power = sum(delivered(renderer, medium)[:, 20:-20].mean(1) for renderer in renderers) / seeds
     return 10 * torch.log10(power)
 
@@ -231,7 +231,9 @@ def test_sheets_get_weaker_with_their_tilt_in_and_out_of_the_plane():
     probe = probe_of("linear", samples=400, depth_mm=60.0)
     amplitudes = {}
     for tilt, out in ((0, 0), (20, 0), (0, 20), (45, 0), (80, 0)):
-        renderer = UltrasoundRenderer(probe, attenuation=False, sheet_coherence=0.0, sheet_diffuse_db=-12.0)
+        renderer = UltrasoundRenderer(
+            probe, attenuation=False, sheet_db=0.0, sheet_coherence=0.0, sheet_diffuse_db=-12.0
+        )
         plan, points = renderer.plan(torch.float32, "cpu"), renderer.points_ras(AT_FACE[None])
         strength = ray_echoes(plan, Wall(tilt, out, sheet=4.0, voxel_mm=1.0), points)[1][0, 0, 60]
         amplitudes[tilt, out] = (strength.max().square() - 1).sqrt().item() / 4
@@ -281,7 +283,7 @@ def test_a_sheet_on_a_wall_adds_to_its_echo_whichever_way_impedance_goes(step):
         plan, points = renderer.plan(torch.float32, "cpu"), renderer.points_ras(AT_FACE[None])
         echoes.append(ray_echoes(plan, medium, points)[0][0, 0, 64])
     assert echoes[1].sum().abs() > 1.2 * echoes[0].sum().abs()
-    assert (echoes[1] * step >= -1e-6).all()
+    assert (echoes[1] * step).min() > -0.02 * (echoes[1] * step).max()
 
 
 def test_sheets_are_differentiable_and_may_be_switched_off():

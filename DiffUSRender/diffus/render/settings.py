@@ -82,7 +82,7 @@ class RenderSettings:
     )
     sheet_db: float | Tensor | None = setting(
         float,
-        0.0,
+        5.0,
         low=-60.0,
         high=60.0,
         unit="dB",
@@ -93,7 +93,7 @@ class RenderSettings:
     )
     sheet_diffuse_db: float | Tensor = setting(
         float,
-        -4.0,
+        -6.0,
         low=-60.0,
         high=0.0,
         unit="dB",
