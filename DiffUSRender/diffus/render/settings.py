@@ -82,7 +82,7 @@ class RenderSettings:
     )
     sheet_db: float | Tensor | None = setting(
         float,
-        5.0,
+        0.0,
         low=-60.0,
         high=60.0,
         unit="dB",
