@@ -29,7 +29,7 @@ _WINDOW_MM = 1.0  # how far from a voxel its edge's two sides are looked for, on
 _FAT_HU, _SOFT_HU, _GAS_HU = -80.0, 20.0, (-300.0, -200.0)
 _SOFTEN_MM = 0.7  # of the border between fat and muscle, on fine voxels
 _MAX_PASSES = 3
-_LEAST = 1e-3
+_LEAST = 0.02  # fractions nearer to 0 and 1 say nothing of the distance
 _LOGIT = 1.702  # the logistic function at 1.702 x is the normal distribution's within 0.01
 _OUTSIDE = (0.0, -1.0, 0.0, 0.0, SHEET_RANGE_MM, 0.0)  # the voxels' channels around the grid
 
@@ -67,7 +67,7 @@ class CtMedium(AcousticMedium):
         hu = hu.clamp(*HU_RANGE)
         self._properties = None  # no table is mixed: curves are looked up
         self._outside = hu.new_tensor(_OUTSIDE)
-        self._background = hu.new_tensor(GEL)
+        self._background, self._properties = hu.new_tensor(GEL), None
         self._curves = hu_curves(scanner).to(hu)
         channels = [hu, liquid, *edge_sides(hu, spacing), *body_walls(hu, liquid, spacing)]
         channels = [channel - outside for channel, outside in zip(channels, _OUTSIDE)]
@@ -180,16 +180,17 @@ def body_walls(
     passes = [min(max(round(2 * (_SOFTEN_MM / mm) ** 2), 1), _MAX_PASSES) for mm in spacing_mm]
     for _pass in range(min(passes)):
         solid = soften(solid)
-    # A pass has the variance 1/2, trilinear interpolation 1/6, the scanner's own blur about as much.
-    sigma = math.prod(spacing_mm) ** (1 / 3) * math.sqrt(0.5 * min(passes) + 1 / 3)
+    # A pass has the variance 1/2, the scanner's own blur a little.
+    sigma = math.prod(spacing_mm) ** (1 / 3) * math.sqrt(0.5 * min(passes) + 0.05)
     fraction = solid.clamp(_LEAST, 1 - _LEAST)
     distance = (torch.logit(fraction) * (sigma / _LOGIT)).clamp(-SHEET_RANGE_MM, SHEET_RANGE_MM)
+    # Far from any border the distance is not known: no wall either.
+    here = (solid * (1 - solid) / (_LEAST * (1 - _LEAST))).clamp(max=1)
     near = [1, 1, 1]
     gas = _greatest(((_GAS_HU[1] - hu) / (_GAS_HU[1] - _GAS_HU[0])).clamp(0, 1), near)
-    level = torch.lerp(
-        torch.full_like(hu, decibels(FASCIA_DB)), hu.new_tensor(decibels(WALL_DB)), _greatest(fluid, near)
-    )
-    return distance, level * (1 - gas)
+    none = torch.maximum(gas, _greatest((-2 * liquid).clamp(0, 1), near))
+    fascia, wall = decibels(FASCIA_DB), decibels(WALL_DB)
+    return distance, (fascia + (wall - fascia) * _greatest(fluid, near)) * (1 - none) * here
 
 
 def _greatest(volume: Float[Tensor, "k j i"], reach: Sequence[int]) -> Float[Tensor, "k j i"]:
