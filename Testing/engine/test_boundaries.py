@@ -8,7 +8,7 @@ from diffus.medium import AcousticMedium
 from diffus.render.echo import boundaries, transmission
 from diffus.render.rays import ray_echoes
 from diffus.render.renderer import UltrasoundRenderer
-from diffus.render.specular import sheet_cosine_square, sheet_profile, wall_slopes
+from diffus.render.specular import sheet_shape, wall_slopes
 from support.phantoms import phantom, probe_of
 
 AT_FACE = torch.eye(4, dtype=torch.float64)
@@ -253,13 +253,11 @@ def test_a_sheets_distance_is_right_between_voxels(shift, slope):
     below = depth.floor().clamp(max=19)
     at = [(slope * (knots - shift)).abs()[(below + 20 + n).long()] for n in (0, 1)]
     sampled = at[0] + (depth - below) * (at[1] - at[0])
-    profile = sheet_profile(sampled[None], 0.05)[0]
+    profile, cosine_square = (part[0] for part in sheet_shape(sampled[None], 0.05))
     expected = torch.exp(-0.5 * (exact / (1.1 / 2.3548)) ** 2)
     assert (profile - expected).abs().max() < 0.06
     near = exact.abs() < 0.6
-    assert sheet_cosine_square(sampled[None], 0.05)[0][near].sqrt().tolist() == pytest.approx(
-        [slope] * int(near.sum()), abs=0.02
-    )
+    assert cosine_square[near].sqrt().tolist() == pytest.approx([slope] * int(near.sum()), abs=0.02)
 
 
 class WallWithSheet(Wall):
