@@ -8,6 +8,7 @@ from diffus.geometry.filters import denoise
 from diffus.medium import AcousticMedium, IntensityScale, tissue_table
 from diffus.medium.mixture import sharpen, sharpening_gain
 from diffus.medium.sheets import Patches, border, joined, ridge, sheet_channels
+from scipy import ndimage
 
 FINE = 8  # points along each axis over which the phantoms average a voxel
 SCALE = IntensityScale((40.0, 80.0, 110.0))
@@ -260,6 +261,22 @@ def test_noise_goes_and_edges_stay():
     assert across[20] > 8.5
     still = torch.where(torch.arange(40)[:, None, None] < 20, 0.0, 10.0).expand(40, 40, 40)
     torch.testing.assert_close(denoise(still, inside), still)
+
+
+def test_brain_is_uneven_where_the_mri_is_and_fluid_is_not():
+    """Several dB over some mm in tissue, from the image's own signal; nothing in an even image, or when not wanted."""
+    t1 = slices_of_brain()
+    own = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(t1.shape), 1.5).astype(np.float32)
+    uneven = np.where(t1 > 100, 100 + 4 * own / own.std(), t1).astype(np.float32)
+    points = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([36.0, 36.0, 5.0]) + 2
+    spreads = []
+    for image, wanted in ((t1, 2.5), (uneven, 0.0), (uneven, 2.5)):
+        medium = AcousticMedium.from_mri(image, np.eye(4), np.ones_like(t1), scale=SCALE, texture_db=wanted)
+        spreads.append((20 * medium.sample(points)[3].log10()).std().item())
+        assert 20 * medium.sample(torch.tensor([20.0, 20.0, 26.0]))[3].log10() < -35
+    assert spreads[0] < 0.1
+    assert spreads[1] < 1
+    assert 1 < spreads[2] < 4
 
 
 # --- a segmentation in place of the MRI

@@ -29,6 +29,7 @@ from .memberships import LEVEL_OF_CLASS, MriMemberships
 from .override import Override, override_of
 from .sheets import decibels, from_sheet_grid, joined, on_sheet_grid, ridge, sheet_channels, sheet_grid
 from .tissue import Tissue, tissue_table
+from .unevenness import TEXTURE_DB, unevenness_db
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -147,6 +148,7 @@ def mri_memberships(
     sulci: Tensor | None = None,
     tissues: Mapping[str, Tissue] | None = None,
     segmentation: tuple[np.ndarray | Tensor, LabelTable] | None = None,
+    texture_db: float = TEXTURE_DB,
     ijk_to_ras: Float[Tensor, "4 4"],
 ) -> MriMemberships:
     """The tissues of an MRI of the head, those of `LEVEL_OF_CLASS`, and its sheets.
@@ -181,8 +183,10 @@ def mri_memberships(
         values = torch.cat([values * left, torch.from_numpy(override.fractions).to(values)])
         narrow, named = narrow * left, named + override.tissues
     sheets = _sheets(values, narrow, inside, override, ijk_to_ras).to(values)
-    texture = None if override is None else override.echogenicity_db
-    texture = None if texture is None else torch.from_numpy(texture).to(values)
+    texture = unevenness_db(level, values[2] + values[3], spacing_mm, texture_db) if texture_db > 0 else None
+    if override is not None and override.echogenicity_db is not None:
+        said = torch.from_numpy(override.echogenicity_db).to(values)
+        texture = said if texture is None else texture + said
     return MriMemberships(named, values, sheets, texture, mapping, shape, box)
 
 
