@@ -43,6 +43,19 @@ class Device(enum.Enum):
         }[self]
 
 
+class TissueTable(enum.Enum):
+    """Whose acoustic properties the tissues have; the engine's tables by name."""
+
+    DIFFUS = "diffus"
+    SEED = "seed"
+
+    def label(self) -> str:
+        return {
+            TissueTable.DIFFUS: _("DiffUS"),
+            TissueTable.SEED: _("Impedances as published"),
+        }[self]
+
+
 class PatientDisplay(enum.Enum):
     """How the patient is shown in the 3-D views, around the slice."""
 

@@ -122,10 +122,21 @@ class ArraySettings:
         float, low=1.0, high=400.0, unit="mm", help="Depth of the transmit focus.", fitted=True
     )
     f_number: float | Tensor = setting(
-        float, 2.0, low=0.3, high=50.0, help="Of the dynamic receive aperture.", fitted=True
+        float, 2.0, low=0.3, high=50.0, help="Of the dynamic receive aperture, as far as it reaches.", fitted=True
     )
     transmit_f_number: float | Tensor = setting(
-        float, 4.0, low=0.3, high=50.0, help="Of the transmit aperture.", fitted=True
+        float, 4.0, low=0.3, high=50.0, help="Of the transmit aperture, as far as it reaches.", fitted=True
+    )
+    aperture_mm: float | Tensor | None = setting(
+        float,
+        None,
+        low=0.5,
+        high=400.0,
+        unit="mm",
+        help="Largest active aperture; else 64 elements, or the face.",
+        optional=True,
+        fitted=True,
+        panel=False,
     )
     cycles: float | Tensor = setting(
         float, 2.0, low=0.25, high=32.0, unit="cycles", help="Pulse length in wavelengths.", fitted=True, panel=False
@@ -135,6 +146,17 @@ class ArraySettings:
     elevation_layers: int = setting(int, 1, low=1, high=64, help="Planes across the slice thickness.", panel=(1, 15))
     elevation_mm: float = setting(
         float, 3.0, low=0.05, high=50.0, unit="mm", help="Slice thickness: full width at half maximum of the beam."
+    )
+    elevation_focus_mm: float | Tensor | None = setting(
+        float,
+        None,
+        low=1.0,
+        high=400.0,
+        unit="mm",
+        help="Depth at which the slice is thinnest; else the transmit focus.",
+        optional=True,
+        fitted=True,
+        panel=False,
     )
     rays_per_line: int = setting(int, 1, low=1, high=256, help="Sub-rays jittered within the beam.", panel=(1, 32))
     mm_per_pixel: float | None = setting(

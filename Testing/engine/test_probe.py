@@ -153,8 +153,9 @@ def test_jittered_rays_are_seeded_and_as_wide_as_the_beam():
     _, directions = probe.ray_geometry()
     assert (shift * directions[:, None]).sum(-1).abs().max() < 1e-9  # across, not along
     assert shift[..., 2].std() == pytest.approx(2.0 / 2.35482, rel=0.05)
-    # 1.2 wavelengths of 0.308 mm times F/4 and F/2 are 1.478 and 0.739 mm wide, together 0.661 mm.
-    assert shift[..., :2].norm(dim=-1).square().mean().sqrt() == pytest.approx(0.661 / 2.35482, rel=0.05)
+    # 1.2 wavelengths of 0.308 mm times F/4 and F/2.54 (64 elements reach 19.7 mm) have standard deviations of 0.628 and
+    # 0.399 mm; with the elements' 0.186 mm, 0.655 and 0.440 mm; together 0.365 mm.
+    assert shift[..., :2].norm(dim=-1).square().mean().sqrt() == pytest.approx(0.365, rel=0.05)
 
 
 def test_jitter_only_fills_the_gaps_between_layers():
@@ -238,6 +239,7 @@ def test_probe_files_round_trip(name, tmp_path):
     shape = {"linear": {"width_mm"}, "phased": {"fov_deg"}, "convex": {"radius_mm", "fov_deg"}}[probe.type]
     common = {"type", "frequency_mhz", "depth_mm", "focus_mm", "f_number", "rays", "samples", "elevation_layers"}
     common |= {"rays_per_line", "mm_per_pixel", "transmit_f_number", "cycles", "elevation_mm"}
+    common |= {"aperture_mm", "elevation_focus_mm"}
     assert set(json.loads((tmp_path / "probe.json").read_text())) == common | shape
 
 
@@ -287,3 +289,55 @@ def test_missing_files_and_folders_are_named(tmp_path):
         read_probe_json(tmp_path / "none.json")
     with pytest.raises(InputError, match="cannot be written"):
         write_probe_json(CONVEX, tmp_path / "no" / "folder.json")
+
+
+def fwhm_mm(probe, depth_mm: float) -> float:
+    return 2.35482 * probe.beam.lateral_sigma_mm(torch.tensor([depth_mm], dtype=torch.float64)).item()
+
+
+@pytest.mark.parametrize("probe", [CONVEX, PHASED, LINEAR])
+def test_the_array_ends_the_dynamic_aperture(probe):
+    """Below the depth that the aperture serves at the wanted f-number, texture is as wide as an angle."""
+    narrow = replace(probe, depth_mm=300.0, aperture_mm=10.0)
+    shallow, deep, deeper = (fwhm_mm(narrow, depth) for depth in (15.0, 200.0, 300.0))
+    assert shallow == pytest.approx(fwhm_mm(replace(probe, aperture_mm=40.0), 15.0), rel=0.03)
+    assert deep > 2.5 * shallow
+    assert deeper / 300 == pytest.approx(deep / 200, rel=0.05)
+    assert fwhm_mm(replace(narrow, aperture_mm=30.0), 200.0) < 0.6 * deep
+
+
+def test_the_transmit_focus_is_no_sharper_than_the_array_allows():
+    sharp = replace(LINEAR, aperture_mm=10.0, transmit_f_number=1.0).beam
+    allowed = replace(LINEAR, aperture_mm=10.0, transmit_f_number=5.0).beam
+    depth = torch.tensor([20.0, 50.0, 80.0], dtype=torch.float64)
+    assert close(sharp.transmit_sigma_mm(depth), allowed.transmit_sigma_mm(depth))
+
+
+def test_the_aperture_of_a_probe_is_at_most_its_face():
+    assert LINEAR.largest_aperture_mm == pytest.approx(64 * 0.308)
+    assert replace(LINEAR, width_mm=12.0).largest_aperture_mm == 12.0
+    assert ConvexProbe(5.0, 90.0, **BEAM).largest_aperture_mm == pytest.approx(2 * 5 * math.sin(math.pi / 4))
+    assert PHASED.largest_aperture_mm == pytest.approx(32 * 0.308)
+    assert replace(LINEAR, aperture_mm=31.0).largest_aperture_mm == 31.0
+
+
+def test_the_slice_is_thinnest_where_the_lens_focuses():
+    probe = replace(LINEAR, elevation_mm=2.0, elevation_focus_mm=30.0)
+    depth = torch.tensor([0.0, 15.0, 30.0, 45.0, 90.0], dtype=torch.float64)
+    thickness = 2.35482 * probe.beam.elevation_sigma_mm(depth)
+    assert thickness[2] == pytest.approx(2.0, rel=1e-4)
+    assert close(thickness[1], thickness[3])
+    # Far from the focus a beam widens by its angle: the one-way waist's, lambda / (2 pi sigma).
+    waist = 2.0 / 2.35482
+    slope = waist * 0.308 / (2 * math.pi * 2 * waist**2) * 2.35482
+    assert thickness[4] == pytest.approx(math.hypot(2.0, 60 * slope), rel=0.01)
+    assert replace(LINEAR, elevation_mm=2.0).beam.elevation_sigma_mm(depth).argmin() == 3  # at the transmit focus
+
+
+def test_the_beam_gathers_most_at_its_focus():
+    depth = torch.linspace(5.0, 150.0, 146, dtype=torch.float64)
+    gain = replace(LINEAR, depth_mm=150.0, focus_mm=50.0).beam.gain_db(depth)
+    assert 40 < depth[gain.argmax()] <= 50
+    assert gain[45] == pytest.approx(0.0, abs=1e-9)
+    assert gain[0] < -3
+    assert gain[-1] < -3

@@ -41,7 +41,7 @@ class ExportTest(unittest.TestCase):
         self.logic.export.onState = self.states.append
         self.head = addHead()
         self.probe = addTransform(ON_TOP, name="Probe")
-        self.parameters = addParameterNode(self.head, self.probe)
+        self.parameters = addParameterNode(self.head, self.probe, noise=False)  # new in every frame
 
     def tearDown(self):
         self.logic.forgetScene()

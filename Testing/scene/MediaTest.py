@@ -16,7 +16,7 @@ import slicer
 import slicer.util
 import vtk
 from DiffUSLib.errors import RenderError
-from DiffUSLib.kinds import MediumKind
+from DiffUSLib.kinds import MediumKind, TissueTable
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.scene.voxels import MediumCache, explainKind, guessKind, maskOnVolume, readVoxels
 from headless.fixtures import (
@@ -162,6 +162,18 @@ class MediaTest(unittest.TestCase):
                     elsewhere = (OBLIQUE @ [8, 15, 6, 1])[:3]
                     found, former = self.sample(medium, elsewhere), self.sample(plain, elsewhere)
                     self.assertTrue(np.allclose(found[:4], former[:4], atol=1e-3), (found, former))
+
+    def testTheTissueTablesAreTheEngines(self):
+        from diffus.medium import TISSUE_TABLES, tissue_table
+
+        self.assertEqual(tuple(table.value for table in TissueTable), TISSUE_TABLES)
+        shape, cache = (20, 20, 20), MediumCache()
+        node = addSegmentation({"Liver": box(shape, (2, 2, 2), (18, 18, 18))}, np.eye(4))
+        for table in TissueTable:
+            medium = cache.medium(node, MediumKind.AUTO, tissues=table)
+            impedance = tissue_table(table.value)["liver"].impedance_mrayl
+            self.assertAlmostEqual(self.sample(medium, (10.0, 10.0, 10.0))[0], impedance, places=3)
+        self.assertEqual(impedance, 1.66)
 
     def testTheMediumFollowsItsAddedTissues(self):
         shape = (16, 16, 16)

@@ -99,7 +99,7 @@ class RenderTest(unittest.TestCase):
             "noiseDb": -20.0,
             "reflectionDb": 20.0,
             "startDepthMm": 20.0,
-            "specularExponent": 6.0,
+            "specularExponent": 0.0,
             "seed": 5,
             "attenuation": False,
             "psf": False,

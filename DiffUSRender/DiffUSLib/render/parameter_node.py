@@ -9,7 +9,7 @@ import slicer
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from ..declared import declaredParameters
-from ..kinds import Device, MediumKind, PatientDisplay
+from ..kinds import Device, MediumKind, PatientDisplay, TissueTable
 from .parameters import (
     RANGES,
     AModeAxis,
@@ -35,6 +35,7 @@ class RenderParameterNode:
     kind: MediumKind = MediumKind.AUTO
     mask: Union[slicer.vtkMRMLLabelMapVolumeNode, slicer.vtkMRMLSegmentationNode, None]  # noqa: UP007
     addedSegmentation: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
+    tissueTable: TissueTable = TissueTable.DIFFUS
     realImage: Union[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLVectorVolumeNode, None]  # noqa: UP007
     probeTransform: slicer.vtkMRMLTransformNode
     sliceView: slicer.vtkMRMLSliceNode

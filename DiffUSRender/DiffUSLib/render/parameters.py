@@ -180,7 +180,7 @@ def readParameters(parameterNode) -> RenderParameters:
 def mediumInputs(parameterNode) -> tuple:
     """What `MediumCache.medium` takes, of a parameter node."""
     node = parameterNode
-    return node.inputVolume, node.kind, node.mask, node.device, node.addedSegmentation
+    return node.inputVolume, node.kind, node.mask, node.device, node.addedSegmentation, node.tissueTable
 
 
 class ParameterReader:

@@ -15,7 +15,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from ..engine import engineErrors
 from ..errors import GpuMemoryError, RenderError
 from ..i18n import _
-from ..kinds import Device, MediumKind
+from ..kinds import Device, MediumKind, TissueTable
 from ..torch_support import torchDevice
 from .dicom import modality
 from .transforms import fromVtk, ijkToRas, isLinearToWorld, nodeToWorld
@@ -106,12 +106,21 @@ class MediumCache:
         self._medium: AcousticMedium | None = None
         self._refusal = ""
 
-    def medium(self, node, kind: MediumKind, mask=None, device: Device = Device.CPU, added=None) -> AcousticMedium:
+    def medium(
+        self,
+        node,
+        kind: MediumKind,
+        mask=None,
+        device: Device = Device.CPU,
+        added=None,
+        tissues: TissueTable = TissueTable.DIFFUS,
+    ) -> AcousticMedium:
         """The acoustic medium in the node's own RAS, on a device.
 
         Args:
             mask: a label map or segmentation node; of an MRI or CT, what lies outside of it is coupling gel.
             added: one whose names are tissues; in an MRI or CT they are what its voxels are made of.
+            tissues: whose properties those of an MRI and of labels have.
 
         Raises:
             RenderError: for a volume that cannot be one, or a device that cannot compute here.
@@ -122,7 +131,7 @@ class MediumCache:
         if kind is MediumKind.LABELS:
             mask = added = None
         others = [None if other is None else (other.GetID(), *contentStamp(other)) for other in (mask, added)]
-        key = (node.GetID(), kind, name, *contentStamp(node), *others)
+        key = (node.GetID(), kind, name, tissues, *contentStamp(node), *others)
         places = [np.eye(4) if other is None else _toVolume(other, node) for other in (mask, added)]
         # Two transforms that move together do so but for rounding.
         if key != self._key or not np.allclose(places, self._places, atol=1e-3):
@@ -132,7 +141,7 @@ class MediumCache:
                 inside = None if mask is None else maskOnVolume(mask, node, voxels)
                 known = None if added is None else tissuesOnVolume(added, node, voxels)
                 with engineErrors():
-                    self._medium = _buildMedium(voxels, kind, inside, known).to(name)
+                    self._medium = _buildMedium(voxels, kind, inside, known, tissues).to(name)
             except GpuMemoryError:
                 raise
             except RenderError as error:
@@ -148,21 +157,23 @@ class MediumCache:
         self._refusal = ""
 
 
-def _buildMedium(voxels: Voxels, kind: MediumKind, mask: np.ndarray | None, known: Voxels | None) -> AcousticMedium:
-    from diffus.medium import AcousticMedium
+def _buildMedium(
+    voxels: Voxels, kind: MediumKind, mask: np.ndarray | None, known: Voxels | None, tissues: TissueTable
+) -> AcousticMedium:
+    from diffus.medium import AcousticMedium, labels_with_tissues, named_tissues
 
     with engineErrors():
+        table = named_tissues(tissues.value)
         if kind is MediumKind.LABELS:
-            return AcousticMedium.from_labels(voxels.array, voxels.names, voxels.ijkToRas)
+            names = labels_with_tissues(voxels.names, table)
+            return AcousticMedium.from_labels(voxels.array, names, voxels.ijkToRas)
+        labels = None if known is None else (known.array, labels_with_tissues(known.names, table))
         if kind is MediumKind.CT:
             medium = AcousticMedium.from_ct(voxels.array, voxels.ijkToRas, mask=mask)
-            if known is None:
-                return medium
-            return AcousticMedium.from_labels(known.array, known.names, voxels.ijkToRas, elsewhere=medium)
+            return medium if labels is None else AcousticMedium.from_labels(*labels, voxels.ijkToRas, elsewhere=medium)
         contrast = "t2" if kind is MediumKind.MRI_T2 else "t1"
-        segmentation = None if known is None else (known.array, known.names)
         return AcousticMedium.from_mri(
-            voxels.array, voxels.ijkToRas, mask, contrast=contrast, segmentation=segmentation
+            voxels.array, voxels.ijkToRas, mask, contrast=contrast, segmentation=labels, tissues=table
         )
 
 

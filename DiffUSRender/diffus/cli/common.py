@@ -19,7 +19,7 @@ from ..io.volumes import read_volume
 from ..medium import AcousticMedium
 from ..medium.tissue import LABEL_TABLES, TISSUE_TABLES, labels_with_tissues, named_tissues
 from ..probe import probe_preset, read_probe_json
-from ..render.settings import RenderSettings
+from ..render.settings import PRESET_HELP, PRESETS, RenderSettings
 from ..settings import declared
 
 if TYPE_CHECKING:
@@ -132,9 +132,14 @@ def setting_option(name: str, declaration: Setting, flag: str = "", *, range_by_
     return click.option(flag, name, type=kind, default=None, callback=checked, help=text)
 
 
-MAY_BE_SWITCHED_OFF = ("noise_db", "sheet_db")
+def preset_table() -> str:
+    """The presets of the settings and what they are, in one sentence."""
+    return "; ".join(f"{name}, {PRESET_HELP[name]}" for name in PRESETS)
+
+
+MAY_BE_SWITCHED_OFF = ("noise_db", "sheet_db", "clutter_db", "tgc_margin_db")
 SETTINGS = (
-    click.option("--preset", help="What the other settings start from: default, or paper for the DiffUS paper's."),
+    click.option("--preset", help=f"What the other settings start from: {preset_table()}."),
     *(
         setting_option(name, declaration, "--start-depth" if name == "start_depth_mm" else "")
         for name, declaration in declared(RenderSettings).items()

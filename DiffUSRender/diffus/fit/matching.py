@@ -21,8 +21,9 @@ from ..geometry.pose import place_samples
 from ..metrics.frames import frame_statistics
 from ..metrics.images import histogram_distance
 from ..render.display import log_compress
-from ..render.plan import plan_frame, time_gain_db_per_cm
-from ..render.renderer import render_iq, require_overlap
+from ..render.gain import time_gain_db_per_cm
+from ..render.plan import plan_frame
+from ..render.renderer import noise_iq, render_iq, require_overlap
 from ..render.settings import RenderSettings
 from ..sweep.probe_sweep import frame_grid
 
@@ -117,7 +118,7 @@ class AppearanceMatch:
         require_overlap(self._medium, points)
         iq = torch.cat([render_iq(plan, self._medium, part[None]) for part in points])
         if plan.noise is not None:
-            iq = iq + plan.noise
+            iq = iq + noise_iq(plan, 0, len(iq))
         depth_cm = probe.depths_mm().float() / 10
 
         def shown(display: tuple[float, ...]) -> Tensor:

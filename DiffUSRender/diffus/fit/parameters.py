@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, _
-from ..render.plan import time_gain_db_per_cm
+from ..render.gain import time_gain_db_per_cm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

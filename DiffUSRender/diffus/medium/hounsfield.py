@@ -66,8 +66,7 @@ class CtMedium(AcousticMedium):
         self._slope = 4 * math.prod(spacing) ** (1 / 3) / STEP_MM
         hu = hu.clamp(*HU_RANGE)
         self._outside = hu.new_tensor(_OUTSIDE)
-        self._background = hu.new_tensor(GEL)
-        self._properties = None
+        self._background, self._properties = hu.new_tensor(GEL), None
         self._curves = hu_curves(scanner).to(hu)
         channels = [hu, liquid, *edge_sides(hu, spacing), *body_walls(hu, liquid, spacing)]
         channels = [channel - outside for channel, outside in zip(channels, _OUTSIDE)]

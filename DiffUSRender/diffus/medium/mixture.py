@@ -104,11 +104,11 @@ class Mixture:
 
 
 def sheets_at(offset_and_level: Float[Tensor, "4 *points"]) -> Float[Tensor, "2 *points"]:
-    """Distance in mm, 0 to `SHEET_RANGE_MM`, and level, from the sampled vector to the sheet and the sampled level.
+    """Distance in mm, and level, of the sampled vector to the sheet and level; `SHEET_RANGE_MM` where no sheet is near.
 
     The vector to a plane is linear in space, so that trilinear sampling finds its zero within the voxel; a distance
     without sign would be sampled as half a voxel there.
     """
     offset, level = offset_and_level[:3], offset_and_level[3]
-    distance = (offset.square().sum(0) + _SMALL_MM**2).sqrt().clamp(max=SHEET_RANGE_MM)
+    distance = (offset.square().sum(0) + _SMALL_MM**2).sqrt().masked_fill(level == 0, SHEET_RANGE_MM)
     return torch.stack([distance, level])

@@ -13,24 +13,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
-
-from .mixture import SHEET_CHANNELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jaxtyping import Bool, Float, Float32, Int
 
-# A sheet is known this far from it: an echo 1.2 mm wide, and what trilinear sampling needs of its neighbours.
-REACH_MM = 1.7
-REACH_VOXELS = 2.0
-SMOOTH_MM = 0.9  # standard deviation of the Gaussian under which ridges and borders are sought
+# Vectors to a sheet are known this far from it, and its level is whole to `LEVEL_MM`: an echo 1.2 mm wide, and the
+# neighbours 1 mm along a ray from which the angle of incidence is found.
+REACH_MM, LEVEL_MM = 2.8, 1.7
+NEAR_MM = 1.5  # to here every patch is tried, further off one of a block of 2x2x2 voxels
+SHEET_GRID_MM = 0.8  # finer voxels are put together for the vectors, which are straight in between
+# Standard deviations of the Gaussians under which ridges and borders are sought; they draw a bent border inwards.
+RIDGE_MM, BORDER_MM = 0.9, 0.6
 MIN_BEND = 0.05  # of a ridge, curvature over height per mm^2
+MIN_STEEPNESS = 0.05  # of a border, per mm
 CHUNK = 8192  # patches that are worked on at a time, so that they stay in the processor's cache
-_INSIDE_VOXEL = 0.6  # a patch lies at most so far from its voxel's centre, in voxels
-_LATERAL_VOXEL = 0.75  # how far a patch extends in its plane
+_INSIDE_VOXEL = 0.53  # a patch lies at most so far from its voxel's centre, in voxels
+_LATERAL_VOXEL = 0.75, 1.8  # how far a patch near by, and one of a block, extends in its plane
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def ridge(
     candidates = fraction > least
     if within is not None:
         candidates &= within
-    smooth = _smoothed(fraction, spacing_mm)
+    smooth = _smoothed(fraction, spacing_mm, RIDGE_MM)
     voxels, gradient, hessian = _derivatives(smooth, spacing_mm, candidates)
     values, normals = _least_eigenpair(hessian)
     # The parabola is laid through the logarithm, for what is narrow and blurred has nearly a Gaussian's profile.
@@ -96,15 +99,17 @@ def border(
     within: Bool[np.ndarray, "k j i"] | None = None,
 ) -> Patches:
     """The surface on which a fraction is one half; arguments as for `ridge`."""
-    smooth = _smoothed(fraction, spacing_mm)
+    smooth = _smoothed(fraction, spacing_mm, BORDER_MM)
     candidates = np.abs(smooth - 0.5) < 0.45
     if within is not None:
         candidates &= within
     voxels, gradient, _hessian = _derivatives(smooth, spacing_mm, candidates)
     steepness = np.sqrt((gradient * gradient).sum(1))
     normals = gradient / np.maximum(steepness, 1e-6)[:, None]
-    here = smooth[tuple(voxels.T)]
-    step = np.where(steepness > 0.05, (0.5 - here) / np.maximum(steepness, 1e-6), np.inf)
+    # Straight in the logit: a step that is blurred has nearly its profile.
+    here = smooth[tuple(voxels.T)].clip(0.02, 0.98)
+    logit = np.log(here / (1 - here))
+    step = np.where(steepness > MIN_STEEPNESS, -logit * here * (1 - here) / np.maximum(steepness, 1e-6), np.inf)
     return _patches(voxels, normals, step, spacing_mm, level)
 
 
@@ -127,83 +132,120 @@ def sheet_channels(
     """
     steps = ijk_to_ras[:3, :3].double().numpy()
     spacing = np.linalg.norm(steps, axis=0)[::-1]
-    reach = max(REACH_MM, REACH_VOXELS * float(spacing.min()))
-    vectors, distance, levels = _nearest(patches, shape, spacing, reach)
-    levels[_between_sheets(vectors, distance, shape, spacing)] = 0
-    # Full where the echo is, then falling: vectors to two sheets that meet half-way must not look like a third.
-    fall = np.clip((reach - distance) / (0.4 * reach), 0, 1)
-    directions = (steps / spacing[::-1])[:, ::-1].astype(np.float32)
-    channels = np.zeros((SHEET_CHANNELS, math.prod(shape)), np.float32)
-    found = np.flatnonzero(levels)
-    channels[:3, found] = directions @ vectors[:, found]
-    channels[3] = levels * fall * fall * (3 - 2 * fall)
-    return torch.from_numpy(channels.reshape(SHEET_CHANNELS, *shape))
+    factor = np.maximum(1, np.rint(SHEET_GRID_MM / spacing)).astype(int)
+    grid = [-(-size // f) for size, f in zip(shape, factor.tolist())]
+    patches = _on_coarser_grid(patches, grid, factor, spacing)
+    vectors, distance, levels = _nearest(patches, grid, spacing * factor)
+    levels[_between_sheets(vectors, distance, spacing * factor)] = 0
+    # Whole where the echo is, then falling: vectors to two sheets that meet half-way must not look like a third.
+    fall = np.clip((REACH_MM - distance) / (REACH_MM - LEVEL_MM), 0, 1)
+    levels *= fall * fall * (3 - 2 * fall)
+    directions = torch.from_numpy((steps / spacing[::-1])[:, ::-1].astype(np.float32))
+    channels = torch.cat([torch.tensordot(directions, torch.from_numpy(vectors), 1), torch.from_numpy(levels)[None]])
+    if (factor > 1).any():
+        size = [g * f for g, f in zip(grid, factor.tolist())]
+        channels = F.interpolate(channels[None], size, mode="trilinear", align_corners=False)[0]
+        channels = channels[:, : shape[0], : shape[1], : shape[2]]
+    return channels
+
+
+def _on_coarser_grid(patches: Patches, grid: Sequence[int], factor: np.ndarray, spacing_mm: np.ndarray) -> Patches:
+    """The patches on a grid of `factor` voxels each, one a voxel of it."""
+    if (factor == 1).all():
+        return patches
+    voxels = patches.voxels // factor
+    kept = np.unique(np.ravel_multi_index(tuple(voxels.T), grid), return_index=True)[1]
+    centres = patches.centres - ((factor - 1) / 2 * spacing_mm).astype(np.float32)
+    return Patches(voxels[kept], centres[kept], patches.normals[kept], patches.levels[kept])
 
 
 def _between_sheets(
-    vectors: Float32[np.ndarray, "3 voxels"],
-    distance: Float32[np.ndarray, " voxels"],
-    shape: Sequence[int],
-    spacing_mm: np.ndarray,
-) -> Int[np.ndarray, " n"]:
+    vectors: Float32[np.ndarray, "3 k j i"], distance: Float32[np.ndarray, "k j i"], spacing_mm: np.ndarray
+) -> Bool[np.ndarray, "k j i"]:
     """Voxels half-way between two sheets: to a neighbour their vectors turn round though no sheet lies between."""
-    found = np.flatnonzero(np.isfinite(distance) & (distance > 0.6 * spacing_mm.min()))
-    known = np.zeros(len(distance), bool)
-    known[found] = True
-    between = []
-    for stride, mm in zip((shape[1] * shape[2], shape[2], 1), spacing_mm):
-        first = found[found < len(distance) - stride]
-        first = first[known[first + stride] & (distance[first] + distance[first + stride] > 1.2 * mm)]
-        turned = (vectors[:, first] * vectors[:, first + stride]).sum(0) < 0
-        between += [first[turned], first[turned] + stride]
-    return np.concatenate(between)
+    between = np.zeros(distance.shape, bool)
+    for axis, mm in enumerate(spacing_mm):
+        ahead, behind = (slice(None),) * axis + (slice(1, None),), (slice(None),) * axis + (slice(None, -1),)
+        turn = sum(part[ahead] * part[behind] for part in vectors)
+        turned = (turn < 0) & (distance[ahead] + distance[behind] > np.float32(1.2 * mm))
+        between[ahead] |= turned
+        between[behind] |= turned
+    return between & (distance > 0.6 * spacing_mm.min())
 
 
 def _nearest(
-    patches: Patches, shape: Sequence[int], spacing_mm: np.ndarray, reach: float
+    patches: Patches, shape: Sequence[int], spacing_mm: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every voxel: vector to the nearest patch in reach (3, voxels), mm along k, j, i; its length; its level."""
-    half = [int(reach / mm + 0.5) for mm in spacing_mm]
+    """Of every voxel: vector to the nearest patch in reach, (3, k, j, i), mm along k, j, i; its length; its level."""
+    half = [int(REACH_MM / mm + 0.5) for mm in spacing_mm]
     padded = [size + 2 * h for size, h in zip(shape, half)]
     squares = np.full(math.prod(padded), np.inf, np.float32)
     nearest = np.zeros(len(squares), np.int32)
-    strides = np.array([padded[1] * padded[2], padded[2], 1])
-    lateral = np.float32(_LATERAL_VOXEL * spacing_mm.max())
-    spacing = spacing_mm.astype(np.float32)
-    flat = np.ravel_multi_index(tuple((patches.voxels + half).T), padded)
-    shift = patches.centres - patches.voxels.astype(np.float32) * spacing
-    along, square = (shift * patches.normals).sum(1), (shift * shift).sum(1)
     offsets = [np.array(o) - half for o in np.ndindex(*(2 * h + 1 for h in half))]
-    offsets = [o for o in offsets if np.linalg.norm(o * spacing_mm) <= reach + 0.5 * spacing_mm.min()]
-    for start in range(0, len(patches), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        nk, nj, ni = np.ascontiguousarray(patches.normals[chunk].T)
-        sk, sj, si = np.ascontiguousarray(shift[chunk].T)
+    away = [np.linalg.norm(o * spacing_mm) - 0.5 * spacing_mm.min() for o in offsets]
+    near = [o for o, mm in zip(offsets, away) if mm <= max(NEAR_MM, spacing_mm.max())]
+    far = [o for o, mm in zip(offsets, away) if max(NEAR_MM, spacing_mm.max()) < mm <= REACH_MM]
+    blocks = np.ravel_multi_index(tuple((patches.voxels // 2).T), [size // 2 + 1 for size in shape])
+    everyone, of_blocks = np.arange(len(patches)), np.unique(blocks, return_index=True)[1]
+    lateral = [np.float32(voxels * spacing_mm.max()) for voxels in _LATERAL_VOXEL]
+    _try(patches, everyone, near, lateral[0], half, padded, spacing_mm, squares, nearest)
+    # What is near keeps its own patch: those of blocks stand for more of the sheet than is theirs.
+    by_blocks = np.where(np.isinf(squares), squares, np.float32(-1))
+    _try(patches, of_blocks, far, lateral[1], half, padded, spacing_mm, by_blocks, nearest)
+    near_by = by_blocks == -1
+    squares = np.where(near_by, squares, by_blocks)
+    inner = tuple(slice(h, h + size) for h, size in zip(half, shape))
+    squares, nearest, near_by = (x.reshape(padded)[inner].ravel() for x in (squares, nearest, near_by))
+    vectors, levels = np.zeros((3, len(squares)), np.float32), np.zeros(len(squares), np.float32)
+    found = np.flatnonzero(squares < REACH_MM**2)
+    rows = np.concatenate([patches.centres.T, patches.normals.T, patches.levels[None]])
+    for start in range(0, len(found), CHUNK):
+        here = found[start : start + CHUNK]
+        *towards, nk, nj, ni, levels[here] = rows[:, nearest[here]]
+        for part, number, mm in zip(towards, np.unravel_index(here, shape), spacing_mm):
+            part -= number * np.float32(mm)
+        normal = towards[0] * nk + towards[1] * nj + towards[2] * ni
+        aside = [part - normal * n for part, n in zip(towards, (nk, nj, ni))]
+        width = np.sqrt(sum(part * part for part in aside))
+        beyond = np.maximum(width - lateral[0], 0) * near_by[here] / np.maximum(width, np.float32(1e-6))
+        for vector, n, part in zip(vectors, (nk, nj, ni), aside):
+            vector[here] = normal * n + beyond * part
+    distance = np.sqrt(np.where(squares < REACH_MM**2, squares, np.inf).astype(np.float32))
+    return vectors.reshape(3, *shape), distance.reshape(shape), levels.reshape(shape)
+
+
+def _try(
+    patches: Patches,
+    chosen: Int[np.ndarray, " m"],
+    offsets: Sequence[np.ndarray],
+    lateral: np.float32,
+    half: Sequence[int],
+    padded: Sequence[int],
+    spacing_mm: np.ndarray,
+    squares: np.ndarray,
+    nearest: np.ndarray,
+) -> None:
+    """Writes a patch's number, and the square of its distance, to the voxels at some offsets that it is nearest to."""
+    spacing = spacing_mm.astype(np.float32)
+    strides = np.array([padded[1] * padded[2], padded[2], 1])
+    for start in range(0, len(chosen), CHUNK):
+        chunk = chosen[start : start + CHUNK]
+        flat = (patches.voxels[chunk] + half) @ strides
+        nk, nj, ni = normals = np.ascontiguousarray(patches.normals[chunk].T)
+        shift = patches.centres[chunk] - patches.voxels[chunk].astype(np.float32) * spacing
+        sk, sj, si = shift = np.ascontiguousarray(shift.T)
+        along, square = (shift * normals).sum(0), (shift * shift).sum(0)
         for offset in offsets:
-            target = flat[chunk] + int(offset @ strides)
+            target = flat + int(offset @ strides)
             k, j, i = offset.astype(np.float32) * spacing
-            normal = along[chunk] - (k * nk + j * nj + i * ni)
-            whole = square[chunk] - 2 * (k * sk + j * sj + i * si) + (k * k + j * j + i * i)
+            normal = along - (k * nk + j * nj + i * ni)
+            whole = square - 2 * (k * sk + j * sj + i * si) + (k * k + j * j + i * i)
             aside = np.sqrt(np.maximum(whole - normal * normal, 0)) - lateral
             away = normal * normal + np.maximum(aside, 0) ** 2
             # No voxel is met twice with one offset, so that this needs no atomic minimum.
             nearer = np.flatnonzero(away < squares[target])
             squares[target[nearer]] = away[nearer]
-            nearest[target[nearer]] = nearer + start
-    inner = tuple(slice(h, h + size) for h, size in zip(half, shape))
-    squares, nearest = (np.ascontiguousarray(x.reshape(padded)[inner]).ravel() for x in (squares, nearest))
-    found = np.flatnonzero(squares < reach * reach)
-    which = nearest[found]
-    voxels = np.stack(np.unravel_index(found, shape), 1).astype(np.float32)
-    towards, normals = patches.centres[which] - voxels * spacing, patches.normals[which]
-    normal = (towards * normals).sum(1, keepdims=True)
-    aside = towards - normal * normals
-    width = np.sqrt((aside * aside).sum(1, keepdims=True))
-    vectors = np.zeros((3, len(squares)), np.float32)
-    vectors[:, found] = (normal * normals + np.maximum(1 - lateral / np.maximum(width, 1e-6), 0) * aside).T
-    levels = np.zeros(len(squares), np.float32)
-    levels[found] = patches.levels[which]
-    return vectors, np.sqrt(squares), levels
+            nearest[target[nearer]] = chunk[nearer]
 
 
 def _patches(
@@ -222,8 +264,8 @@ def _patches(
     )
 
 
-def _smoothed(fraction: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    sigma = [max(SMOOTH_MM / mm, 0.75) for mm in spacing_mm]
+def _smoothed(fraction: np.ndarray, spacing_mm: Sequence[float], sigma_mm: float) -> np.ndarray:
+    sigma = [max(sigma_mm / mm, 0.8 * sigma_mm) for mm in spacing_mm]
     return ndimage.gaussian_filter(fraction, sigma, mode="nearest", truncate=2.5)
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry.filters import convolve, gaussian_kernel
-
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
-MOST_LATERAL_TAPS = 24  # on each side; more only where rays crowd near a phased array's apex
-REACH_SIGMAS = 3.5
 
 
 def axial_sigma_mm(wavelength_mm: float | Tensor, cycles: float | Tensor) -> float | Tensor:
@@ -24,52 +21,80 @@ def axial_sigma_mm(wavelength_mm: float | Tensor, cycles: float | Tensor) -> flo
     return 0.5 * cycles * wavelength_mm / FWHM_PER_SIGMA
 
 
-def lateral_sigma_mm(
-    depth_mm: Float[Tensor, " samples"] | float,
-    wavelength_mm: float | Tensor,
-    focus_mm: float | Tensor,
-    transmit_f_number: float | Tensor,
-    receive_f_number: float | Tensor,
-) -> Float[Tensor, " samples"] | float:
-    """Standard deviation of the two-way beam at each depth, mm.
+@dataclass(frozen=True)
+class Beam:
+    """The two-way beam of an array as Gaussians of the amplitude, laterally and in elevation.
 
-    Transmit: a Gaussian beam with waist 1.2 lambda F# (FWHM) at the focus; receive: focused at every depth with a
-    constant F#. The two amplitudes multiply, so 1/sigma^2 adds.
+    A uniform aperture's focal width, 1.2 wavelengths F# (FWHM), is taken for that of a Gaussian beam. An element sees
+    little of what lies far off its normal, sinc(w sin t / wavelength) cos t, about exp(-t^2 / (2 acceptance^2)); on a
+    curved array the normals spread, so that its elements narrow the aperture the more, the deeper the focus.
 
     Args:
-        depth_mm: (samples,), or one depth.
         wavelength_mm: at the centre frequency.
         focus_mm: depth of the transmit focus.
-        transmit_f_number, receive_f_number: of the two apertures.
+        transmit_f_number, receive_f_number: of the two apertures, as far as the array allows.
+        elevation_mm: FWHM of the two-way beam in elevation at its focus.
+        elevation_focus_mm: depth of the lens' focus.
+        aperture_mm: the largest active aperture. radius_mm: of the array's curvature.
+        acceptance_rad: standard deviation of an element's directivity.
     """
-    waist = 1.2 * wavelength_mm * transmit_f_number / FWHM_PER_SIGMA
-    rayleigh_mm = 2 * math.pi * waist**2 / wavelength_mm
-    transmit_squared = waist**2 * (1 + ((depth_mm - focus_mm) / rayleigh_mm) ** 2)
-    receive_squared = (1.2 * wavelength_mm * receive_f_number / FWHM_PER_SIGMA) ** 2
-    return (1 / (1 / transmit_squared + 1 / receive_squared)) ** 0.5
+
+    wavelength_mm: float | Tensor
+    focus_mm: float | Tensor
+    transmit_f_number: float | Tensor
+    receive_f_number: float | Tensor
+    elevation_mm: float | Tensor = 3.0
+    elevation_focus_mm: float | Tensor = 30.0
+    aperture_mm: float | Tensor = math.inf
+    radius_mm: float = math.inf
+    acceptance_rad: float = math.inf
+
+    def transmit_sigma_mm(self, depth_mm: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+        """Standard deviation of the transmit beam at each depth, mm: a Gaussian beam with its waist at the focus."""
+        focus = torch.as_tensor(self.focus_mm, dtype=depth_mm.dtype, device=depth_mm.device)
+        waist = self._focused_sigma_mm(focus, self.transmit_f_number)
+        return waist * _spread(depth_mm - focus, waist, self.wavelength_mm)
+
+    def receive_sigma_mm(self, depth_mm: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+        """Standard deviation of the receive beam, focused at every depth, mm."""
+        return self._focused_sigma_mm(depth_mm, self.receive_f_number)
+
+    def lateral_sigma_mm(self, depth_mm: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+        """Standard deviation of the two-way beam at each depth, mm: the amplitudes multiply, so 1/sigma^2 adds."""
+        transmit, receive = self.transmit_sigma_mm(depth_mm), self.receive_sigma_mm(depth_mm)
+        return (1 / (transmit**-2 + receive**-2)) ** 0.5
+
+    def elevation_sigma_mm(self, depth_mm: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+        """Standard deviation of the two-way beam in elevation at each depth, mm; one lens serves both ways."""
+        focal = self.elevation_mm / FWHM_PER_SIGMA
+        return focal * _spread(depth_mm - self.elevation_focus_mm, focal * math.sqrt(2), self.wavelength_mm)
+
+    def gain_db(self, depth_mm: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+        """Level of speckle, without attenuation, against that at the transmit focus, dB; receiver noise stays.
+
+        A beam's energy stays as it spreads, so its amplitude on the axis goes with sigma^-1/2 in either direction, on
+        transmit and, by reciprocity, on receive (sum over the elements, divided by the root of their number). The
+        scatterers under the two-way beam add in power: 1 / (sqrt(sigma_tx^2 + sigma_rx^2) sigma_elevation).
+        """
+        focus = torch.as_tensor(self.focus_mm, dtype=depth_mm.dtype, device=depth_mm.device)
+
+        def spread(depth: Tensor) -> Tensor:
+            lateral = self.transmit_sigma_mm(depth).square() + self.receive_sigma_mm(depth).square()
+            return lateral.sqrt() * self.elevation_sigma_mm(depth)
+
+        return 10 * torch.log10(spread(focus.reshape(1)) / spread(depth_mm))
+
+    def _focused_sigma_mm(self, depth_mm: Tensor, f_number: float | Tensor) -> Tensor:
+        """Focused at a depth (any shape) with an f-number, or what the array's aperture and elements allow there."""
+        wanted = torch.as_tensor(f_number, dtype=depth_mm.dtype, device=depth_mm.device)
+        aperture = 1.2 * self.wavelength_mm * torch.maximum(depth_mm / self.aperture_mm, wanted) / FWHM_PER_SIGMA
+        elements = self.wavelength_mm * (1 + depth_mm / self.radius_mm) / (2 * math.pi * self.acceptance_rad)
+        return (aperture**2 + elements**2) ** 0.5
 
 
-def gaussian_taps(sigma_mm: Float[Tensor, " n"], spacing_mm: Float[Tensor, " n"], most: int) -> Float[Tensor, "n taps"]:
-    """Unit-sum Gaussian kernels (n, 2h+1) for grids of `spacing_mm`, h wide enough for all of them, at most `most`."""
-    reach = REACH_SIGMAS * sigma_mm.detach() / spacing_mm.clamp(min=1e-9)
-    return gaussian_kernel(sigma_mm, int(min(most, max(1, math.ceil(float(reach.max()))))), spacing_mm)
-
-
-def noise_power(taps: Float[Tensor, "n taps"], correlation: Float[Tensor, "n taps"]) -> Float[Tensor, " n"]:
-    """Power that unit-power noise keeps after each kernel: sum of w_i w_j rho(|i-j|).
-
-    Args:
-        taps: (n, 2h+1), the kernels.
-        correlation: (n, 2h+1), of the noise at lags 0 to 2h.
-    """
-    n = taps.shape[-1]
-    lags = torch.stack([(taps[:, : n - lag] * taps[:, lag:]).sum(-1) for lag in range(n)], -1)
-    return lags[:, 0] * correlation[:, 0] + 2 * (lags[:, 1:] * correlation[:, 1:]).sum(-1)
-
-
-def blur_axial(signal: Float[Tensor, "*batch rays samples"], taps: Float[Tensor, " taps"]) -> Tensor:
-    """Convolves along the samples, ends repeated; shape (..., rays, samples) is kept."""
-    return convolve(signal, taps, "replicate")
+def _spread(from_focus_mm: Tensor, waist_mm: float | Tensor, wavelength_mm: float | Tensor) -> Tensor:
+    """By how much a Gaussian beam is wider than its waist (standard deviation of the amplitude)."""
+    return (1 + (from_focus_mm * wavelength_mm / (2 * math.pi * waist_mm**2)) ** 2) ** 0.5
 
 
 def blur_lateral(

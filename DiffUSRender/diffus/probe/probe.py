@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError, _
 from ..settings import ArraySettings, ConvexSettings, LinearSettings, PhasedSettings, check_settings
-from .beam import FWHM_PER_SIGMA, lateral_sigma_mm
+from .beam import FWHM_PER_SIGMA, Beam
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 SPEED_OF_SOUND_MM_PER_US = 1.54  # what scanners assume: mm/us, so that a wavelength in mm is this over MHz
 DEFAULT_SLICE_PIXELS = 512
 MAX_SLICE_PIXELS = 4096
+CHANNELS = 64  # elements that take part at most, where the aperture is not given
+
+
+def element_acceptance_rad(wavelengths: float) -> float:
+    """Standard deviation of the directivity sinc(w sin t) cos t of an element w wavelengths wide, about t = 0."""
+    return (math.pi**2 * wavelengths**2 / 3 + 1) ** -0.5
 
 
 def pixel_centres(rows: int, columns: int, pixel_to_probe: Float[Tensor, "4 4"]) -> Float[Tensor, "rows columns 2"]:
@@ -62,6 +68,7 @@ class Probe(ArraySettings, ABC):
     """
 
     type: ClassVar[str] = ""
+    pitch_wavelengths: ClassVar[float] = 1.0  # of the elements, where the aperture is not given
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -124,6 +131,10 @@ class Probe(ArraySettings, ABC):
         """
 
     @abstractmethod
+    def _face_mm(self) -> float:
+        """Widest aperture that the face holds, mm."""
+
+    @abstractmethod
     def _box_mm(self) -> tuple[float, float, float]:
         """Half width, least y and greatest y of the fan, mm."""
 
@@ -138,6 +149,29 @@ class Probe(ArraySettings, ABC):
     def wavelength_mm(self) -> float | Tensor:
         """Wavelength at 1540 m/s, mm."""
         return SPEED_OF_SOUND_MM_PER_US / self.frequency_mhz
+
+    @property
+    def largest_aperture_mm(self) -> float | Tensor:
+        """The widest active aperture, mm: that given, or 64 elements, or the whole face."""
+        if self.aperture_mm is not None:
+            return self.aperture_mm
+        channels = CHANNELS * self.pitch_wavelengths * self.wavelength_mm
+        return channels if channels < self._face_mm() else self._face_mm()
+
+    @property
+    def beam(self) -> Beam:
+        """The two-way beam, by which kernels, slice thickness and gain over depth are known."""
+        return Beam(
+            wavelength_mm=self.wavelength_mm,
+            focus_mm=self.focus_mm,
+            transmit_f_number=self.transmit_f_number,
+            receive_f_number=self.f_number,
+            elevation_mm=self.elevation_mm,
+            elevation_focus_mm=self.focus_mm if self.elevation_focus_mm is None else self.elevation_focus_mm,
+            aperture_mm=self.largest_aperture_mm,
+            radius_mm=self._curvature_mm(),
+            acceptance_rad=element_acceptance_rad(self.pitch_wavelengths),
+        )
 
     def depths_mm(self) -> Float[Tensor, " samples"]:
         """Distance of every sample from the transducer face along its ray, (samples,), mm."""
@@ -192,9 +226,13 @@ class Probe(ArraySettings, ABC):
         return 2.0 * half_width, bottom - top
 
     def _focal_sigma_mm(self) -> float:
-        """Standard deviation of the two-way lateral beam in focus (Gaussian beams of FWHM 1.2 wavelength F#)."""
-        focus, wavelength = _plain(self.focus_mm), _plain(self.wavelength_mm)
-        return lateral_sigma_mm(focus, wavelength, focus, _plain(self.transmit_f_number), _plain(self.f_number))
+        """Standard deviation of the two-way lateral beam in focus, mm."""
+        focus = torch.tensor([_plain(self.focus_mm)], dtype=torch.float64)
+        return self.beam.lateral_sigma_mm(focus).item()
+
+    def _curvature_mm(self) -> float:
+        """Radius of the array itself; infinite where it is flat."""
+        return math.inf
 
 
 class _SectorProbe(Probe):
@@ -249,6 +287,12 @@ class ConvexProbe(ConvexSettings, _SectorProbe):
 
     type: ClassVar[str] = "convex"
 
+    def _curvature_mm(self) -> float:
+        return self.radius_mm
+
+    def _face_mm(self) -> float:
+        return 2 * self.radius_mm * math.sin(math.radians(self.fov_deg) / 2)
+
 
 @dataclass(frozen=True)
 class PhasedProbe(PhasedSettings, _SectorProbe):
@@ -256,6 +300,10 @@ class PhasedProbe(PhasedSettings, _SectorProbe):
 
     type: ClassVar[str] = "phased"
     radius_mm: ClassVar[float] = 0.0
+    pitch_wavelengths: ClassVar[float] = 0.5  # finer, that it may steer
+
+    def _face_mm(self) -> float:
+        return math.inf
 
 
 @dataclass(frozen=True)
@@ -284,6 +332,9 @@ class LinearProbe(LinearSettings, Probe):
     def outline(self, n: int = 64) -> Float[Tensor, "m 2"]:
         half, depth = self.width_mm / 2, self.depth_mm
         return torch.tensor([[-half, 0.0], [half, 0.0], [half, depth], [-half, depth]], dtype=torch.float64)
+
+    def _face_mm(self) -> float:
+        return self.width_mm
 
     def _box_mm(self) -> tuple[float, float, float]:
         return self.width_mm / 2, 0.0, self.depth_mm

@@ -157,7 +157,7 @@ def expected_frames(
     coherent, power = expected_echo(plan, sampled, points)
     expected = mean_brightness(plan, coherent, power, NODES)
     iq = torch.stack([coherent, torch.zeros_like(coherent)], 1)
-    edge = log_compress(iq, plan.gain_db, plan.settings.dynamic_range_db)
+    edge = log_compress(iq, plan.gain_db, plan.settings.dynamic_range_db, plan.settings.grey_contrast)
     both = len(reference_to_ras), len(probe_to_reference)
     return tuple(image.unflatten(0, both) for image in (expected, edge, sampled.values[0, :, 0]))
 

@@ -1,4 +1,4 @@
-"""Envelope, time gain compensation and compression: from the complex echo to brightness in [0, 1]."""
+"""From the complex echo to what a screen shows: envelope, gain, compression, grey map, edges, persistence."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..geometry.filters import gaussian_blur
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 POWER_FLOOR = 1e-14  # -140 dB: keeps the logarithm and its gradient finite where nothing echoes
+EDGE_PIXELS = 2.0  # standard deviation of what edge enhancement takes for the surroundings
 REFERENCE_BRIGHTNESS = 0.6  # of unit echo power (0 dB: white-matter speckle without attenuation) at 0 dB gain
 
 
@@ -18,6 +21,7 @@ def log_compress(
     iq: Float[Tensor, "batch 2 rays samples"],
     gain_db: Float[Tensor, " samples"] | float | Tensor,
     dynamic_range_db: float | Tensor,
+    contrast: float | Tensor = 1.0,
 ) -> Float[Tensor, "batch rays samples"]:
     """Brightness of the complex echo: 20 log10 |x| + gain over the dynamic range, clipped to [0, 1].
 
@@ -25,10 +29,62 @@ def log_compress(
         iq: (B, 2, rays, samples), real and imaginary part; |x| = 1 (0 dB) shows as `REFERENCE_BRIGHTNESS`.
         gain_db: one number, or one per sample (time gain compensation).
         dynamic_range_db: of the display.
+        contrast: of the grey map.
     """
     power = (iq * iq).sum(-3)
     level_db = 10 * torch.log10(power + POWER_FLOOR) + gain_db
-    return (REFERENCE_BRIGHTNESS + level_db / dynamic_range_db).clamp(0, 1)
+    return grey_map((REFERENCE_BRIGHTNESS + level_db / dynamic_range_db).clamp(0, 1), contrast)
+
+
+def grey_map(brightness: Float[Tensor, "*batch"], contrast: float | Tensor) -> Float[Tensor, "*batch"]:
+    """A scanner's S-shaped grey map of brightness in [0, 1], b^c / (b^c + (1 - b)^c); contrast 1 is a straight line."""
+    if not isinstance(contrast, Tensor) and contrast == 1:
+        return brightness
+    low = brightness**contrast
+    return low / (low + (1 - brightness) ** contrast)
+
+
+def enhance_edges(
+    images: Float[Tensor, "batch rows columns"], amount: float | Tensor, inside: Tensor
+) -> Float[Tensor, "batch rows columns"]:
+    """Adds `amount` times what stands out from the surroundings (unsharp masking), within the fan.
+
+    Args:
+        images: (B, rows, columns) in [0, 1].
+        amount: 0 leaves them as they are.
+        inside: (rows, columns), true in the fan; what lies outside does not count as surroundings.
+    """
+    if not isinstance(amount, Tensor) and amount == 0:
+        return images
+    mask = inside.to(images)
+    around = gaussian_blur(images * mask, EDGE_PIXELS) / gaussian_blur(mask, EDGE_PIXELS).clamp(min=1e-3)
+    return (images + amount * (images - around)).clamp(0, 1) * mask
+
+
+class Persistence:
+    """Frame averaging as scanners do: each shown image is a mean of the new one and the last shown.
+
+    Args:
+        weight: of the last shown, 0 to 0.95; 0 shows every frame as it comes.
+    """
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self._shown: Tensor | None = None
+
+    def __call__(self, images: Float[Tensor, "batch rows columns"]) -> Float[Tensor, "batch rows columns"]:
+        """The images to be shown, frame after frame of the batch; one of another size begins anew."""
+        shown = []
+        for image in images:
+            if self._shown is not None and self._shown.shape == image.shape:
+                image = torch.lerp(image, self._shown.to(image), self.weight)
+            self._shown = image.detach()
+            shown.append(image)
+        return torch.stack(shown)
+
+    def reset(self) -> None:
+        """Forgets what was shown: after a change of probe, medium or settings."""
+        self._shown = None
 
 
 def linear_brightness(

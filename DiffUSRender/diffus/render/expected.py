@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, _
-from .display import POWER_FLOOR, REFERENCE_BRIGHTNESS
+from .display import POWER_FLOOR, REFERENCE_BRIGHTNESS, grey_map
 from .moments import echo_moments
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def expected_echo(
 ) -> tuple[Float[Tensor, "b rays samples"], Float[Tensor, "b rays samples"]]:
     """The boundaries' echo a, an amplitude, and the mean power s^2 of all that is random: each (B, rays, samples)."""
     coherent, power = echo_moments(plan, medium, points)
-    if plan.settings.noise_db is not None:
-        power = power + 10 ** (plan.settings.noise_db / 10)
-    return coherent, power
+    return coherent, power + plan.noise_level**2
 
 
 def mean_brightness(
@@ -85,7 +83,7 @@ def mean_brightness(
             # The square completed: never negative by rounding.
             mixed = square + cross * (radius * cosine) + (power + POWER_FLOOR) * radius**2
             level = 10 * torch.log10(mixed.clamp(min=POWER_FLOOR)) / range_db
-            total = total + (offset + level).clamp(0, 1)
+            total = total + grey_map((offset + level).clamp(0, 1), plan.settings.grey_contrast)
     return total / (len(radii) * len(cosines))
 
 

@@ -1,27 +1,21 @@
-"""The complex echo's mean and its mean power at every sample: boundaries and scatterers under the pulse and the beam."""
+"""The complex echo's mean and mean power at every sample: boundaries and scatterers under the pulse and the beam."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry.filters import convolve, gaussian_kernel
+from .blur import blur_across, blur_along
+from .clutter import clutter_power
 from .rays import ray_echoes
-from .scatter import quick_size
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
     from ..medium.medium import Samplable
     from .plan import FramePlan
-
-REACH_SIGMAS = 3.5
-FEW_TAPS = 8  # on each side: so many shifted sums are quicker than a convolution
-LEAST_SHARE = 1e-3  # of a kernel's neighbours, below which it changes nothing
 
 
 def boundary_echo(plan: FramePlan, reflection: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:
@@ -43,55 +37,13 @@ def echo_moments(
         return coherent, power
     both = torch.stack([blur_along(coherent, plan.pulse_taps), blur_along(power, plan.power_taps)], 1)
     coherent, power = blur_across(both, plan.lateral_factors).unbind(1)
-    return coherent, power.clamp(min=0.0)
+    power = power.clamp(min=0.0)
+    if plan.clutter is not None:
+        power = power + clutter_power(power + coherent.square(), plan.clutter, plan.probe.sample_spacing_mm)
+    return coherent, power
 
 
 def _layer_power(plan: FramePlan, strength: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:
     """Mean power of the sub-rays' scatterers."""
     weights = plan.weights.square() / plan.weights.square().sum()
     return (strength.square() * weights[:, None, None]).sum(1)
-
-
-def pulse_kernel(sigma_mm: Float[Tensor, ""], spacing_mm: float) -> Float[Tensor, " taps"] | None:
-    """What a Gaussian along the rays still has to do where samples `spacing_mm` apart are joined by straight lines."""
-    rest = sigma_mm.square() - spacing_mm**2 / 6
-    if rest.detach() <= 0:
-        return None
-    sigma = rest.sqrt()
-    # A kernel between samples has no width: what reaches the next ones is its area beyond half a sample.
-    if math.erfc(spacing_mm / 2 / math.sqrt(2) / sigma.item()) < LEAST_SHARE:
-        return None
-    return gaussian_kernel(sigma, math.ceil(REACH_SIGMAS * sigma.item() / spacing_mm), spacing_mm)
-
-
-def blur_along(signal: Float[Tensor, "*batch samples"], taps: Float[Tensor, " taps"] | None) -> Tensor:
-    """Convolved along the samples, with nothing beyond the ends; shape is kept."""
-    if taps is None:
-        return signal
-    half = len(taps) // 2
-    if half > FEW_TAPS:
-        return convolve(signal, taps, "constant")
-    padded, n = F.pad(signal, (half, half)), signal.shape[-1]
-    return sum(padded[..., shift : shift + n] * tap for shift, tap in enumerate(taps))
-
-
-def lateral_factors(
-    sigma_mm: Float[Tensor, " samples"], spacing_mm: Float[Tensor, " samples"], rays: int
-) -> Float[Tensor, "2 frequencies samples"]:
-    """The beam's factors of every frequency across padded rays: of amplitude, and of power, whose profile is squared."""
-    pad = int((REACH_SIGMAS * sigma_mm.detach() / spacing_mm.clamp(min=1e-9)).ceil().clamp(max=rays // 4 + 1).max())
-    padded = quick_size(rays + 2 * pad)
-    frequency = 2 * math.pi * torch.fft.rfftfreq(padded, dtype=sigma_mm.dtype)[:, None]
-    share = (sigma_mm / spacing_mm.clamp(min=1e-6)).square()
-    return torch.stack([torch.exp(-0.5 * part * share * frequency**2) for part in (1.0, 0.5)])
-
-
-def blur_across(
-    signals: Float[Tensor, "b 2 rays samples"], factors: Float[Tensor, "2 frequencies samples"]
-) -> Float[Tensor, "b 2 rays samples"]:
-    """Both signals blurred across the rays; what the outer rays show goes on beyond them."""
-    rays, padded = signals.shape[-2], 2 * (factors.shape[-2] - 1)
-    before = (padded - rays) // 2
-    wide = F.pad(signals, (0, 0, before, padded - rays - before), mode="replicate")
-    blurred = torch.fft.irfft(torch.fft.rfft(wide, dim=-2) * factors, n=padded, dim=-2)
-    return blurred[..., before : before + rays, :]

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def noise_lines(
-    samples: int, lines: int, spacing_mm: float, pulse_mm: float | Tensor, seed: int
-) -> Float[Tensor, "2 samples lines"]:
+    samples: int, lines: int, spacing_mm: float, pulse_mm: float, seed: int
+) -> Float[Tensor, "2 depths lines"]:
     """Complex noise of unit power, (2, samples, lines): lines are independent, along them the receiver's filter rules.
 
     It goes on at its ends as at its beginning, so that `shifted_noise` can turn it.
@@ -29,16 +29,16 @@ def noise_lines(
     generator = torch.Generator().manual_seed(seed + 1)
     white = torch.randn(samples, lines, 2, generator=generator).double()
     frequency = 2 * math.pi * torch.fft.fftfreq(samples, spacing_mm, dtype=torch.float64)[:, None]
-    passed = torch.exp(-0.5 * (frequency * float(pulse_mm)) ** 2)
+    passed = torch.exp(-0.5 * (frequency * pulse_mm) ** 2)
     passed = passed * passed.square().mean().rsqrt()
     filtered = torch.fft.ifft(torch.fft.fft(torch.view_as_complex(white), dim=0) * passed, dim=0)
     return torch.view_as_real(filtered).permute(2, 0, 1) * math.sqrt(0.5)
 
 
 def frame_noise(
-    noise: Float[Tensor, "2 samples lines"], seed: int, frame: int, count: int
-) -> Float[Tensor, "b 2 samples lines"]:
-    """The noise of frames `frame`, `frame` + 1, ...: the same numbers, shifted and turned by chance from frame to frame.
+    noise: Float[Tensor, "2 depths lines"], seed: int, frame: int, count: int
+) -> Float[Tensor, "b 2 depths lines"]:
+    """The noise of frames `frame`, `frame` + 1, ...: the same numbers, shifted and turned from frame to frame.
 
     Args:
         noise: of `noise_lines`.

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, _
-from ..probe.beam import FWHM_PER_SIGMA, axial_sigma_mm, lateral_sigma_mm
+from ..probe.beam import FWHM_PER_SIGMA, axial_sigma_mm
 from ..settings import declared
-from .moments import lateral_factors, pulse_kernel
+from .blur import lateral_factors, pulse_kernel
+from .clutter import clutter_beam
+from .gain import display_gain_db, noise_level
 from .noise import noise_lines
 from .scan_conversion import Pixels, scan_grid
+from .scatter import grain_of
 from .speckle import FanLines, Lookup, SpeckleField, fan_lines, lookup, shortest_pulse_mm, speckle_field
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from ..probe import Probe
     from .settings import RenderSettings
 
-TGC_DB_CM_MHZ = 0.6  # one way; the mean of brain, and a little above other soft tissue
 PLANE_STRIDE = 16  # a plane is fitted to one of so many rays and samples
 
 
@@ -40,7 +42,8 @@ class FramePlan(nn.Module):
         constants: points: sub-ray samples (S, rays, samples, 3), probe-frame mm. weights: of the sub-rays, (S,).
             plane: (3, points), fits a plane's axes and origin to some of the points. reflection_scale: 0-d, of a
             boundary's R at a sample. pulse_taps, power_taps: (T,), or None. lateral_factors: (2, frequencies, samples),
-            or None. noise: (2, samples, lines) of `lines`, or None. gain_db: (samples,). grid, inside: of the slice.
+            or None. noise: of unit power, (2, samples, lines) of `lines`, or None. noise_level: its amplitude,
+            (samples,). clutter: the wide beam's power (rays, rays), or None. gain_db: (samples,). grid, inside: of the slice.
     """
 
     field: SpeckleField | None
@@ -54,6 +57,8 @@ class FramePlan(nn.Module):
     power_taps: Tensor | None
     lateral_factors: Tensor | None
     noise: Tensor | None
+    noise_level: Tensor
+    clutter: Tensor | None
     gain_db: Tensor
     grid: Tensor
     inside: Tensor
@@ -79,9 +84,8 @@ class FramePlan(nn.Module):
 
     def pixels_at(self, grid: Float[Tensor, "rows columns 2"], inside: Bool[Tensor, "rows columns"]) -> Pixels:
         """Pixels at the places of a `polar_grid`, of which those `inside` of the fan are shown."""
-        pixels = make_pixels(
-            self.probe, self.settings, self.lines, self.gain_db.double().cpu(), grid.cpu(), inside.cpu()
-        )
+        over_depth = torch.stack([self.gain_db, self.noise_level]).double().cpu()
+        pixels = make_pixels(self.probe, self.settings, self.lines, over_depth, grid.cpu(), inside.cpu())
         return pixels.to(self.points.device, self.points.dtype)
 
 
@@ -117,24 +121,27 @@ def plan_frame(
     pulse = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=torch.float64)
     grain, lines = _grain_and_lines(probe, settings, pulse)
     beam = _beam_of(probe) if settings.psf else None
-    pulse_taps = power_taps = across = noise = field = None
+    pulse_taps = power_taps = across = noise = field = clutter = None
     if settings.psf:
         pulse_taps, power_taps = pulse_kernel(pulse, spacing), pulse_kernel(pulse / math.sqrt(2), spacing)
         across = lateral_factors(beam(depth), probe.lateral_spacing_mm(), probe.rays)
     if settings.speckle:
-        thickness = probe.elevation_mm / FWHM_PER_SIGMA
-        field = speckle_field(probe, lines, settings.seed, grain, beam, lambda at: torch.full_like(at, thickness))
+        field = speckle_field(probe, lines, settings.seed, grain, beam, probe.beam.elevation_sigma_mm)
+    if settings.psf and settings.clutter_db is not None:
+        clutter = clutter_beam(probe, settings)
     if settings.noise_db is not None:
-        level = 10 ** (torch.as_tensor(settings.noise_db, dtype=torch.float64) / 20)
-        noise = level * noise_lines(lines.samples, lines.lines, lines.spacing_mm, grain.detach(), settings.seed)
+        filtered = grain_of(grain.item())  # in steps as the scatterers, that a fitted frequency keeps the noise
+        noise = noise_lines(lines.samples, lines.lines, lines.spacing_mm, filtered, settings.seed)
     # A boundary's R is spread over the samples it crosses: R per mm, times the pulse's equivalent length,
     # so that a sharp boundary of R = 1 shows as reflection_db whatever the number of samples.
     level = 10 ** (torch.as_tensor(settings.reflection_db, dtype=torch.float64) / 20)
-    gain_db = settings.gain_db + 0.1 * depth * time_gain_db_per_cm(probe, settings)
+    over_depth = torch.stack([display_gain_db(probe, settings, depth), noise_level(probe, settings, depth)])
     grid, inside = scan_grid(probe)
     parts = {
         "field": field,
-        "pixels": make_pixels(probe, settings, lines, gain_db, grid, inside) if detects_at_pixels(settings) else None,
+        "pixels": make_pixels(probe, settings, lines, over_depth, grid, inside)
+        if detects_at_pixels(settings)
+        else None,
         "at_samples": lookup(lines, probe, _every_sample(probe), grain, beam),
     }
     plan = FramePlan(
@@ -150,7 +157,9 @@ def plan_frame(
         power_taps=power_taps,
         lateral_factors=across,
         noise=noise,
-        gain_db=gain_db,
+        noise_level=over_depth[1],
+        clutter=clutter,
+        gain_db=over_depth[0],
         grid=grid,
         inside=inside,
     )
@@ -163,17 +172,13 @@ def detects_at_pixels(settings: RenderSettings) -> bool:
     return settings.psf and settings.artefacts is None
 
 
-def time_gain_db_per_cm(probe: Probe, settings: RenderSettings) -> float | Tensor:
-    """The two-way time gain: that of the settings, or what compensates the usual tissue at the probe's frequency."""
-    if settings.tgc_db_per_cm is not None:
-        return settings.tgc_db_per_cm
-    return 2 * TGC_DB_CM_MHZ * probe.frequency_mhz if settings.attenuation else 0.0
-
-
 def make_pixels(
-    probe: Probe, settings: RenderSettings, lines: FanLines, gain_db: Tensor, grid: Tensor, inside: Tensor
+    probe: Probe, settings: RenderSettings, lines: FanLines, over_depth: Tensor, grid: Tensor, inside: Tensor
 ) -> Pixels:
-    """Pixels at the places of a `polar_grid` (rows, columns, 2), of which those `inside` are shown; float64."""
+    """Pixels at the places of a `polar_grid` (rows, columns, 2), of which those `inside` are shown; float64.
+
+    `over_depth`: gain, dB, and amplitude of the noise, (2, samples).
+    """
     probe, settings = _on_host(probe), _on_host(settings)
     where = grid[inside].double()
     last = where.new_tensor([probe.samples - 1, probe.rays - 1])
@@ -183,9 +188,10 @@ def make_pixels(
     found = lookup(lines, probe, indices.flip(-1), grain, _beam_of(probe) if settings.psf else None)
     sample = indices[:, 0]
     first = sample.long().clamp(max=probe.samples - 2)
-    gain = torch.lerp(gain_db[first], gain_db[first + 1], sample - first)
+    gain_db, level = torch.lerp(over_depth[:, first], over_depth[:, first + 1], sample - first)
+    found.noise = found.noise * level
     index = inside.flatten().nonzero()[:, 0]
-    return Pixels(tuple(inside.shape), found, where=where[None, None], index=index, gain_db=gain)
+    return Pixels(found, inside=inside, where=where[None, None], index=index, gain_db=gain_db)
 
 
 def _grain_and_lines(probe: Probe, settings: RenderSettings, pulse: Tensor) -> tuple[Tensor, FanLines]:
@@ -205,10 +211,8 @@ def _grain_and_lines(probe: Probe, settings: RenderSettings, pulse: Tensor) -> t
 
 
 def _beam_of(probe: Probe):
-    """Standard deviation of the two-way beam across the rays at depths, mm."""
-    return lambda depth: lateral_sigma_mm(
-        depth, probe.wavelength_mm, probe.focus_mm, probe.transmit_f_number, probe.f_number
-    )
+    """Standard deviation of the two-way beam across the rays at depths of any shape, mm."""
+    return probe.beam.lateral_sigma_mm
 
 
 def _every_sample(probe: Probe) -> Float[Tensor, "points 2"]:

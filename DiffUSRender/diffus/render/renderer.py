@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from ..errors import InputError, _
 from ..geometry.pose import place_samples, require_rigid
 from ..settings import declared
-from .display import POWER_FLOOR, linear_brightness, log_compress
+from .display import POWER_FLOOR, enhance_edges, linear_brightness, log_compress
+from .gain import time_gain_db_per_cm
 from .moments import echo_moments
 from .noise import frame_noise
 from .paper import lateral_blur, multiplicative_speckle
-from .plan import FramePlan, detects_at_pixels, plan_frame, plane_samples, time_gain_db_per_cm
+from .plan import FramePlan, detects_at_pixels, plan_frame, plane_samples
 from .scan_conversion import Pixels, scan_convert
 from .settings import RenderSettings, make_settings
 
@@ -43,7 +44,13 @@ def render_iq(plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s ray
     return _together(coherent, power, speckle)
 
 
-def speckle_of(plan: FramePlan, points: Float[Tensor, "b s rays samples 3"]) -> Float[Tensor, "b 2 samples lines"]:
+def noise_iq(plan: FramePlan, frame: int, count: int) -> Float[Tensor, "b 2 rays samples"]:
+    """The receiver's noise at the samples of frames `frame`, `frame` + 1, ...; the plan has noise."""
+    noise = plan.at_samples.noise_at(frame_noise(plan.noise, plan.settings.seed, frame, count))
+    return noise.view(count, 2, plan.probe.rays, plan.probe.samples) * plan.noise_level
+
+
+def speckle_of(plan: FramePlan, points: Float[Tensor, "b s rays samples 3"]) -> Float[Tensor, "b 2 depths lines"]:
     """Speckle of unit power on the plan's lines, in the plane through points in the tissue's world, mm."""
     return plan.field((plan.plane @ plane_samples(points)).transpose(1, 2))
 
@@ -57,8 +64,7 @@ def render_polar(
     """
     iq = render_iq(plan, medium, points)
     if plan.noise is not None:
-        noise = frame_noise(plan.noise, plan.settings.seed, frame, len(iq))
-        iq = iq + plan.at_samples.noise_at(noise).view(iq.shape)
+        iq = iq + noise_iq(plan, frame, len(iq))
     polar = _brightness(plan, iq, plan.gain_db)
     if plan.settings.artefacts is not None:
         polar = _with_artefacts(plan, polar)
@@ -81,8 +87,8 @@ def render_slice(
     if not detects_at_pixels(plan.settings):
         polar = render_polar(plan, medium, points, frame)[:, None]
         if pixels is None:
-            return scan_convert(polar[:, 0], plan.grid, plan.inside)
-        return pixels.image(pixels.sampled(polar)[:, 0])
+            return _edges(plan, scan_convert(polar[:, 0], plan.grid, plan.inside), plan.inside)
+        return _edges(plan, pixels.image(pixels.sampled(polar)[:, 0]), pixels.inside)
     coherent, power = echo_moments(plan, medium, points)
     amplitude = (power + POWER_FLOOR).sqrt()
     coherent, amplitude = pixels.sampled(torch.stack([coherent, amplitude], 1)).unbind(1)
@@ -90,7 +96,11 @@ def render_slice(
     iq = _together(coherent, amplitude.square(), speckle)
     if plan.noise is not None:
         iq = iq + pixels.lines.noise_at(frame_noise(plan.noise, plan.settings.seed, frame, len(iq)))
-    return pixels.image(_brightness(plan, iq[:, :, None], pixels.gain_db)[:, 0])
+    return _edges(plan, pixels.image(_brightness(plan, iq[:, :, None], pixels.gain_db)[:, 0]), pixels.inside)
+
+
+def _edges(plan: FramePlan, images: Tensor, inside: Tensor) -> Tensor:
+    return enhance_edges(images, plan.settings.edge_enhancement, inside)
 
 
 def _together(coherent: Tensor, power: Tensor, speckle: Tensor | None) -> Tensor:
@@ -103,7 +113,7 @@ def _together(coherent: Tensor, power: Tensor, speckle: Tensor | None) -> Tensor
 
 def _brightness(plan: FramePlan, iq: Float[Tensor, "b 2 rays samples"], gain_db: Tensor) -> Tensor:
     if plan.settings.compression == "log":
-        return log_compress(iq, gain_db, plan.settings.dynamic_range_db)
+        return log_compress(iq, gain_db, plan.settings.dynamic_range_db, plan.settings.grey_contrast)
     return linear_brightness(iq, gain_db)
 
 
@@ -204,7 +214,7 @@ class UltrasoundRenderer(nn.Module):
     def scan_convert(self, polar: Float[Tensor, "b rays samples"]) -> Float[Tensor, "b rows columns"]:
         """The slice (B, rows, columns) of a polar image (B, rays, samples); zero outside the fan."""
         plan = self.plan(polar.dtype, polar.device)
-        return scan_convert(polar, plan.grid, plan.inside)
+        return _edges(plan, scan_convert(polar, plan.grid, plan.inside), plan.inside)
 
     def forward(self, medium: AcousticMedium, probe_to_ras: Tensor, frame: int = 0) -> Float[Tensor, "b rows columns"]:
         """The slices.

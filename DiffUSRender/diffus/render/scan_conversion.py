@@ -20,19 +20,19 @@ class Pixels(nn.Module):
     """The pixels of an image that lie in the fan: where they are among samples and lines, and their gain.
 
     Args:
-        shape: rows and columns of the image.
         lines: where they lie on the lines of speckle and noise.
-        constants: where: (1, 1, pixels, 2), as `polar_grid`. index: (pixels,), in the flattened image. gain_db:
-            (pixels,).
+        constants: inside: (rows, columns), which pixels of the image they are. where: (1, 1, pixels, 2), as
+            `polar_grid`. index: (pixels,), in the flattened image. gain_db: (pixels,).
     """
 
+    inside: Tensor
     where: Tensor
     index: Tensor
     gain_db: Tensor
 
-    def __init__(self, shape: tuple[int, int], lines: Lookup, **constants: Tensor) -> None:
+    def __init__(self, lines: Lookup, **constants: Tensor) -> None:
         super().__init__()
-        self.shape, self.lines = shape, lines
+        self.lines = lines
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
 
@@ -43,9 +43,8 @@ class Pixels(nn.Module):
 
     def image(self, values: Float[Tensor, "b pixels"]) -> Float[Tensor, "b rows columns"]:
         """The image of its pixels' values, zero outside of the fan."""
-        rows, columns = self.shape
-        image = values.new_zeros(len(values), rows * columns)
-        return image.index_copy(1, self.index, values).view(-1, rows, columns)
+        image = values.new_zeros(len(values), self.inside.numel())
+        return image.index_copy(1, self.index, values).view(-1, *self.inside.shape)
 
 
 def scan_grid(probe: Probe) -> tuple[Float[Tensor, "rows columns 2"], Bool[Tensor, "rows columns"]]:

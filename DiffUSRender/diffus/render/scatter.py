@@ -1,7 +1,7 @@
 """Speckle: the scatterers' complex Gaussian field as the pulse and the beam see it, locked to the tissue.
 
-The scatterers are fixed random plane waves in the tissue's world, a stationary complex Gaussian field without lattice or
-period. The pulse, the beam across the slice and the scatterers' own size weight each wave, so that what a frame sees
+The scatterers are fixed random plane waves in the tissue's world, a stationary complex Gaussian field without lattice
+or period. The pulse, the beam across the slice and the scatterers' own size weight each wave, so that what a frame sees
 of them is exact at any pose and smooth in it. In the plane of a frame the waves are summed on a grid of frequencies
 (a non-uniform Fourier transform, Greengard & Lee 2004), sampled on fine lines of the fan and blurred across these
 by the lateral beam.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WAVES = 8192  # that a frame takes part of: the beam across the slice removes most
 MOST_WAVES = 1 << 18  # of the tissue, from which a frame takes its own
-WINDOW_REACH = 2.3  # where the beam's window in elevation ends, in inverse standard deviations of its Gaussian
+WINDOW_REACH = 2.45  # where the beam's window in elevation ends, in inverse standard deviations of its Gaussian
 SPREAD = 4  # nodes of the frequency grid in each direction that a wave is spread over
 OVERSAMPLING = 1.2  # of the frequency grid: its period against the plane's extent
 LEAST_LINEAR = 0.5  # what linear interpolation leaves of a wave, below which it is not made good
@@ -134,7 +134,7 @@ def plane_waves(
 def sum_waves(
     vectors: Float[Tensor, "b n 2"], phases: Float[Tensor, "b n"], amplitudes: Float[Tensor, "b n"], grid: PlaneGrid
 ) -> Float[Tensor, "b 2 ny nx"]:
-    """Sum of a exp(i (k . p + phase)) at the grid's nodes p, but for `spread_loss`: (B, 2, ny, nx), the middle in it."""
+    """Sum of a exp(i (k . p + phase)) at the grid's nodes p, but for `spread_loss`: (B, 2, ny, nx)."""
     batch, (columns, rows) = vectors.shape[0], grid.size
     centre, period = vectors.new_tensor(grid.centre), vectors.new_tensor(grid.period)
     phase = phases + vectors @ centre

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ class RenderSettings:
     psf: bool = setting(bool, True, help="Whether pulse and beam blur.")
     reflection_db: float | Tensor = setting(
         float,
-        57.0,
+        46.0,
         low=-40.0,
         high=120.0,
         unit="dB",
@@ -75,7 +76,7 @@ class RenderSettings:
         low=-60.0,
         high=0.0,
         unit="dB",
-        help="What remains of a boundary or sheet seen from the side.",
+        help="What remains of a boundary seen from the side.",
         fitted=True,
         panel=False,
     )
@@ -90,6 +91,16 @@ class RenderSettings:
         fitted=True,
         panel=False,
     )
+    sheet_diffuse_db: float | Tensor = setting(
+        float,
+        -4.0,
+        low=-60.0,
+        high=0.0,
+        unit="dB",
+        help="What remains of a sheet seen from the side: they are rough.",
+        fitted=True,
+        panel=False,
+    )
     sheet_coherence: float | Tensor = setting(
         float,
         0.5,
@@ -100,7 +111,7 @@ class RenderSettings:
     )
     a_line_db: float | Tensor = setting(
         float,
-        -25.0,
+        -20.0,
         low=-160.0,
         high=0.0,
         unit="dB",
@@ -124,9 +135,20 @@ class RenderSettings:
         low=-160.0,
         high=40.0,
         unit="dB",
-        help="Electronic noise relative to white-matter speckle at the face, or none.",
+        help="Electronic noise relative to white-matter speckle at the transmit focus, or none.",
         optional=True,
         fitted=True,
+    )
+    clutter_db: float | Tensor | None = setting(
+        float,
+        -36.0,
+        low=-120.0,
+        high=0.0,
+        unit="dB",
+        help="Side lobes and haze relative to the tissue around, or none.",
+        optional=True,
+        fitted=True,
+        panel=False,
     )
     tgc_db_per_cm: float | Tensor | None = setting(
         float,
@@ -138,11 +160,40 @@ class RenderSettings:
         optional=True,
         fitted=True,
     )
+    tgc_margin_db: float | Tensor | None = setting(
+        float,
+        34.0,
+        low=-40.0,
+        high=120.0,
+        unit="dB",
+        help="The time gain keeps noise this far below white matter, or lifts all.",
+        optional=True,
+        fitted=True,
+        panel=False,
+    )
+    focal_gain: float | Tensor = setting(
+        float,
+        0.0,
+        low=0.0,
+        high=1.0,
+        help="Fraction of the beam's gain at the focus that the time gain leaves.",
+        fitted=True,
+        panel=False,
+    )
     gain_db: float | Tensor = setting(
         float, 0.0, low=-120.0, high=120.0, unit="dB", help="Of the display.", fitted=True
     )
     dynamic_range_db: float | Tensor = setting(
         float, 60.0, low=1.0, high=160.0, unit="dB", help="Of the display.", fitted=True
+    )
+    grey_contrast: float | Tensor = setting(
+        float, 1.0, low=1.0, high=6.0, help="Of the S-shaped grey map; 1 is straight.", fitted=True, panel=False
+    )
+    edge_enhancement: float | Tensor = setting(
+        float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True, panel=False
+    )
+    persistence: float = setting(
+        float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one.", panel=False
     )
     compression: str = setting(str, "log", choices=("log", "linear"), help="Of the display.")
     start_depth_mm: float = setting(
@@ -207,6 +258,7 @@ def paper_settings(**changes: object) -> RenderSettings:
         attenuation=False,
         speckle=False,
         psf=False,
+        clutter_db=None,
         reflection_db=0.0,
         specular_exponent=0.0,
         sheet_db=None,
@@ -218,14 +270,39 @@ def paper_settings(**changes: object) -> RenderSettings:
     return paper.replace(**changes)
 
 
-PRESETS = {"default": RenderSettings, "paper": paper_settings}
+# What scanners' presets look like; every one on top of the default's physics.
+LOOKS = {
+    "neuro": {"dynamic_range_db": 60.0, "grey_contrast": 1.3},
+    "abdomen": {"dynamic_range_db": 65.0, "noise_db": -85.0, "clutter_db": -33.0, "persistence": 0.4},
+    "cardiac": {
+        "dynamic_range_db": 50.0,
+        "noise_db": -80.0,
+        "clutter_db": -38.0,
+        "grey_contrast": 1.4,
+        "edge_enhancement": 0.5,
+    },
+    "vascular": {"dynamic_range_db": 55.0, "noise_db": -70.0, "clutter_db": -42.0, "grey_contrast": 1.3},
+}
+PRESETS = {
+    "default": RenderSettings,
+    "paper": paper_settings,
+    **{name: functools.partial(RenderSettings, **numbers) for name, numbers in LOOKS.items()},
+}
+PRESET_HELP = {
+    "default": "straight grey map, moderate noise",
+    "paper": "the DiffUS paper's pipeline: reflections alone, linear display, its artefacts",
+    "neuro": "open skull, small high-frequency probe: firm grey map, far field sinks into black",
+    "abdomen": "deep and soft: low noise, wide range, some haze, frames averaged",
+    "cardiac": "hard grey map, black blood, enhanced edges, no averaging",
+    "vascular": "small parts: clean lumen, firm grey map",
+}
 
 
 def make_settings(preset: str = "default", **settings: object) -> RenderSettings:
     """Settings by name, on top of a preset.
 
     Args:
-        preset: `default` or `paper`.
+        preset: one of `PRESETS`; `PRESET_HELP` says what they are.
         settings: fields of `RenderSettings`.
 
     Raises:

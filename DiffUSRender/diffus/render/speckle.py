@@ -104,7 +104,7 @@ class SpeckleField(nn.Module):
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
 
-    def forward(self, frames: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 2 samples lines"]:
+    def forward(self, frames: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 2 depths lines"]:
         """Real and imaginary part, of unit power, for the plane's x and y axes and origin in the tissue's world."""
         vectors, phases, amplitudes = plane_waves(
             self.waves, self.phases, frames, self.window_ends, self.blur, self.taken, self.grid
@@ -151,7 +151,9 @@ def speckle_field(
     ray = (torch.arange(lines.lines * fold, dtype=torch.float64) / fold - lines.pad) * lines.pitch
     place = probe.plane_points(*torch.meshgrid(ray, depth / probe.sample_spacing_mm, indexing="xy"))
     outline = probe.outline()
-    reach = 3 * pulse.detach().item() if across is None else 3.5 * across.detach().max().item()
+    reach = 3.5 * (pulse if across is None else across).detach().max().item()
+    # In steps, so that a fitted number does not move the nodes.
+    reach = 4 * grain * math.ceil(reach / (4 * grain))
     low, high = outline.amin(0) - reach, outline.amax(0) + reach
     # Beyond the beam's reach nothing is seen, so that there the plane's rim may go on.
     place = torch.minimum(torch.maximum(place, low), high)
@@ -267,13 +269,13 @@ class Lookup(nn.Module):
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
 
-    def speckle_at(self, lines: Float[Tensor, "b 2 samples lines"]) -> Float[Tensor, "b 2 points"]:
+    def speckle_at(self, lines: Float[Tensor, "b 2 depths lines"]) -> Float[Tensor, "b 2 points"]:
         """Speckle between the lines, cubic."""
         where = self.where.expand(len(lines), -1, -1, -1)
         found = F.grid_sample(lines, where, mode="bicubic", padding_mode="border", align_corners=True)
         return found[:, :, 0] * self.speckle
 
-    def noise_at(self, lines: Float[Tensor, "b 2 samples lines"]) -> Float[Tensor, "b 2 points"]:
+    def noise_at(self, lines: Float[Tensor, "b 2 depths lines"]) -> Float[Tensor, "b 2 points"]:
         """Noise between the lines, linear."""
         where = self.where.expand(len(lines), -1, -1, -1)
         found = F.grid_sample(lines, where, padding_mode="border", align_corners=True)
@@ -296,7 +298,7 @@ def lookup(
     apart = _spacing_mm(probe, depth) * lines.pitch
     part, along = line - line.floor(), sample - sample.floor()
     speckle = _cubic_power(part, apart / beam) * _cubic_power(along, lines.spacing_mm / pulse)
-    next_sample = speckle_correlation(torch.tensor(lines.spacing_mm).double(), pulse)
+    next_sample = speckle_correlation(torch.tensor(lines.spacing_mm).double(), grain_of(pulse.detach().item()))
     noise = (1 - 2 * part * (1 - part)) * (1 - 2 * along * (1 - along) * (1 - next_sample))
     return Lookup(where=where[None, None], speckle=speckle.rsqrt(), noise=noise.rsqrt())
 

@@ -1,0 +1,65 @@
+"""Pulse and beam as Gaussian blurs of polar maps, along the rays and across them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..geometry.filters import convolve, gaussian_kernel
+from .scatter import quick_size
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+REACH_SIGMAS = 3.5
+FEW_TAPS = 8  # on each side: so many shifted sums are quicker than a convolution
+LEAST_SHARE = 1e-3  # of a kernel's neighbours, below which it changes nothing
+
+
+def pulse_kernel(sigma_mm: Float[Tensor, ""], spacing_mm: float) -> Float[Tensor, " taps"] | None:
+    """What a Gaussian along the rays still has to do where samples `spacing_mm` apart are joined by straight lines."""
+    rest = sigma_mm.square() - spacing_mm**2 / 6
+    if rest.detach() <= 0:
+        return None
+    sigma = rest.sqrt()
+    # A kernel between samples has no width: what reaches the next ones is its area beyond half a sample.
+    if math.erfc(spacing_mm / 2 / math.sqrt(2) / sigma.item()) < LEAST_SHARE:
+        return None
+    return gaussian_kernel(sigma, math.ceil(REACH_SIGMAS * sigma.item() / spacing_mm), spacing_mm)
+
+
+def blur_along(signal: Float[Tensor, "*batch samples"], taps: Float[Tensor, " taps"] | None) -> Tensor:
+    """Convolved along the samples, with nothing beyond the ends; shape is kept."""
+    if taps is None:
+        return signal
+    half = len(taps) // 2
+    if half > FEW_TAPS:
+        return convolve(signal, taps, "constant")
+    padded, n = F.pad(signal, (half, half)), signal.shape[-1]
+    return sum(padded[..., shift : shift + n] * tap for shift, tap in enumerate(taps))
+
+
+def lateral_factors(
+    sigma_mm: Float[Tensor, " samples"], spacing_mm: Float[Tensor, " samples"], rays: int
+) -> Float[Tensor, "2 frequencies samples"]:
+    """The beam's factors of every frequency across padded rays: of amplitude, and of power (its profile squared)."""
+    pad = int((REACH_SIGMAS * sigma_mm.detach() / spacing_mm.clamp(min=1e-9)).ceil().clamp(max=rays // 4 + 1).max())
+    padded = quick_size(rays + 2 * pad)
+    frequency = 2 * math.pi * torch.fft.rfftfreq(padded, dtype=sigma_mm.dtype)[:, None]
+    share = (sigma_mm / spacing_mm.clamp(min=1e-6)).square()
+    return torch.stack([torch.exp(-0.5 * part * share * frequency**2) for part in (1.0, 0.5)])
+
+
+def blur_across(
+    signals: Float[Tensor, "b 2 rays samples"], factors: Float[Tensor, "2 frequencies samples"]
+) -> Float[Tensor, "b 2 rays samples"]:
+    """Both signals blurred across the rays; what the outer rays show goes on beyond them."""
+    rays, padded = signals.shape[-2], 2 * (factors.shape[-2] - 1)
+    before = (padded - rays) // 2
+    wide = F.pad(signals, (0, 0, before, padded - rays - before), mode="replicate")
+    blurred = torch.fft.irfft(torch.fft.rfft(wide, dim=-2) * factors, n=padded, dim=-2)
+    return blurred[..., before : before + rays, :]
