@@ -110,7 +110,7 @@ class CtMedium(AcousticMedium):
     def mixture(self, points_ras: Float[Tensor, "*shape 3"]) -> Mixture:
         values = self.sample(points_ras)
         background = self._background.view(-1, *[1] * (values.ndim - 1))
-        return Mixture(self._background, None, values[: len(CHANNELS)] - background, values[len(CHANNELS) :])
+        return Mixture(self._background, None, values[: len(CHANNELS)] - background, sheets=values[len(CHANNELS) :])
 
     def _looked_up(self, hu: Float[Tensor, " n"]) -> Float[Tensor, "4 n"]:
         """The four channels of solid tissue, linear between the entries of `hu_curves`."""
