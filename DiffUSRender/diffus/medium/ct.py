@@ -52,7 +52,7 @@ _TISSUE_AT_HU = (
     (-50.0, "fat"),
     (20.0, "soft tissue"),
     (200.0, "soft tissue"),
-    (700.0, "trabecular bone"),
+    (500.0, "trabecular bone"),
     (1500.0, "bone"),
     (3000.0, "bone"),
 )

@@ -21,6 +21,7 @@ from .walls import FASCIA_DB, WALL_DB
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from jaxtyping import Bool, Float
 
 HU_RANGE, HU_STEP = (-1000.0, 3000.0), 4.0  # of the curves at points
@@ -71,6 +72,11 @@ class CtMedium(AcousticMedium):
         channels = [hu, liquid, *edge_sides(hu, spacing), *body_walls(hu, liquid, spacing)]
         channels = [channel - outside for channel, outside in zip(channels, _OUTSIDE)]
         self._volume = torch.stack(channels)[None].contiguous(memory_format=torch.channels_last_3d)
+
+    @property
+    def hu(self) -> Float[np.ndarray, "k j i"]:
+        """The Hounsfield units of the voxels, (K, J, I); in gel those of the skin."""
+        return (self._volume[0, 0] + self._outside[0]).detach().cpu().numpy()
 
     @property
     def maps(self) -> Float[Tensor, "4 k j i"]:
