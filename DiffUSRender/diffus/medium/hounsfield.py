@@ -77,9 +77,13 @@ class CtMedium(AcousticMedium):
         hu, liquid, spacing = self._hu, self._liquid, spacing_kji(self._ijk_to_ras)
         # What is made under inference mode could never serve a gradient later.
         with torch.inference_mode(False), torch.set_grad_enabled(hu.requires_grad):
-            channels = [hu, liquid, *edge_sides(hu, spacing), *body_walls(hu, liquid, spacing)]
-            channels = [channel - outside for channel, outside in zip(channels, _OUTSIDE)]
-            return torch.stack(channels)[None].contiguous(memory_format=torch.channels_last_3d)
+            # A voxel's channels side by side, each written where it belongs as soon as it is there.
+            volume = hu.new_empty(*hu.shape, len(_OUTSIDE))
+            volume[..., 0], volume[..., 1] = hu, liquid
+            volume[..., 2], volume[..., 3] = edge_sides(hu, spacing)
+            volume[..., 4], volume[..., 5] = body_walls(hu, liquid, spacing)
+            volume = volume - self._outside if volume.requires_grad else volume.sub_(self._outside)
+            return volume.permute(3, 0, 1, 2)[None]
 
     @property
     def hu(self) -> Float[np.ndarray, "k j i"]:
