@@ -45,8 +45,9 @@ def test_the_acquisition_comes_back_and_held_out_frames_agree_better(acquired):
     assert found["gain_db"] == pytest.approx(TRUE_DISPLAY["gain_db"], rel=0.05)
     assert found["dynamic_range_db"] == pytest.approx(TRUE_DISPLAY["dynamic_range_db"], rel=0.05)
     assert found["frequency_mhz"] == pytest.approx(4.3, rel=0.05)
-    assert result.after.ncc > result.before.ncc + 0.015  # unfitted walls, seen by their angle, are less wrong
-    assert result.after.ncc_smoothed > max(0.98, result.before.ncc_smoothed)
+    # Both show speckle of other scatterers, at its full contrast: what is predicted is the mean over it.
+    assert result.after.ncc > result.before.ncc
+    assert result.after.ncc_smoothed > max(0.98, result.before.ncc_smoothed + 0.015)
     assert not set(result.fitted_frames) & set(result.held_out_frames)
     assert min(number.learned for number in result.numbers) > 0.9
 
@@ -190,7 +191,7 @@ def test_the_labels_of_a_fit_are_the_labels_of_a_medium(volume):
 def test_expected_brightness_is_the_mean_over_speckle():
     def paint(maps, x, y, z):
         maps[3] = torch.where(x > 4, 0.05, 1.0)
-        maps[0] += 0.05 * (y > 25)
+        maps[0] += 0.2 * (y > 25)  # white: its echo is clipped
 
     medium = phantom(paint, size_mm=60.0)
     probe = replace(PROBE, rays=48, samples=120, depth_mm=40.0)
