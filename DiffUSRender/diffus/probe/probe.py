@@ -26,6 +26,8 @@ SPEED_OF_SOUND_MM_PER_US = 1.54  # what scanners assume: mm/us, so that a wavele
 DEFAULT_SLICE_PIXELS = 512
 MAX_SLICE_PIXELS = 4096
 CHANNELS = 64  # elements that take part at most, where the aperture is not given
+# Of a curved face that serves a ray: an outer ray has elements on one side only, and those far round look elsewhere.
+FACE_FRACTION = 0.7
 
 
 def element_acceptance_rad(wavelengths: float) -> float:
@@ -152,7 +154,7 @@ class Probe(ArraySettings, ABC):
 
     @property
     def largest_aperture_mm(self) -> float | Tensor:
-        """The widest active aperture, mm: that given, or 64 elements, or the whole face."""
+        """The widest active aperture, mm: that given, or 64 elements, or what the face holds."""
         if self.aperture_mm is not None:
             return self.aperture_mm
         channels = CHANNELS * self.pitch_wavelengths * self.wavelength_mm
@@ -291,7 +293,7 @@ class ConvexProbe(ConvexSettings, _SectorProbe):
         return self.radius_mm
 
     def _face_mm(self) -> float:
-        return 2 * self.radius_mm * math.sin(math.radians(self.fov_deg) / 2)
+        return FACE_FRACTION * 2 * self.radius_mm * math.sin(math.radians(self.fov_deg) / 2)
 
 
 @dataclass(frozen=True)

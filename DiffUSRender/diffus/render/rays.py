@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .echo import echo
+from .echo import echo, window_sum
 from .gas import gas_echoes
-from .specular import sheet_cosine_square, sheet_profile, specular_lobe, spread_between_rays, wall_slopes
+from .specular import SHEET_STEP_MM, sheet_cosine_square, sheet_profile, specular_lobe, spread_between_rays, wall_slopes
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -60,8 +60,11 @@ def _with_sheets(plan: FramePlan, reflection: Tensor, strength: Tensor, amplitud
     settings = plan.settings
     amplitude = amplitude * 10 ** (settings.sheet_db / 20)
     coherent = settings.sheet_coherence
+    # On a wall where impedance falls the sheet's echo is negative too: it must not put out the wall's.
+    reach = max(1, round(SHEET_STEP_MM / plan.probe.sample_spacing_mm))
+    sign = 1 - 2 * (window_sum(reflection.detach(), reach) < -1e-3).to(reflection)
     # The renderer weighs a reflection by reflection_scale, which a sheet's level has nothing to do with.
-    reflection = reflection + amplitude * (coherent**0.5 / plan.reflection_scale)
+    reflection = reflection + sign * amplitude * (coherent**0.5 / plan.reflection_scale)
     power = strength.square() + amplitude.square() * (1 - coherent)
     return reflection, (power + 1e-20).sqrt()
 

@@ -72,7 +72,7 @@ class RenderSettings:
     )
     diffuse_db: float | Tensor = setting(
         float,
-        -12.0,
+        -30.0,
         low=-60.0,
         high=0.0,
         unit="dB",
@@ -93,7 +93,7 @@ class RenderSettings:
     )
     sheet_diffuse_db: float | Tensor = setting(
         float,
-        -4.0,
+        -6.0,
         low=-60.0,
         high=0.0,
         unit="dB",
@@ -171,6 +171,15 @@ class RenderSettings:
         fitted=True,
         panel=False,
     )
+    tgc_reach: float | Tensor = setting(
+        float,
+        0.3,
+        low=0.01,
+        high=1.0,
+        help="Fraction of the image's depth down to which the time gain rises; 1 is all of it.",
+        fitted=True,
+        panel=False,
+    )
     focal_gain: float | Tensor = setting(
         float,
         0.0,
@@ -181,7 +190,7 @@ class RenderSettings:
         panel=False,
     )
     gain_db: float | Tensor = setting(
-        float, 0.0, low=-120.0, high=120.0, unit="dB", help="Of the display.", fitted=True
+        float, -7.0, low=-120.0, high=120.0, unit="dB", help="Of the display.", fitted=True
     )
     dynamic_range_db: float | Tensor = setting(
         float, 60.0, low=1.0, high=160.0, unit="dB", help="Of the display.", fitted=True

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WALL_MM = 2.0  # half the side of the patch over which a wall's direction is averaged: about a voxel
 MAX_SPREAD_MM = 6.0  # depth between two rays over which the echo of a steep wall is spread at most
-SHEET_FWHM_MM = 1.2  # of the amplitude across a sheet
+SHEET_FWHM_MM = 1.1  # of the amplitude across a sheet
 SHEET_STEP_MM = 1.5  # of the differences along a ray: further than the voxel in which a distance has its kink
 _SHEET_SIGMA_MM = SHEET_FWHM_MM / (2 * math.sqrt(2 * math.log(2)))
 
