@@ -15,6 +15,7 @@ from ..errors import InputError, _
 from ..geometry.filters import soften
 from .checks import as_mask, as_volume, require_contrast
 from .curves import piecewise_linear
+from .enhanced import without_contrast
 from .tissue import tissue_table
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _TISSUE_AT_HU = (
     (-50.0, "fat"),
     (20.0, "soft tissue"),
     (200.0, "soft tissue"),
-    (700.0, "trabecular bone"),
+    (500.0, "trabecular bone"),
     (1500.0, "bone"),
     (3000.0, "bone"),
 )
@@ -109,7 +110,6 @@ def loss_and_scattering_from_hu(
     """Attenuation, its exponent and scattering.
 
     Linear between the tissues that the numbers most likely are (air, lung, fat, soft tissue, bone), mixed with fluid.
-    Contrast agent makes blood look like bone from about 200 HU on: segment it and use labels where that matters.
 
     Args:
         hu: Hounsfield units.
@@ -182,7 +182,7 @@ def even_tissue(
     most 1, with s = 1.5 times the variance of the noise, so that edges stay. Without it noise would scatter like
     tissue, also in fluid. Fluid has the numbers of water and even surroundings: the border between fat and muscle
     passes the same numbers, but its variance is that of an edge. What is left of the noise in fluid goes too, towards
-    the 0 HU of water.
+    the 0 HU of water. Blood with contrast agent (`without_contrast`) is fluid with the numbers of blood.
 
     Args:
         hu: (K, J, I), Hounsfield units.
@@ -200,7 +200,8 @@ def even_tissue(
     if min(hu.shape) >= 3:
         fluid = F.avg_pool3d(fluid[None, None], 3, stride=1, padding=1, count_include_pad=False)[0, 0]
         fluid = ((fluid - 0.3) / 0.4).clamp(0, 1)
-    return smooth * (1 - fluid), fluid
+    smooth, blood = without_contrast(smooth * (1 - fluid), uneven, spacing_mm)
+    return smooth, fluid if blood is None else torch.maximum(fluid, blood)
 
 
 def scanner_line(scanner: str | tuple[float, float]) -> tuple[float, float]:

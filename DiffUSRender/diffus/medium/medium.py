@@ -19,6 +19,7 @@ from .memberships import Box, MriMemberships
 from .mixture import SHEET_CHANNELS, Mixture, sharpen, sharpening_gain, sheets_at
 from .mri import IntensityScale, mri_memberships
 from .tissue import CHANNELS, GEL, Tissue, tissue_properties
+from .vessels import with_vessels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -283,7 +284,8 @@ class AcousticMedium:
                 Label 0 is gel unless the table says otherwise.
             ijk_to_ras: (4, 4), voxel centre to RAS mm.
             antialias: smooth slanted borders; else they follow the faces of the voxels.
-            elsewhere: a medium on the same grid, say of the CT that was segmented, to be kept at label 0.
+            elsewhere: a medium on the same grid, say of the CT that was segmented, to be kept at label 0. A CT also
+                shows the vessels of a labelled liver, where blood is labelled and differs from it.
 
         Raises:
             InputError: naming the labels without a tissue, and for a volume that is no label volume.
@@ -297,6 +299,7 @@ class AcousticMedium:
             raise InputError(_("The segmentation and the medium under it have different grids; resample one of them."))
         tissues, index = label_tissues(array, table, rest=elsewhere is not None)
         if isinstance(elsewhere, CtMedium):
+            index = with_vessels(index, tissues, elsewhere.hu, spacing_kji(matrix))
             elsewhere = elsewhere.without(torch.from_numpy(index <= len(tissues)))
         return LabelMedium(index, tissues, matrix, antialias=antialias, under=elsewhere)
 
