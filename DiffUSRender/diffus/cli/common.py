@@ -102,14 +102,8 @@ MEDIUM = (
     click.option(
         "--labels-table",
         metavar="NAME|FILE",
-        help="Names of the labels (labels, --segmentation): JSON, CSV or Slicer .ctbl, or a public table such as "
-        f"totalsegmentator-v2. Without it, those of a .seg.nrrd file, else {LABEL_TABLES[0]}.",
-    ),
-    click.option(
-        "--segmentation",
-        metavar="FILE",
-        help="Tissues laid over the volume (mri, ct), such as tumour, vessels, falx: a .seg.nrrd file, or labels with "
-        "--labels-table.",
+        help="Names of the labels (labels): JSON, CSV or Slicer .ctbl, or a public table such as totalsegmentator-v2. "
+        f"Without it, those of a .seg.nrrd file, else {LABEL_TABLES[0]}.",
     ),
     click.option(
         "--tissues",
@@ -260,8 +254,7 @@ def _segmentation(
 
 def require_of_kind(kind: str, chosen: Iterable[str]) -> None:
     """Raises InputError for an option of MEDIUM that belongs to another kind of volume."""
-    chosen = set(chosen)
-    for name in sorted(chosen - ({"labels_table"} if "segmentation" in chosen else set())):
+    for name in chosen:
         if kind not in KIND_OF[name].split(" or "):
             raise InputError(f"--{name.replace('_', '-')} is for --kind {KIND_OF[name]}, not {kind}.")
 
