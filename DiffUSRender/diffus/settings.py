@@ -136,7 +136,6 @@ class ArraySettings:
         help="Largest active aperture; else 64 elements, or the face.",
         optional=True,
         fitted=True,
-        panel=False,
     )
     cycles: float | Tensor = setting(
         float, 2.0, low=0.25, high=32.0, unit="cycles", help="Pulse length in wavelengths.", fitted=True, panel=False
@@ -156,7 +155,6 @@ class ArraySettings:
         help="Depth at which the slice is thinnest; else the transmit focus.",
         optional=True,
         fitted=True,
-        panel=False,
     )
     rays_per_line: int = setting(int, 1, low=1, high=256, help="Sub-rays jittered within the beam.", panel=(1, 32))
     mm_per_pixel: float | None = setting(

@@ -72,12 +72,20 @@ class ImagePreset(enum.Enum):
 
     DEFAULT = "default"
     PAPER = "paper"
+    NEURO = "neuro"
+    ABDOMEN = "abdomen"
+    CARDIAC = "cardiac"
+    VASCULAR = "vascular"
     CUSTOM = "custom"
 
     def label(self) -> str:
         return {
             ImagePreset.DEFAULT: _("Standard"),
             ImagePreset.PAPER: _("As published (linear, with artefacts)"),
+            ImagePreset.NEURO: _("Neuro"),
+            ImagePreset.ABDOMEN: _("Abdomen"),
+            ImagePreset.CARDIAC: _("Cardiac"),
+            ImagePreset.VASCULAR: _("Vascular"),
             ImagePreset.CUSTOM: _("Custom"),
         }[self]
 

@@ -89,7 +89,6 @@ class RenderSettings:
         help="Level of thin bright structures (falx, pia, fascia) above the medium's, or none of them.",
         optional=True,
         fitted=True,
-        panel=False,
     )
     sheet_coherence: float | Tensor = setting(
         float,
@@ -107,7 +106,6 @@ class RenderSettings:
         unit="dB",
         help="Each repeat between gas and the transducer's face (A-lines).",
         fitted=True,
-        panel=False,
     )
     dirty_shadow_db: float | Tensor = setting(
         float,
@@ -117,7 +115,6 @@ class RenderSettings:
         unit="dB",
         help="Haze behind gas relative to white-matter speckle.",
         fitted=True,
-        panel=False,
     )
     noise_db: float | Tensor | None = setting(
         float,
@@ -138,7 +135,6 @@ class RenderSettings:
         help="Side lobes and haze relative to the tissue around, or none.",
         optional=True,
         fitted=True,
-        panel=False,
     )
     tgc_db_per_cm: float | Tensor | None = setting(
         float,
@@ -177,13 +173,13 @@ class RenderSettings:
         float, 60.0, low=1.0, high=160.0, unit="dB", help="Of the display.", fitted=True
     )
     grey_contrast: float | Tensor = setting(
-        float, 1.0, low=1.0, high=6.0, help="Of the S-shaped grey map; 1 is straight.", fitted=True, panel=False
+        float, 1.0, low=1.0, high=6.0, help="Of the S-shaped grey map; 1 is straight.", fitted=True
     )
     edge_enhancement: float | Tensor = setting(
-        float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True, panel=False
+        float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True
     )
     persistence: float = setting(
-        float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one.", panel=False
+        float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one."
     )
     compression: str = setting(str, "log", choices=("log", "linear"), help="Of the display.")
     start_depth_mm: float = setting(
