@@ -106,7 +106,6 @@ class RenderTest(unittest.TestCase):
             "greyContrast": 2.0,
             "edgeEnhancement": 1.0,
             "automaticAperture": False,
-            "automaticElevationFocus": False,
             "attenuation": False,
             "psf": False,
             "compression": Compression.LINEAR,
@@ -122,13 +121,15 @@ class RenderTest(unittest.TestCase):
         self.logic.render(self.parameters)
         self.assertTrue(np.array_equal(before, sliceArray(node)))
 
-    def testSliceThicknessCountsWithElevationLayers(self):
-        self.parameters.elevationLayers = 3
+    def testSliceThicknessAndItsDepthCount(self):
         node = self.logic.render(self.parameters)
-        before = sliceArray(node)
-        self.parameters.elevationMm = 8.0
-        self.logic.render(self.parameters)
-        self.assertFalse(np.array_equal(before, sliceArray(node)))
+        shown = [sliceArray(node)]
+        self.parameters.automaticElevationFocus = False
+        for name, value in (("elevationMm", 8.0), ("elevationFocusMm", 60.0)):
+            setattr(self.parameters, name, value)
+            self.logic.render(self.parameters)
+            shown.append(sliceArray(node))
+            self.assertFalse(np.array_equal(*shown[-2:]))
 
     def testTheMediumIsBuiltAgainOnlyWhenTheVolumeChanges(self):
         media = self.logic._media
