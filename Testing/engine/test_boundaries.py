@@ -8,7 +8,7 @@ from diffus.medium import AcousticMedium
 from diffus.render.echo import boundaries, transmission
 from diffus.render.rays import ray_echoes
 from diffus.render.renderer import UltrasoundRenderer
-from diffus.render.specular import sheet_cosine_square, sheet_profile, wall_cosine_square
+from diffus.render.specular import sheet_cosine_square, sheet_profile, wall_slopes
 from support.phantoms import phantom, probe_of
 
 AT_FACE = torch.eye(4, dtype=torch.float64)
@@ -144,7 +144,7 @@ def wall_levels_db(medium, probe) -> torch.Tensor:
     renderer = UltrasoundRenderer(probe)
     plan, points = renderer.plan(torch.float32, "cpu"), renderer.points_ras(AT_FACE[None])
     impedance = medium.sample(points)[0]
-    lobe = wall_cosine_square(plan, impedance) ** 3
+    lobe = wall_slopes(plan, impedance)[0] ** 3
     weight = torch.nn.functional.pad(impedance.log().diff(dim=-1), (1, 0)).abs()
     level = 20 * torch.log10((lobe * weight).sum(-1) / weight.sum(-1))
     return level[0, 0, probe.rays // 4 : -(probe.rays // 4)]
@@ -178,14 +178,31 @@ def test_a_tilted_plane_on_coarse_voxels_has_no_stairs(tilt):
     assert level.mean().item() == pytest.approx(120 * math.log10(normal[1]), abs=0.6)
 
 
+@pytest.mark.parametrize("kind", ["linear", "convex"])
+@pytest.mark.parametrize("tilt", [0.0, 30.0, 50.0])
+def test_an_oblique_wall_is_a_line_not_a_chain_of_dots(kind, tilt):
+    """On rays that are further apart than the beam is wide."""
+    probe = probe_of(kind, rays=48, f_number=1.0, transmit_f_number=1.5, mm_per_pixel=0.2)
+    settings = {**QUIET, "speckle": False, "specular_exponent": 1.0}
+    image = delivered(UltrasoundRenderer(probe, **settings), Wall(tilt, depth_mm=30.0))
+    geometry = probe.slice_geometry()
+    levels = []
+    for x in torch.linspace(-6, 6, 121):
+        column = round((x.item() - geometry.pixel_to_probe[0, 3].item()) / 0.2)
+        row = round((30 - x.item() * math.tan(math.radians(tilt)) - geometry.pixel_to_probe[1, 3].item()) / 0.2)
+        levels.append(10 * math.log10(image[row - 4 : row + 5, column].sum() + 1e-16))
+    assert torch.tensor(levels).std() < 1.5
+
+
 def test_the_lobe_keeps_a_diffuse_part():
     probe, shown = probe_of("linear", samples=200), {}
     for tilt in (0.0, 60.0):
         for exponent in (0.0, 6.0):
             renderer = UltrasoundRenderer(probe, specular_exponent=exponent, diffuse_db=-12.0, attenuation=False)
             plan, points = renderer.plan(torch.float32, "cpu"), renderer.points_ras(AT_FACE[None])
-            shown[tilt, exponent] = ray_echoes(plan, Wall(tilt), points)[0][0, 0, 64].sum()
+            shown[tilt, exponent] = ray_echoes(plan, Wall(tilt), points)[0][0, 0, 64].max()
     assert (shown[0.0, 6.0] / shown[0.0, 0.0]).item() == pytest.approx(1, abs=1e-3)
+    # The spread over the depth that the wall gains between two rays costs a little, where the pulse is shorter.
     assert 20 * math.log10(shown[60.0, 6.0] / shown[60.0, 0.0]) == pytest.approx(-12, abs=3.5)
 
 
@@ -213,7 +230,7 @@ def test_sheets_get_weaker_with_their_tilt_in_and_out_of_the_plane():
     probe = probe_of("linear", samples=400, depth_mm=60.0)
     amplitudes = {}
     for tilt, out in ((0, 0), (20, 0), (0, 20), (45, 0), (80, 0)):
-        renderer = UltrasoundRenderer(probe, attenuation=False, sheet_coherence=0.0)
+        renderer = UltrasoundRenderer(probe, attenuation=False, sheet_coherence=0.0, sheet_diffuse_db=-12.0)
         plan, points = renderer.plan(torch.float32, "cpu"), renderer.points_ras(AT_FACE[None])
         strength = ray_echoes(plan, Wall(tilt, out, sheet=4.0, voxel_mm=1.0), points)[1][0, 0, 60]
         amplitudes[tilt, out] = (strength.max().square() - 1).sqrt().item() / 4
@@ -244,7 +261,7 @@ def test_a_sheets_distance_is_right_between_voxels(shift, slope):
 
 def test_sheets_are_differentiable_and_may_be_switched_off():
     probe = probe_of("linear", samples=100, rays=16)
-    renderer = UltrasoundRenderer(probe, fit=["sheet_db", "diffuse_db", "specular_exponent"])
+    renderer = UltrasoundRenderer(probe, fit=["sheet_db", "sheet_diffuse_db", "specular_exponent"])
     points = renderer.points_ras(AT_FACE[None]).requires_grad_()
     medium = Wall(20.0, sheet=4.0, voxel_mm=1.0)
     renderer.polar(medium, points).sum().backward()
@@ -273,8 +290,8 @@ def test_gas_repeats_its_surface_at_equal_distances_each_weaker(samples):
     peaks = [level[n * surface - 15 : n * surface + 15].max().item() for n in (1, 2, 3)]
     for n in (2, 3):
         assert int(level[n * surface - 15 : n * surface + 15].argmax()) == pytest.approx(15, abs=7)
-    assert peaks[1] == pytest.approx(57 - 20, abs=2.5)
-    assert peaks[2] == pytest.approx(57 - 40, abs=2.5)
+    assert peaks[1] == pytest.approx(46 - 20, abs=2.5)
+    assert peaks[2] == pytest.approx(46 - 40, abs=2.5)
 
 
 def test_a_line_sums_to_its_level_at_every_sampling():

@@ -158,6 +158,25 @@ def test_the_ablation_takes_the_archives_folder(remind, tmp_path):
     assert "ReMIND-002: no preimri" in result.output
 
 
+def test_a_data_set_is_listed_and_written_as_volumes(remind, tmp_path):
+    listed = run("study cases", None, remind)
+    assert listed.exit_code == 0, listed.output
+    lines = {line.split()[0]: line for line in listed.output.splitlines()[1:]}
+    assert set(lines) == {"ReMIND-001", "ReMIND-002"}
+    assert all(what in lines["ReMIND-001"] for what in ("predura, preimri", "ceT1", "tumor"))
+    written = run("study cases", {"case": "ReMIND-001", "output": tmp_path / "scans"}, remind)
+    assert written.exit_code == 0, written.output
+    names = {path.name for path in (tmp_path / "scans").iterdir()}
+    what = ("predura", "preimri", "ceT1", "T2", "FLAIR", "tumor", "ventricles")
+    assert names == {f"ReMIND-001_{one}.nrrd" for one in what}
+    series, file = read_scan(find_cases(remind)[0][0].mri["T2"]), read_volume(tmp_path / "scans" / "ReMIND-001_T2.nrrd")
+    np.testing.assert_array_equal(file.array, series.array)
+    np.testing.assert_allclose(file.ijk_to_ras, series.ijk_to_ras, atol=1e-6)
+    assert_one_sentence(run("study cases", {"case": "ReMIND-009"}, remind), "has no case ReMIND-009")
+    assert_one_sentence(run("study cases", {"output": tmp_path / "scans"}, remind), "is there already")
+    assert_one_sentence(run("study cases", None, tmp_path / "nowhere"), "There is no folder")
+
+
 # --- Learn2Reg
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from diffus.io.transforms import write_transform
 from diffus.metrics.frames import frame_distances, frame_statistics
 from diffus.metrics.images import histogram_distance, patch_kl
 from diffus.render.renderer import UltrasoundRenderer
+from diffus.studies.craniotomy import CRANIOTOMIES, brain_of, craniotomy
 from diffus.sweep.probe_sweep import in_fan, polar_sweep
 from diffus.sweep.sweep import TrackedSweep, read_sweep, write_sweep
 from scipy import ndimage, stats
@@ -166,13 +168,97 @@ def test_the_command_writes_table_and_figure_with_fitted_settings(case):
     assert [row[0] for row in rows] == [
         "real",
         "real, even against odd frames",
+        "real, first against second half",
         "simulated, before",
         "simulated, after",
     ]
     grey = header.index("mean_grey")
-    assert float(rows[3][grey]) < float(rows[2][grey]) - 0.05
+    assert float(rows[4][grey]) < float(rows[3][grey]) - 0.05
+    ratio, patches = header.index("patches_ratio"), header.index("patches")
+    assert float(rows[3][ratio]) == pytest.approx(float(rows[3][patches]) / float(rows[2][patches]), rel=0.01)
     assert "4 MHz" in done.output
     assert (case / "f.png").stat().st_size > 5000
+
+
+def test_renders_on_file_are_compared_in_both_fans(case):
+    sweep = read_sweep(case / "sweep.igs.mha")
+    write_sweep(replace(sweep, frames=0.5 * sweep.frames), case / "darker.igs.mha")
+    # The same frames on a larger picture of other pixels: they are found by the fan in them.
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[:2, 3] = torch.tensor([-20.0, -12.0])
+    moved = torch.nn.functional.pad(sweep.frames, (20, 30, 12, 8))
+    mask = torch.nn.functional.pad(sweep.mask, (20, 30, 12, 8))
+    write_sweep(
+        replace(sweep, frames=moved, mask=mask, image_to_reference=sweep.image_to_reference @ shift),
+        case / "moved.igs.mha",
+    )
+    done = run(
+        "study realism",
+        {"real": case / "sweep.igs.mha", "frames": 2, "output": case / "table.csv"},
+        *("--simulated", case / "sweep.igs.mha", "--simulated", case / "darker.igs.mha"),
+        *("--simulated", case / "moved.igs.mha"),
+    )
+    assert done.exit_code == 0, done.output
+    header, *rows = csv.reader((case / "table.csv").read_text().splitlines())
+    found = {row[0]: dict(zip(header[1:], row[1:])) for row in rows}
+    same, darker, moved = (found[f"simulated, {name}.igs.mha"] for name in ("sweep", "darker", "moved"))
+    assert float(same["patches"]) == float(same["histogram_distance"]) == 0.0
+    assert float(darker["patches_ratio"]) > 3
+    assert float(moved["histogram_distance"]) < 0.1 * float(darker["histogram_distance"])
+    assert float(moved["patches"]) < 0.3 * float(darker["patches"])
+
+
+def test_a_probe_on_the_brain_is_judged_without_matching(tmp_path):
+    import SimpleITK as sitk
+
+    axis = np.arange(70) * 2.0 - 69.0
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    away = np.sqrt(x**2 + y**2 + z**2)
+    rng = np.random.default_rng(0)
+    head = np.where(away < 50, np.where(away < 40, 1.0, 0.7), np.where((away > 58) & (away < 64), 1.1, 0.1))
+    head = np.where(np.abs(away - 10) < 6, 0.1, head) + 0.01 * rng.standard_normal(head.shape)
+    image = sitk.GetImageFromArray((100 * head).astype(np.float32))
+    image.SetSpacing((2.0, 2.0, 2.0))
+    image.SetOrigin((69.0, 69.0, -69.0))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(tmp_path / "head.nrrd"))
+    frames, poses = frames_of(phantom(layers, size_mm=90.0))
+    sweep = TrackedSweep.from_arrays(frames.numpy(), (poses @ GEOMETRY.pixel_to_probe).numpy(), mask=MASK.numpy())
+    write_sweep(sweep, tmp_path / "sweep.igs.mha")
+    options = {"real": tmp_path / "sweep.igs.mha", "volume": tmp_path / "head.nrrd", "kind": "mri", "frames": 2}
+    windows = ("--window", "left-frontal", "--window", "right-temporal", "--no-match")
+    done = run("study realism", {**options, "output": tmp_path / "table.csv"}, *windows)
+    assert done.exit_code == 0, done.output
+    header, *rows = csv.reader((tmp_path / "table.csv").read_text().splitlines())
+    assert rows[-1][0] == "simulated, before"
+    assert float(rows[-1][header.index("grey_1")]) > 0.1
+    done = run("study realism", {**options, "output": tmp_path / "other.csv"}, "--window", "subcostal")
+    assert done.exit_code == 2
+    assert "is not for --kind mri" in done.output
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+def test_the_brain_is_found_under_the_skull(stripped):
+    axis = np.arange(90) * 1.5 - 67.0
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    away = np.sqrt(x**2 + (y / 1.1) ** 2 + z**2)
+    head = np.where(away < 48, 0.7, 0.1)
+    head = np.where(away < 40, 1.0, head)
+    head = np.where((away > 48) & (np.abs(x) < 3) & (away < 56), 0.7, head) if not stripped else head
+    head = np.where((away > 54) & (away < 62), 1.3, head) if not stripped else np.where(away < 50, head, 0.0)
+    head = np.where(away < 8, 0.1, head) + 0.01 * np.random.default_rng(0).standard_normal(head.shape)
+    matrix = np.diag([1.5, 1.5, 1.5, 1.0])
+    matrix[:3, 3] = -67.0
+    brain = brain_of(100 * head, matrix)
+    truth = away < 48
+    assert 2 * (brain & truth).sum() / (brain.sum() + truth.sum()) > 0.95
+    probe = probe_of("convex", radius_mm=10.0, fov_deg=80.0)
+    for window in CRANIOTOMIES:
+        pose = craniotomy(brain, matrix, probe, window)
+        assert torch.det(pose[:3, :3]).item() == pytest.approx(1.0)
+        assert np.linalg.norm(pose[:3, 3] / torch.tensor([1.0, 1.1, 1.0])) == pytest.approx(46.7, abs=2.5)  # pressed on
+        inward = -pose[:3, 3] / pose[:3, 3].norm()
+        assert (inward @ pose[:3, 1]).item() > 0.99
 
 
 def test_the_command_refuses_in_one_sentence(case):
@@ -192,6 +278,10 @@ def test_the_command_refuses_in_one_sentence(case):
         ((*pose, "--real", case / "one.igs.mha"), "has one frame"),
         (("--organ", "spline"), "no label 'spline'"),
         ((*pose, "--settings", case / "bad.json", "--matched", case / "m.json"), "leave one of them out"),
+        ((*pose, "--no-match", "--matched", case / "m.json"), "without --no-match"),
+        (("--window", "left-frontal"), "is not for --kind labels"),
+        ((*pose, "--mask", case / "labels.nrrd"), "is for --kind mri"),
+        ((*pose, "--judge", "first"), "has 3 frames"),
     ):
         done = invoke(case, *extra)
         assert done.exit_code == 2

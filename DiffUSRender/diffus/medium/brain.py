@@ -19,7 +19,7 @@ PIA_DB, DURA_DB, WALL_DB = 9.0, 14.0, 11.0
 # Dura is a large plane, sulci are bent: so much of a disc around a patch must be sheet for its level to rise.
 DISC_MM = (4.0, 8.0)
 FLATNESS = (0.55, 0.9)
-_ANGLES = 8
+_ANGLES = 6
 
 
 def brain_sheets(

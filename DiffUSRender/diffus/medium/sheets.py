@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from .mixture import SHEET_CHANNELS
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -26,15 +24,15 @@ if TYPE_CHECKING:
 
 # Vectors to a sheet are known this far from it, and its level is whole to `LEVEL_MM`: an echo 1.2 mm wide, and the
 # neighbours 1 mm along a ray from which the angle of incidence is found.
-REACH_MM, LEVEL_MM = 3.2, 1.9
-NEAR_MM = 2.0  # to here every patch is tried, further off one of a block of 2x2x2 voxels
+REACH_MM, LEVEL_MM = 2.8, 1.7
+NEAR_MM = 1.5  # to here every patch is tried, further off one of a block of 2x2x2 voxels
 SHEET_GRID_MM = 0.8  # finer voxels are put together for the vectors, which are straight in between
 # Standard deviations of the Gaussians under which ridges and borders are sought; they draw a bent border inwards.
 RIDGE_MM, BORDER_MM = 0.9, 0.6
 MIN_BEND = 0.05  # of a ridge, curvature over height per mm^2
 MIN_STEEPNESS = 0.05  # of a border, per mm
 CHUNK = 8192  # patches that are worked on at a time, so that they stay in the processor's cache
-_INSIDE_VOXEL = 0.6  # a patch lies at most so far from its voxel's centre, in voxels
+_INSIDE_VOXEL = 0.53  # a patch lies at most so far from its voxel's centre, in voxels
 _LATERAL_VOXEL = 0.75, 1.8  # how far a patch near by, and one of a block, extends in its plane
 
 
@@ -138,15 +136,12 @@ def sheet_channels(
     grid = [-(-size // f) for size, f in zip(shape, factor.tolist())]
     patches = _on_coarser_grid(patches, grid, factor, spacing)
     vectors, distance, levels = _nearest(patches, grid, spacing * factor)
-    levels[_between_sheets(vectors, distance, grid, spacing * factor)] = 0
+    levels[_between_sheets(vectors, distance, spacing * factor)] = 0
     # Whole where the echo is, then falling: vectors to two sheets that meet half-way must not look like a third.
     fall = np.clip((REACH_MM - distance) / (REACH_MM - LEVEL_MM), 0, 1)
-    directions = (steps / spacing[::-1])[:, ::-1].astype(np.float32)
-    channels = np.zeros((SHEET_CHANNELS, math.prod(grid)), np.float32)
-    found = np.flatnonzero(np.isfinite(distance))
-    channels[:3, found] = directions @ vectors[:, found]
-    channels[3] = levels * fall * fall * (3 - 2 * fall)
-    channels = torch.from_numpy(channels.reshape(SHEET_CHANNELS, *grid))
+    levels *= fall * fall * (3 - 2 * fall)
+    directions = torch.from_numpy((steps / spacing[::-1])[:, ::-1].astype(np.float32))
+    channels = torch.cat([torch.tensordot(directions, torch.from_numpy(vectors), 1), torch.from_numpy(levels)[None]])
     if (factor > 1).any():
         size = [g * f for g, f in zip(grid, factor.tolist())]
         channels = F.interpolate(channels[None], size, mode="trilinear", align_corners=False)[0]
@@ -165,28 +160,23 @@ def _on_coarser_grid(patches: Patches, grid: Sequence[int], factor: np.ndarray, 
 
 
 def _between_sheets(
-    vectors: Float32[np.ndarray, "3 voxels"],
-    distance: Float32[np.ndarray, " voxels"],
-    shape: Sequence[int],
-    spacing_mm: np.ndarray,
-) -> Int[np.ndarray, " n"]:
+    vectors: Float32[np.ndarray, "3 k j i"], distance: Float32[np.ndarray, "k j i"], spacing_mm: np.ndarray
+) -> Bool[np.ndarray, "k j i"]:
     """Voxels half-way between two sheets: to a neighbour their vectors turn round though no sheet lies between."""
-    found = np.flatnonzero(np.isfinite(distance) & (distance > 0.6 * spacing_mm.min()))
-    known = np.zeros(len(distance), bool)
-    known[found] = True
-    between = []
-    for stride, mm in zip((shape[1] * shape[2], shape[2], 1), spacing_mm):
-        first = found[found < len(distance) - stride]
-        first = first[known[first + stride] & (distance[first] + distance[first + stride] > 1.2 * mm)]
-        turned = (vectors[:, first] * vectors[:, first + stride]).sum(0) < 0
-        between += [first[turned], first[turned] + stride]
-    return np.concatenate(between)
+    between = np.zeros(distance.shape, bool)
+    for axis, mm in enumerate(spacing_mm):
+        ahead, behind = (slice(None),) * axis + (slice(1, None),), (slice(None),) * axis + (slice(None, -1),)
+        turn = sum(part[ahead] * part[behind] for part in vectors)
+        turned = (turn < 0) & (distance[ahead] + distance[behind] > np.float32(1.2 * mm))
+        between[ahead] |= turned
+        between[behind] |= turned
+    return between & (distance > 0.6 * spacing_mm.min())
 
 
 def _nearest(
     patches: Patches, shape: Sequence[int], spacing_mm: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every voxel: vector to the nearest patch in reach (3, voxels), mm along k, j, i; its length; its level."""
+    """Of every voxel: vector to the nearest patch in reach, (3, k, j, i), mm along k, j, i; its length; its level."""
     half = [int(REACH_MM / mm + 0.5) for mm in spacing_mm]
     padded = [size + 2 * h for size, h in zip(shape, half)]
     squares = np.full(math.prod(padded), np.inf, np.float32)
@@ -206,22 +196,22 @@ def _nearest(
     squares = np.where(near_by, squares, by_blocks)
     inner = tuple(slice(h, h + size) for h, size in zip(half, shape))
     squares, nearest, near_by = (x.reshape(padded)[inner].ravel() for x in (squares, nearest, near_by))
+    vectors, levels = np.zeros((3, len(squares)), np.float32), np.zeros(len(squares), np.float32)
     found = np.flatnonzero(squares < REACH_MM**2)
-    which = nearest[found]
-    spacing = spacing_mm.astype(np.float32)
-    voxels = np.stack(np.unravel_index(found, shape), 1).astype(np.float32)
-    towards, normals = patches.centres[which] - voxels * spacing, patches.normals[which]
-    normal = (towards * normals).sum(1, keepdims=True)
-    aside = towards - normal * normals
-    width = np.sqrt((aside * aside).sum(1, keepdims=True))
-    vectors = np.zeros((3, len(squares)), np.float32)
-    beyond = np.maximum(width - lateral[0], 0) * near_by[found][:, None]
-    vectors[:, found] = (normal * normals + beyond / np.maximum(width, 1e-6) * aside).T
-    levels = np.zeros(len(squares), np.float32)
-    levels[found] = patches.levels[which]
-    distance = np.full(len(squares), np.inf, np.float32)
-    distance[found] = np.sqrt(squares[found])
-    return vectors, distance, levels
+    rows = np.concatenate([patches.centres.T, patches.normals.T, patches.levels[None]])
+    for start in range(0, len(found), CHUNK):
+        here = found[start : start + CHUNK]
+        *towards, nk, nj, ni, levels[here] = rows[:, nearest[here]]
+        for part, number, mm in zip(towards, np.unravel_index(here, shape), spacing_mm):
+            part -= number * np.float32(mm)
+        normal = towards[0] * nk + towards[1] * nj + towards[2] * ni
+        aside = [part - normal * n for part, n in zip(towards, (nk, nj, ni))]
+        width = np.sqrt(sum(part * part for part in aside))
+        beyond = np.maximum(width - lateral[0], 0) * near_by[here] / np.maximum(width, np.float32(1e-6))
+        for vector, n, part in zip(vectors, (nk, nj, ni), aside):
+            vector[here] = normal * n + beyond * part
+    distance = np.sqrt(np.where(squares < REACH_MM**2, squares, np.inf).astype(np.float32))
+    return vectors.reshape(3, *shape), distance.reshape(shape), levels.reshape(shape)
 
 
 def _try(

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import InputError, _
 from ..geometry.filters import gaussian_blur
 from .images import autocorrelation_width, envelope_snr, gcnr, histogram_distance, nakagami_m, patch_kl
+from .wasserstein import patch_wasserstein
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -47,10 +48,21 @@ class FrameStatistics:
 
 @dataclass(frozen=True)
 class FrameDistances:
-    """Of simulated from real frames: grey levels over the fan (full scale 1), and pKL, nats."""
+    """Of simulated from real frames.
+
+    histogram_distance: earth mover's, of grey levels over the fan (full scale 1). pkl: nats. patches: sliced
+    Wasserstein distance of patches, mean over the levels of the pyramid and (patches_1, the finest, to patches_4) each,
+    in grey levels; patch_texture: that of normalised patches, mean over the levels.
+    """
 
     histogram_distance: float
     pkl: float
+    patches: float
+    patch_texture: float
+    patches_1: float
+    patches_2: float
+    patches_3: float
+    patches_4: float
 
 
 STATISTICS = tuple(field.name for field in fields(FrameStatistics))
@@ -100,9 +112,13 @@ def frame_distances(
     real: Float[Tensor, "k h w"], simulated: Float[Tensor, "n h w"], mask: Bool[Tensor, "h w"]
 ) -> FrameDistances:
     """How far simulated frames (n, h, w) are from real ones (K, h, w) in the same fan (h, w)."""
+    patches = patch_wasserstein(real, simulated, mask)
     return FrameDistances(
         histogram_distance(real[:, mask].flatten(), simulated[:, mask].flatten()).item(),
         patch_kl(real, simulated, mask).item(),
+        patches.grey.mean().item(),
+        patches.texture.mean().item(),
+        *patches.grey.tolist(),
     )
 
 

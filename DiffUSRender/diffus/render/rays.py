@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .echo import echo
 from .gas import gas_echoes
-from .specular import sheet_cosine_square, sheet_profile, specular_lobe, wall_cosine_square
+from .specular import sheet_cosine_square, sheet_profile, specular_lobe, spread_between_rays, wall_slopes
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -40,13 +40,15 @@ def ray_echoes(
     strength = transmission * scattering
     lobed = isinstance(settings.specular_exponent, Tensor) or settings.specular_exponent > 0
     if lobed:
-        reflection = reflection * specular_lobe(wall_cosine_square(plan, impedance), settings)
+        cosine_square, slope_mm = wall_slopes(plan, impedance)
+        reflection = reflection * specular_lobe(cosine_square, settings.specular_exponent, settings.diffuse_db)
+        reflection = spread_between_rays(plan, reflection, slope_mm)
     if sheets and settings.sheet_db is not None:
         distance, level = sheets
         amplitude = transmission * level * sheet_profile(distance, probe.sample_spacing_mm)
         if lobed:
             cosine_square = sheet_cosine_square(distance, probe.sample_spacing_mm)
-            amplitude = amplitude * specular_lobe(cosine_square, settings)
+            amplitude = amplitude * specular_lobe(cosine_square, settings.specular_exponent, settings.sheet_diffuse_db)
         reflection, strength = _with_sheets(plan, reflection, strength, amplitude)
     if settings.echo == "transmission":
         reflection, strength = gas_echoes(plan, impedance, reflection, strength)

@@ -55,7 +55,7 @@ class RenderSettings:
     psf: bool = setting(bool, True, help="Whether pulse and beam blur.")
     reflection_db: float | Tensor = setting(
         float,
-        57.0,
+        46.0,
         low=-40.0,
         high=120.0,
         unit="dB",
@@ -76,7 +76,7 @@ class RenderSettings:
         low=-60.0,
         high=0.0,
         unit="dB",
-        help="What remains of a boundary or sheet seen from the side.",
+        help="What remains of a boundary seen from the side.",
         fitted=True,
         panel=False,
     )
@@ -90,6 +90,16 @@ class RenderSettings:
         optional=True,
         fitted=True,
     )
+    sheet_diffuse_db: float | Tensor = setting(
+        float,
+        -4.0,
+        low=-60.0,
+        high=0.0,
+        unit="dB",
+        help="What remains of a sheet seen from the side: they are rough.",
+        fitted=True,
+        panel=False,
+    )
     sheet_coherence: float | Tensor = setting(
         float,
         0.5,
@@ -100,7 +110,7 @@ class RenderSettings:
     )
     a_line_db: float | Tensor = setting(
         float,
-        -25.0,
+        -20.0,
         low=-160.0,
         high=0.0,
         unit="dB",

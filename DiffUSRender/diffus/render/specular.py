@@ -14,30 +14,39 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from .plan import FramePlan
-    from .settings import RenderSettings
 
 WALL_MM = 2.0  # half the side of the patch over which a wall's direction is averaged: about a voxel
+MAX_SPREAD_MM = 6.0  # depth between two rays over which the echo of a steep wall is spread at most
 SHEET_FWHM_MM = 1.2  # of the amplitude across a sheet
 SHEET_STEP_MM = 1.5  # of the differences along a ray: further than the voxel in which a distance has its kink
 _SHEET_SIGMA_MM = SHEET_FWHM_MM / (2 * math.sqrt(2 * math.log(2)))
 
 
-def specular_lobe(cosine_square: Float[Tensor, "*rays"], settings: RenderSettings) -> Float[Tensor, "*rays"]:
-    """Amplitude of an interface met at an angle: floor + (1 - floor) |cos|^m, 1 at normal incidence.
+def specular_lobe(
+    cosine_square: Float[Tensor, "*rays"], exponent: float | Tensor, diffuse_db: float | Tensor
+) -> Float[Tensor, "*rays"]:
+    """Amplitude of an interface met at an angle: F + (1 - F) |cos|^m, 1 at normal incidence.
 
     Args:
         cosine_square: of the angle of incidence.
-        settings: `specular_exponent` is m, `diffuse_db` the floor.
+        exponent: m.
+        diffuse_db: F in dB, what remains from the side.
     """
-    floor = 10 ** (settings.diffuse_db / 20)
-    return floor + (1 - floor) * (cosine_square + 1e-12) ** (settings.specular_exponent / 2)
+    floor = 10 ** (diffuse_db / 20)
+    return floor + (1 - floor) * (cosine_square + 1e-12) ** (exponent / 2)
 
 
-def wall_cosine_square(plan: FramePlan, impedance: Float[Tensor, "b s rays samples"]) -> Tensor:
-    """cos^2 between the rays and the gradient of ln Z in the image plane, (B, 1, rays, samples); 1 where there is none.
+def wall_slopes(
+    plan: FramePlan, impedance: Float[Tensor, "b s rays samples"]
+) -> tuple[Float[Tensor, "b 1 rays samples"], Float[Tensor, "b 1 rays samples"]]:
+    """How walls lie to the rays, by the gradient of ln Z in the image plane.
 
     The gradient is that of the mean over a patch of `WALL_MM` to either side, so that it has a voxel's scale: steps
     between voxels make no stairs, and a crisp step still has a direction. A tilt out of the plane is not seen.
+
+    Returns:
+        cos^2 of the angle of incidence, 1 where there is no gradient; and the depth that a wall gains from one ray to
+        the next, mm. Each (B, 1, rays, samples).
     """
     probe = plan.probe
     level = torch.log(impedance)
@@ -48,13 +57,47 @@ def wall_cosine_square(plan: FramePlan, impedance: Float[Tensor, "b s rays sampl
     rays = max(1, min(round(WALL_MM / float(spacing[probe.samples // 2])), probe.rays // 4))
     along = _shifted(level, reach) - _shifted(level, -reach)
     area = window_sum(level, reach) * probe.sample_spacing_mm
-    # Where a wall lies one mm deeper a ray further, the area in the window differs by the wall's step times 1 mm.
     index = torch.arange(probe.rays, device=level.device)
     after, before = (index + rays).clamp(max=probe.rays - 1), (index - rays).clamp(min=0)
-    distance = (after - before)[:, None] * spacing.clamp(min=1e-3)
-    across = (area[..., after, :] - area[..., before, :]) / distance
+    # Where a wall lies one mm deeper a ray further, the area in the window differs by the wall's step times 1 mm.
+    across = area[..., after, :] - area[..., before, :]
+    across = across / ((after - before)[:, None] * spacing.clamp(min=1e-3))
+    # A steep wall leaves the window within the patch; so does its step along the rays, in the mean over the patch.
+    inner = (
+        along[..., (index + rays // 2).clamp(max=probe.rays - 1), :] + along[..., (index - rays // 2).clamp(min=0), :]
+    )
+    along = 0.25 * (along + inner) + 0.125 * (along[..., after, :] + along[..., before, :])
     square = along.square() + 1e-9
-    return square / (square + across.square())
+    across = across.square()
+    return square / (square + across), spacing * (across / square + 1e-12).sqrt()
+
+
+def spread_between_rays(
+    plan: FramePlan, reflection: Float[Tensor, "b s rays samples"], slope_mm: Float[Tensor, "b 1 rays samples"]
+) -> Float[Tensor, "b s rays samples"]:
+    """The echo of walls that run steeply between two rays, spread over the depths in between.
+
+    A ray stands for all sound as far as its neighbours. Sampled on the ray alone, an oblique wall would be a chain of
+    dots; spread evenly over the depth that it gains, it is a line. Its amplitude stays.
+
+    Args:
+        plan: of the frame.
+        reflection: of the walls.
+        slope_mm: depth that the wall gains from ray to ray, of `wall_slopes`.
+    """
+    spacing, samples = plan.probe.sample_spacing_mm, reflection.shape[-1]
+    half = (slope_mm.clamp(max=MAX_SPREAD_MM) * (0.5 / spacing)).clamp(min=0.5).expand(reflection.shape)
+    # The sum over `half` becomes a mean over the pulse, whose equivalent length in samples the scale holds.
+    pulse = (plan.reflection_scale / 10 ** (plan.settings.reflection_db / 20)).clamp(min=1.0)
+    density = reflection / torch.minimum(2 * half, pulse)
+    middle = torch.arange(samples, dtype=reflection.dtype, device=reflection.device) + 0.5
+    change = reflection.new_zeros(*reflection.shape[:-1], samples + 2)
+    for sign, end in ((1, middle - half), (-1, middle + half)):
+        end = end.clamp(0, samples)
+        first = end.detach().floor()
+        later, index = density * (end - first), first.long()
+        change = change.scatter_add(-1, index, sign * (density - later)).scatter_add(-1, index + 1, sign * later)
+    return torch.cumsum(change, -1)[..., :samples]
 
 
 def sheet_profile(distance_mm: Float[Tensor, "*rays samples"], spacing_mm: float) -> Float[Tensor, "*rays samples"]:

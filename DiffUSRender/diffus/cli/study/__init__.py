@@ -3,6 +3,7 @@
 import click
 
 from .ablation import ablation
+from .cases import cases
 from .pose import pose
 from .realism import realism
 from .reconstruct import reconstruct
@@ -13,5 +14,5 @@ def study() -> None:
     """Experiments on real and simulated sweeps: what each step adds, and how near it comes."""
 
 
-for command in (ablation, realism, reconstruct, pose):
+for command in (ablation, cases, realism, reconstruct, pose):
     study.add_command(command)

@@ -5,52 +5,79 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from dataclasses import astuple, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 import torch
 
 from ...errors import InputError
-from ...fit.matching import AppearanceMatch, rocked
-from ...io.atomic import replacing
+from ...fit.matching import AppearanceMatch
+from ...io.atomic import replacing, require_not_input
 from ...io.tables import read_settings, write_csv
-from ...io.volumes import read_volume
-from ...medium import AcousticMedium
-from ...medium.labels import as_labels
-from ...medium.tissue import label_table as public_label_table
-from ...metrics.frames import DISTANCES, STATISTICS, frame_distances, frame_statistics
+from ...metrics.fan import FAN_STATISTICS, fan_statistics
+from ...metrics.frames import DISTANCES, STATISTICS, FrameDistances, frame_distances, frame_statistics
 from ...probe import probe_to_dict, read_probe_json
 from ...render.gain import time_gain_db_per_cm
 from ...render.renderer import UltrasoundRenderer
 from ...render.settings import RenderSettings, make_settings, settings_to_dict
-from ...studies.window import WINDOWS, Anatomy, acoustic_window
-from ...sweep.probe_sweep import PolarSweep, beam_of, in_fan, polar_sweep, probe_of_sweep
-from ...sweep.sweep import read_sweep
-from ..common import label_table, options, progress, read_medium
-from ..inputs import FIGURE_SUFFIXES, IMAGE_TO_PROBE, read_rigid, require_files, seed_option, volume_options
+from ...studies.craniotomy import CRANIOTOMIES
+from ...studies.window import WINDOWS
+from ...sweep.probe_sweep import beam_of, frame_grid
+from ..common import options, progress
+from ..inputs import FIGURE_SUFFIXES, IMAGE_TO_PROBE, require_files, seed_option, volume_options
 from .figures import pyplot, save_images, spread
+from .realism_cases import JUDGED, frames_on_file, name_of, placed_probe, real_frames
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
+    from ...medium import AcousticMedium
     from ...probe import Probe
-    from ...sweep.sweep import TrackedSweep
+    from .realism_cases import RealFrames
 
+FREQUENCY_MHZ = {"mri": 5.0, "ct": 3.5, "labels": 3.5}
 INPUT = (
     click.option("--real", "sweep_path", required=True, metavar="FILE", help="Real sweep: .igs.mha, .nrrd ..."),
     IMAGE_TO_PROBE,
-    *volume_options(kinds=("ct", "labels"), text="CT, or labels, of any patient."),
+    click.option(
+        "--simulated",
+        "simulated_paths",
+        multiple=True,
+        metavar="FILE",
+        help="Sweep of renders, of any fan; may be repeated.",
+    ),
+    *volume_options(required=False, kind_required=False, text="MRI, CT or labels of any patient, to be rendered."),
     click.option("--labels", "labels_path", metavar="FILE", help="Segmentation of the CT, on its grid."),
     click.option("--labels-table", metavar="NAME|FILE", help="Names of the labels; else totalsegmentator-v1."),
+    click.option("--mask", metavar="FILE", help="Brain of the MRI, on its grid; else it is found."),
+    click.option("--contrast", help="Of the MRI: t1 or t2.  [default: t1]"),
     click.option("--organ", default="liver", help="Label that the probe looks at."),
-    click.option("--window", type=click.Choice(WINDOWS), default="subcostal", help="Where the probe stands."),
+    click.option(
+        "--window",
+        "windows",
+        type=click.Choice(WINDOWS + CRANIOTOMIES),
+        multiple=True,
+        help="Where the probe stands; may be repeated.  [default: subcostal, or left-frontal of an MRI]",
+    ),
     click.option("--pose", metavar="FILE", help="probe_to_ras of the middle frame, instead of a window."),
 )
 HOW = (
     click.option("--settings", "settings_path", metavar="FILE.json", help="Of fit, or --matched: what is after."),
-    click.option("--frequency-mhz", type=click.FloatRange(0.5, 40), default=3.5, help="Of the probe before."),
+    click.option("--match/--no-match", default=True, help="Whether settings are sought where none are given."),
+    click.option(
+        "--judge",
+        type=click.Choice(JUDGED),
+        default="all",
+        help="Half of the sweep that is judged by; match sees others.",
+    ),
+    click.option(
+        "--frequency-mhz",
+        type=click.FloatRange(0.5, 40),
+        default=None,
+        help="Of the probe before.  [default: 3.5, or 5 for an MRI]",
+    ),
     click.option("--frames", "count", type=click.IntRange(2, 200), default=8, help="Simulated frames; real, thrice."),
     click.option("--range-db", type=click.FloatRange(20, 120), default=60.0, help="Assumed for speckle statistics."),
     seed_option("Of speckle and noise."),
@@ -60,6 +87,8 @@ OUTPUT = (
     click.option("--figure", metavar="FILE.png", help="Real and simulated frames, side by side."),
     click.option("--matched", metavar="FILE.json", help="Write the probe and the settings that were found."),
 )
+RATIOS = ("patches_ratio", "patch_texture_ratio")
+HALVES = "real, first against second half"
 
 
 @click.command()
@@ -67,46 +96,52 @@ OUTPUT = (
 @options(HOW)
 @options(OUTPUT)
 def realism(output: str, figure: str | None, matched: str | None, **given: object) -> None:
-    """How like a real sweep simulated frames are: speckle, texture, grey levels; before and after matching.
+    """How like a real sweep simulated frames are: speckle, texture, grey levels, patches; before and after matching.
 
-    The volume need not be of the patient in the sweep: the probe is put onto the skin where it sees the organ, and
-    rocks there; the fan is the real one's. After: with --settings, or else the frequency, pulse, f-number, gain, time
-    gain and dynamic range that bring grey levels and speckle width nearest.
+    Simulated are frames on file (--simulated), or those of a volume, which need not be of the patient in the sweep:
+    the probe is put onto the skin where it sees the organ, or onto the brain of an MRI, and rocks there; the fan is the
+    real one's. After: with --settings, or else the frequency, pulse, f-number, gain, time gain and dynamic range that
+    bring grey levels and speckle width nearest. Ratios are to the real sweep's two halves.
     """
     require_files(given, (output, (".csv",)), (figure, FIGURE_SUFFIXES), (matched, (".json",)))
+    require_not_input([output, figure, matched], given["simulated_paths"])
+    _require_options(given, matched)
     if figure:
         pyplot()
-    if matched and given["settings_path"]:
-        raise InputError("--matched writes what is found without --settings; leave one of them out.")
+    after = None
     with progress() as bar:
         task = bar.add_task("reading", total=None)
-        sweep, views = _real(given)
-        medium, anatomy = _patient(given)
-        bar.update(task, description="placing the probe")
-        if given["pose"]:
-            pose = read_rigid(given["pose"])
-        else:
-            pose = acoustic_window(anatomy, views.probe, given["window"])
-        poses = rocked(pose, given["count"])
-        before = (views.probe, RenderSettings(seed=given["seed"]))
-        if given["settings_path"]:
-            after = _read_settings(given["settings_path"], views.probe, given["seed"])
-        else:
-            search = AppearanceMatch(
-                sweep.frames, sweep.mask[0], views, medium, poses, before[1], dynamic_range_db=given["range_db"]
-            )
-            for state in search:
-                bar.update(task, total=state.steps, completed=state.step, description="matching")
-            after = (search.best.probe, search.best.settings)
-        simulated = {
-            name: _render(views, medium, poses, *chosen, sweep)
-            for name, chosen in (("simulated, before", before), ("simulated, after", after))
-        }
-    rows = _rows(sweep, views, simulated, given["range_db"])
+        real = real_frames(given, given["frequency_mhz"] or FREQUENCY_MHZ[given["kind"] or "ct"])
+        simulated = {name_of(path): frames_on_file(path, real) for path in given["simulated_paths"]}
+        if given["volume_path"]:
+            bar.update(task, description="placing the probe")
+            medium, poses = placed_probe(given, real.views.probe)
+            sets = {"before": (real.views.probe, RenderSettings(seed=given["seed"]))}
+            if given["settings_path"]:
+                after = _read_settings(given["settings_path"], real.views.probe, given["seed"])
+            elif given["match"]:
+                search = AppearanceMatch(
+                    real.matched.frames,
+                    real.mask,
+                    real.views,
+                    medium,
+                    poses,
+                    sets["before"][1],
+                    dynamic_range_db=given["range_db"],
+                )
+                for state in search:
+                    bar.update(task, total=state.steps, completed=state.step, description="matching")
+                after = (search.best.probe, search.best.settings)
+            sets |= {"after": after} if after else {}
+            bar.update(task, total=None, description="rendering")
+            for name, chosen in sets.items():
+                simulated[f"simulated, {name}"] = (_render(real, medium, poses, *chosen), real.mask)
+        bar.update(task, description="comparing")
+        rows = _rows(real, simulated, given["range_db"])
     with ExitStack() as all_files:
         write_csv(all_files.enter_context(replacing(output)), rows[0], rows[1:])
         if figure:
-            _draw(all_files.enter_context(replacing(figure)), sweep, simulated)
+            _draw(all_files.enter_context(replacing(figure)), real, simulated)
         if matched:
             found = {"probe": probe_to_dict(after[0]), "settings": settings_to_dict(after[1])}
             text = json.dumps(found, indent=2)
@@ -115,49 +150,16 @@ def realism(output: str, figure: str | None, matched: str | None, **given: objec
     click.echo(f"{', '.join(filter(None, (output, figure, matched)))} written.")
 
 
-def _real(given: dict) -> tuple[TrackedSweep, PolarSweep]:
-    """Frames spread over the sweep, and the same along the rays of the probe that they show."""
-    sweep = read_sweep(given["sweep_path"], given["image_to_probe"])
-    if len(sweep) < 2:
-        raise InputError(
-            f"{given['sweep_path']} has one frame; real frames are compared with each other too: give a sweep."
-        )
-    chosen = np.unique(np.linspace(0, len(sweep) - 1, 3 * given["count"]).round().astype(int))
-    sweep = sweep.subset(chosen)
-    probe, pixel_to_probe = probe_of_sweep(sweep, frequency_mhz=given["frequency_mhz"])
-    sweep = replace(sweep, mask=(sweep.mask.all(0) & in_fan(probe, pixel_to_probe, *sweep.mask.shape[1:]))[None])
-    return sweep, polar_sweep(sweep, probe, pixel_to_probe, rays=probe.rays, samples=probe.samples)
-
-
-def _patient(given: dict) -> tuple[AcousticMedium, Anatomy | None]:
-    """The medium, and where bone, gas and organ are (None where --pose makes it needless)."""
-    volume = read_volume(given["volume_path"])
-    labels = volume if given["kind"] == "labels" else None
-    if given["labels_path"]:
-        if given["kind"] == "labels":
-            raise InputError("--labels is the segmentation of a CT; with --kind labels the volume is one itself.")
-        labels = read_volume(given["labels_path"])
-        if labels.array.shape != volume.array.shape or not np.allclose(labels.ijk_to_ras, volume.ijk_to_ras, atol=1e-3):
-            raise InputError(f"{given['labels_path']} is not on the CT's grid; resample it to the CT first.")
-    medium = read_medium("ct", volume, None, {}) if given["kind"] == "ct" else None
-    if labels is None:
-        if given["pose"] is None:
-            raise InputError("Where the organ is must be known: give --labels with the CT, or --pose.")
-        return medium, None
-    table = label_table(labels, given["labels_table"])
-    array = as_labels(labels.array)
-    segmented = AcousticMedium.from_labels(array, table, labels.ijk_to_ras, elsewhere=medium)
-    if given["pose"]:
-        return segmented, None
-    names = public_label_table(table) if isinstance(table, str) else table
-    organ = [value for value, name in names.items() if str(name).lower() == given["organ"].lower()]
-    if not organ or not (array == organ[0]).any():
-        raise InputError(f"There is no label {given['organ']!r} in the segmentation; choose another with --organ.")
-    seen = array == organ[0]
-    if given["kind"] == "ct":
-        return segmented, Anatomy.from_ct(volume.array, seen, volume.ijk_to_ras)
-    hard = np.isin(array, [v for v, n in names.items() if "rib" in str(n).lower() or "vertebra" in str(n).lower()])
-    return segmented, Anatomy(array > 0, seen, hard, volume.ijk_to_ras)
+def _require_options(given: dict, matched: str | None) -> None:
+    """Raises InputError for options that do not go together."""
+    if not given["volume_path"] and not given["simulated_paths"]:
+        raise InputError("There is nothing to compare: give --volume with --kind, or --simulated.")
+    if bool(given["volume_path"]) != bool(given["kind"]):
+        raise InputError("--volume and --kind belong together; give both.")
+    if matched and given["settings_path"]:
+        raise InputError("--matched writes what is found without --settings; leave one of them out.")
+    if matched and not (given["volume_path"] and given["match"]):
+        raise InputError("--matched writes what matching a volume's frames finds; give --volume, without --no-match.")
 
 
 def _read_settings(path: str, shape: Probe, seed: int) -> tuple[Probe, RenderSettings]:
@@ -169,47 +171,59 @@ def _read_settings(path: str, shape: Probe, seed: int) -> tuple[Probe, RenderSet
     return replace(shape, **beam_of(probe)), settings
 
 
-def _render(
-    views: PolarSweep,
-    medium: AcousticMedium,
-    poses: Tensor,
-    probe: Probe,
-    settings: RenderSettings,
-    sweep: TrackedSweep,
-) -> Tensor:
+def _render(real: RealFrames, medium: AcousticMedium, poses: Tensor, probe: Probe, settings: RenderSettings) -> Tensor:
     """Simulated frames on the pixels of the real ones, (n, h, w)."""
     renderer = UltrasoundRenderer(probe, **vars(settings))
+    grid = frame_grid(probe, real.views.pixel_to_probe, *real.mask.shape)
     with torch.inference_mode():
-        polar = [renderer.polar(medium, renderer.points_ras(pose[None], medium.dtype)) for pose in poses]
-        return views.in_frame(torch.cat(polar), *sweep.frames.shape[1:]).clone() * sweep.mask[0]
+        pixels = renderer.plan(medium.dtype, medium.device).pixels_at(grid, real.mask)
+        points = (renderer.points_ras(pose[None], medium.dtype) for pose in poses)
+        frames = [renderer.slices(medium, one, number, pixels) for number, one in enumerate(points)]
+        return torch.cat(frames).clone()
 
 
-def _rows(sweep: TrackedSweep, views: PolarSweep, simulated: dict[str, Tensor], range_db: float) -> list[list]:
-    """Header and rows: the real frames, half of them against the other, and the simulated ones against all."""
-    mask = sweep.mask[0]
-    sets = {"real": (sweep.frames, None), "real, even against odd frames": (sweep.frames[::2], sweep.frames[1::2])}
-    sets |= {name: (frames, sweep.frames) for name, frames in simulated.items()}
-    rows = [["frames", *STATISTICS, *DISTANCES]]
-    for name, (frames, against) in sets.items():
-        values = astuple(frame_statistics(frames, mask, views.pixel_to_probe, dynamic_range_db=range_db))
-        far = ["", ""] if against is None else [f"{v:.4f}" for v in astuple(frame_distances(against, frames, mask))]
-        rows.append([name, *(f"{v:.3f}" for v in values), *far])
+def _rows(real: RealFrames, simulated: dict[str, tuple[Tensor, Tensor]], range_db: float) -> list[list]:
+    """Header and rows: the real frames, some of them against others, and the simulated ones against all."""
+    frames, mask, probe, pixel_to_probe = real.judged.frames, real.mask, real.views.probe, real.views.pixel_to_probe
+    sets = {"real": (frames, mask, None), "real, even against odd frames": (frames[::2], mask, frames[1::2])}
+    sets[HALVES] = (real.halves[1], mask, real.halves[0])
+    sets |= {name: (*both, frames) for name, both in simulated.items()}
+    rows = [["frames", *STATISTICS, *FAN_STATISTICS, *DISTANCES, *RATIOS]]
+    distances = {}
+    for name, (images, where, against) in sets.items():
+        looks = frame_statistics(images, where, pixel_to_probe, dynamic_range_db=range_db)
+        by_depth = fan_statistics(images, where, probe, pixel_to_probe, dynamic_range_db=range_db)
+        numbers = [f"{value:.3f}" for value in (*astuple(looks), *astuple(by_depth))]
+        far = [""] * (len(DISTANCES) + len(RATIOS))
+        if against is not None:
+            distances[name] = frame_distances(against, images, where)
+            far = [f"{v:.5f}" for v in astuple(distances[name])] + _ratios(distances[name], distances.get(HALVES))
+        rows.append([name, *("" if number == "nan" else number for number in numbers), *far])
     return rows
 
 
-def _draw(path: Path, sweep: TrackedSweep, simulated: dict[str, Tensor]) -> None:
+def _ratios(distance: FrameDistances, halves: FrameDistances | None) -> list[str]:
+    if halves is None:
+        return ["", ""]
+    pairs = ((distance.patches, halves.patches), (distance.patch_texture, halves.patch_texture))
+    return [f"{far / near:.2f}" if near > 0 else "" for far, near in pairs]
+
+
+def _draw(path: Path, real: RealFrames, simulated: dict[str, tuple[Tensor, Tensor]]) -> None:
     """Real frames above; simulated ones of a similar place in the sweep below, before and after."""
-    sets = {"real": sweep.frames, **simulated}
+    sets = {"real": real.judged.frames, **{name: frames for name, (frames, _mask) in simulated.items()}}
     images = [[frames[n].numpy() for n in spread(len(frames))] for frames in sets.values()]
     fewest = min(map(len, images))
     save_images(path, [line[:fewest] for line in images], names=list(sets), inch=3.0)
 
 
-def _print(rows: list[list], after: tuple[Probe, RenderSettings]) -> None:
+def _print(rows: list[list], after: tuple[Probe, RenderSettings] | None) -> None:
     header, *lines = rows
     for name, *values in lines:
         click.echo(name)
         click.echo("   " + ", ".join(f"{key} {value}" for key, value in zip(header[1:], values) if value))
+    if after is None:
+        return
     probe, settings = after
     click.echo(
         f"after: {float(probe.frequency_mhz):g} MHz, {float(probe.cycles):g} cycles, "
