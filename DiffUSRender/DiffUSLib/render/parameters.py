@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from diffus.data import probe_presets
@@ -212,17 +213,21 @@ class ParameterReader:
 
 def writeProbe(parameterNode, probe: ProbeSettings) -> None:
     """Writes the probe's numbers into a parameter node; raises RenderError, and writes none, if one is out of range."""
-    for one in fields(probe):
-        low, high = RANGES.get(one.name, (None, None))
-        value = getattr(probe, one.name)
-        if low is not None and not low <= value <= high:
-            raise RenderError(
-                _("The probe's {name} is {value}; choose {low} to {high}.").format(
-                    name=one.name, value=value, low=low, high=high
-                )
-            )
+    requireAllowed(vars(probe))
     for one in fields(probe):
         setattr(parameterNode, one.name, getattr(probe, one.name))
+
+
+def requireAllowed(values: Mapping[str, object]) -> None:
+    """Raises RenderError unless the panel allows these values, by attribute."""
+    for name in values.keys() & RANGES.keys():
+        low, high = RANGES[name]
+        if not low <= values[name] <= high:
+            raise RenderError(
+                _("{name} is {value}; the panel allows {low} to {high}.").format(
+                    name=name, value=values[name], low=low, high=high
+                )
+            )
 
 
 def imageValues(image: ImageSettings) -> dict[str, object]:
