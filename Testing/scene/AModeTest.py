@@ -60,7 +60,7 @@ class AModeTest(unittest.TestCase):
         self.assertEqual(len(self.line()[COLUMNS[0]]), 200)
         self.assertEqual(len(first[COLUMNS[0]]), 400)
         self.assertEqual(self.parameters.aModeSeries.GetXColumnName(), COLUMNS[1])
-        self.assertEqual(self.parameters.aModeChart.GetXAxisTitle(), COLUMNS[1])
+        self.assertEqual(self.parameters.aModeChart.GetXAxisTitle(), AModeAxis.TIME.label())
 
     def testWithoutTheTickThereIsNoPlot(self):
         self.parameters.aMode = False

@@ -11,7 +11,7 @@ from ..i18n import _
 from ..scene.line_plot import LinePlot
 from .parameters import AModeAxis
 
-DEPTH, TIME, ECHO = COLUMNS = ("Depth, mm", "Time, us", "Echo, dB")
+COLUMNS = ("depth_mm", "time_us", "level_db")
 
 
 def showAModeLine(parameterNode, renderer, medium, probeToVolume) -> None:
@@ -28,22 +28,22 @@ def showAModeLine(parameterNode, renderer, medium, probeToVolume) -> None:
         raise RenderError(_("The A-mode line needs a probe and volume under linear transforms; harden them."))
     depth, time, level = _line(renderer, medium, probeToVolume, parameterNode.aModeLateralMm)
     plot = _plot(parameterNode)
-    x = DEPTH if parameterNode.aModeAxis is AModeAxis.DEPTH else TIME
-    plot.against(x, ECHO)
+    axis = parameterNode.aModeAxis
+    plot.against(COLUMNS[0] if axis is AModeAxis.DEPTH else COLUMNS[1], axis.label())
     plot.fill(depth, time, level)
 
 
 def writeAModeLine(parameterNode, path: str) -> None:
     """Writes the plotted line as CSV: depth in mm, time in microseconds, echo in dB; raises RenderError without one."""
     plot = _existing(parameterNode)
-    if plot is None or not len((columns := plot.columns())[DEPTH]):
+    if plot is None or not len((columns := plot.columns())[COLUMNS[0]]):
         raise RenderError(_("There is no A-mode line yet: tick it, and press Apply."))
     from diffus.io.atomic import replacing, require_writable
     from diffus.io.tables import write_csv
 
     rows = np.column_stack(list(columns.values())).tolist()
     with engineErrors(), replacing(require_writable(path, (".csv",))) as temporary:
-        write_csv(temporary, ("depth_mm", "time_us", "level_db"), rows)
+        write_csv(temporary, COLUMNS, rows)
 
 
 def showChart(parameterNode) -> None:
@@ -67,7 +67,7 @@ def _plot(parameterNode) -> LinePlot:
     plot = _existing(parameterNode)
     if plot is None:
         names = _("A-mode"), _("A-mode line"), _("A-mode table")
-        plot = LinePlot.create(parameterNode.parameterNode.GetScene(), names, COLUMNS)
+        plot = LinePlot.create(parameterNode.parameterNode.GetScene(), names, COLUMNS, _("Echo, dB"))
         plot.chart.SetTitle(_("Echo against white-matter speckle"))
         parameterNode.aModeChart, parameterNode.aModeSeries, parameterNode.aModeTable = plot.nodes
     return plot
