@@ -183,7 +183,12 @@ class RenderParameters:
 
 def readParameters(parameterNode) -> RenderParameters:
     """The settings that a parameter node holds at this moment."""
-    return RenderParameters(_read(ProbeSettings, parameterNode), _read(ImageSettings, parameterNode))
+    return RenderParameters(readProbe(parameterNode), _read(ImageSettings, parameterNode))
+
+
+def readProbe(parameterNode) -> ProbeSettings:
+    """The probe alone."""
+    return _read(ProbeSettings, parameterNode)
 
 
 def mediumInputs(parameterNode) -> tuple:

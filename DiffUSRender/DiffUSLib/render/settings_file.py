@@ -23,6 +23,7 @@ from .parameters import (
     imageValues,
     presetLook,
     readParameters,
+    readProbe,
     requireAllowed,
     writeProbe,
 )
@@ -52,7 +53,7 @@ def loadSettings(parameterNode, path: str) -> None:
     Raises:
         RenderError: for a file that is none, or a value that the panel does not allow; nothing is changed then.
     """
-    settings, probe, tissues = _read(path, readParameters(parameterNode).probe)
+    settings, probe, tissues = _read(path, readProbe(parameterNode))
     values = sceneValues(vars(settings), IMAGE, IMAGE_ENUMS) | {"paperArtefacts": settings.artefacts is not None}
     requireAllowed(values)
     with slicer.util.NodeModify(parameterNode.parameterNode):  # no picture of half of the settings

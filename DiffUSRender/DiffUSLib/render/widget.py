@@ -22,7 +22,7 @@ from .parameters import (
     missingForComparison,
     missingInput,
     readLook,
-    readParameters,
+    readProbe,
 )
 from .preset_choice import PresetChoice
 
@@ -35,9 +35,7 @@ class RenderWidget(ModulePanel):
     def __init__(self, parent=None) -> None:
         ModulePanel.__init__(self, parent)
         self._presets = (
-            PresetChoice(
-                "preset", lambda node: readParameters(node).probe, lambda *chosen: self._apply("applyPreset", *chosen)
-            ),
+            PresetChoice("preset", readProbe, lambda *chosen: self._apply("applyPreset", *chosen)),
             PresetChoice("imagePreset", readLook, lambda *chosen: self._apply("applyImagePreset", *chosen)),
         )
         self._liveSaid = False
