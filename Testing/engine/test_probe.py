@@ -136,8 +136,10 @@ def test_elevation_layers_have_the_variance_of_the_beam(layers):
     assert points.shape[0] == weights.shape[0] == layers
     assert close(weights.sum(), 1.0)
     assert close((weights[:, None, None] * z).sum(0), torch.zeros(3, 11))
-    # A Gaussian of 4 mm full width at half maximum has the standard deviation 1.69864 mm.
-    assert close((weights[:, None, None] * z**2).sum(0), torch.full((3, 11), 1.69864**2), 1e-4)
+    # A Gaussian of 4 mm full width at half maximum has the standard deviation 1.69864 mm; so at the focus, sample 5.
+    variance = (weights[:, None, None] * z**2).sum(0)
+    assert close(variance[:, 5], torch.full((3,), 1.69864**2), 1e-4)
+    assert close(variance, probe.beam.elevation_sigma_mm(probe.depths_mm()).square().expand(3, 11), 1e-4)
 
 
 def test_jittered_rays_are_seeded_and_as_wide_as_the_beam():
@@ -152,7 +154,7 @@ def test_jittered_rays_are_seeded_and_as_wide_as_the_beam():
     assert close(shift[:, :, 0], shift[:, :, -1], 1e-9)  # whole rays are shifted
     _, directions = probe.ray_geometry()
     assert (shift * directions[:, None]).sum(-1).abs().max() < 1e-9  # across, not along
-    assert shift[..., 2].std() == pytest.approx(2.0 / 2.35482, rel=0.05)
+    assert shift[:, :, 5, 2].std() == pytest.approx(2.0 / 2.35482, rel=0.05)  # at the focus
     # 1.2 wavelengths of 0.308 mm times F/4 and F/2.54 (64 elements reach 19.7 mm) have standard deviations of 0.628 and
     # 0.399 mm; with the elements' 0.186 mm, 0.655 and 0.440 mm; together 0.365 mm.
     assert shift[..., :2].norm(dim=-1).square().mean().sqrt() == pytest.approx(0.365, rel=0.05)
@@ -164,7 +166,7 @@ def test_jitter_only_fills_the_gaps_between_layers():
     assert points.shape[0] == 80
     assert close(weights.sum(), 1.0)
     centres = replace(probe, rays_per_line=1).sample_points()[0].repeat_interleave(20, 0)
-    assert (points - centres)[..., 2].std() < 2.0 / 2.35 / 3
+    assert (points - centres)[:, :, 5, 2].std() < 2.0 / 2.35 / 3
 
 
 def test_acquisition_parameters_may_be_tensors():

@@ -95,7 +95,7 @@ def test_what_fractions_leave_is_the_medium_under_them():
     shares = torch.zeros(1, 3, 3, 3)
     shares[0, :, :, 2] = 1
     medium = AcousticMedium.of_fractions(shares, ["liver"], np.eye(4), elsewhere=under)
-    there, here = medium.sample(torch.tensor([[0.0, 1.0, 1.0], [2.0, 1.0, 1.0]])).T
+    there, here = (medium.sample(torch.tensor(point)) for point in ([0.0, 1.0, 1.0], [2.0, 1.0, 1.0]))
     torch.testing.assert_close(there, under[:, 1, 1, 0])
     assert here.tolist() == pytest.approx(tissue_table()["liver"].properties)
 

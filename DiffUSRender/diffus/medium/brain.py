@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Amplitudes of the echoes at normal incidence in dB relative to white-matter speckle: hand-set, as bright as these
 # structures are in intra-operative frames (RESECT). Pia and vessels of a sulcus; dura of falx and tentorium; ependyma.
-PIA_DB, DURA_DB, WALL_DB = 9.0, 14.0, 11.0
+PIA_DB, DURA_DB, WALL_DB = 16.0, 22.0, 14.0
 # Dura is a large plane, sulci are bent: so much of a disc around a patch must be sheet for its level to rise.
 DISC_MM = (4.0, 8.0)
 FLATNESS = (0.55, 0.9)

@@ -63,7 +63,7 @@ def mix(
         background: (4,), the channels' values of what the fractions leave to 1; None for gel.
     """
     rest = fractions.new_tensor(GEL) if background is None else background.to(fractions)
-    values = torch.addmm(rest[:, None], (properties.to(fractions) - rest).T, fractions.flatten(1))
+    values = torch.addmm(rest[:, None], (properties.to(fractions) - rest).T, fractions.reshape(len(fractions), -1))
     return values.view(len(rest), *fractions.shape[1:])
 
 

@@ -32,7 +32,7 @@ RIDGE_MM, BORDER_MM = 0.9, 0.6
 MIN_BEND = 0.05  # of a ridge, curvature over height per mm^2
 MIN_STEEPNESS = 0.05  # of a border, per mm
 CHUNK = 8192  # patches that are worked on at a time, so that they stay in the processor's cache
-_INSIDE_VOXEL = 0.53  # a patch lies at most so far from its voxel's centre, in voxels
+_INSIDE_VOXEL = 0.6  # a patch lies at most so far from its voxel's centre, in voxels
 _LATERAL_VOXEL = 0.75, 1.8  # how far a patch near by, and one of a block, extends in its plane
 
 

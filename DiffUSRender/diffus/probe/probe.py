@@ -26,6 +26,8 @@ SPEED_OF_SOUND_MM_PER_US = 1.54  # what scanners assume: mm/us, so that a wavele
 DEFAULT_SLICE_PIXELS = 512
 MAX_SLICE_PIXELS = 4096
 CHANNELS = 64  # elements that take part at most, where the aperture is not given
+# Of a curved face that serves a ray: an outer ray has elements on one side only, and those far round look elsewhere.
+FACE_FRACTION = 0.7
 
 
 def element_acceptance_rad(wavelengths: float) -> float:
@@ -152,7 +154,7 @@ class Probe(ArraySettings, ABC):
 
     @property
     def largest_aperture_mm(self) -> float | Tensor:
-        """The widest active aperture, mm: that given, or 64 elements, or the whole face."""
+        """The widest active aperture, mm: that given, or 64 elements, or what the face holds."""
         if self.aperture_mm is not None:
             return self.aperture_mm
         channels = CHANNELS * self.pitch_wavelengths * self.wavelength_mm
@@ -169,7 +171,7 @@ class Probe(ArraySettings, ABC):
             elevation_mm=self.elevation_mm,
             elevation_focus_mm=self.focus_mm if self.elevation_focus_mm is None else self.elevation_focus_mm,
             aperture_mm=self.largest_aperture_mm,
-            radius_mm=self._curvature_mm(),
+            radius_mm=self.curvature_mm,
             acceptance_rad=element_acceptance_rad(self.pitch_wavelengths),
         )
 
@@ -180,8 +182,9 @@ class Probe(ArraySettings, ABC):
     def sample_points(self, seed: int = 0) -> tuple[Float[Tensor, "subrays rays samples 3"], Float[Tensor, " subrays"]]:
         """Where the sub-rays sample the tissue, and how much each counts; S = elevation layers x rays per line.
 
-        The elevation layers are the Gauss-Hermite nodes of the elevational beam (Gaussian of FWHM `elevation_mm`), so
-        that the weighted sum over the layers is the beam's average, exact for polynomials of degree 2 layers - 1.
+        The elevation layers are the Gauss-Hermite nodes of the elevational beam (Gaussian of FWHM `elevation_mm` at
+        its focus, wider elsewhere), so that the weighted sum over the layers is the beam's average, exact for
+        polynomials of degree 2 layers - 1.
         Further rays per line are shifted across the ray and in elevation by seeded Gaussian draws as wide as the
         two-way beam in focus; the first of each layer is not shifted.
 
@@ -206,7 +209,9 @@ class Probe(ArraySettings, ABC):
         # The layers already make up the slice thickness: between them the jitter only fills the gaps.
         z = elevation[:, None, None] + shift[1] * sigma / self.elevation_layers
         points = plane + (shift[0] * self._focal_sigma_mm())[..., None, None] * sideways[:, None]
-        points[..., 2] += z[..., None]
+        if self.elevation_layers * self.rays_per_line > 1:
+            spread = self.beam.elevation_sigma_mm(self.depths_mm()) / sigma
+            points = points + z[..., None, None] * spread[:, None] * points.new_tensor([0.0, 0.0, 1.0])
         subrays = self.elevation_layers * self.rays_per_line
         return points.reshape(subrays, *plane.shape), weights.repeat_interleave(self.rays_per_line) / self.rays_per_line
 
@@ -230,7 +235,8 @@ class Probe(ArraySettings, ABC):
         focus = torch.tensor([_plain(self.focus_mm)], dtype=torch.float64)
         return self.beam.lateral_sigma_mm(focus).item()
 
-    def _curvature_mm(self) -> float:
+    @property
+    def curvature_mm(self) -> float:
         """Radius of the array itself; infinite where it is flat."""
         return math.inf
 
@@ -287,11 +293,12 @@ class ConvexProbe(ConvexSettings, _SectorProbe):
 
     type: ClassVar[str] = "convex"
 
-    def _curvature_mm(self) -> float:
+    @property
+    def curvature_mm(self) -> float:
         return self.radius_mm
 
     def _face_mm(self) -> float:
-        return 2 * self.radius_mm * math.sin(math.radians(self.fov_deg) / 2)
+        return FACE_FRACTION * 2 * self.radius_mm * math.sin(math.radians(self.fov_deg) / 2)
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,24 @@ def lateral_factors(
     pad = int((REACH_SIGMAS * sigma_mm.detach() / spacing_mm.clamp(min=1e-9)).ceil().clamp(max=rays // 4 + 1).max())
     padded = quick_size(rays + 2 * pad)
     frequency = 2 * math.pi * torch.fft.rfftfreq(padded, dtype=sigma_mm.dtype)[:, None]
-    share = (sigma_mm / spacing_mm.clamp(min=1e-6)).square()
-    return torch.stack([torch.exp(-0.5 * part * share * frequency**2) for part in (1.0, 0.5)])
+    width = sigma_mm / spacing_mm.clamp(min=1e-6)
+    return torch.stack([_sampled_gaussian(width * part, frequency) for part in (1.0, math.sqrt(0.5))])
+
+
+def _sampled_gaussian(width: Float[Tensor, " samples"], frequency: Float[Tensor, "frequencies 1"]) -> Tensor:
+    """Factor of every frequency, rad, of a Gaussian sampled at whole numbers, of unit sum: (frequencies, samples).
+
+    Sampled and never negative: the Gaussian of frequencies itself would ring beside bright walls where it is narrow.
+    """
+    narrow, sum_narrow = torch.ones_like(width * frequency), torch.ones_like(width)
+    for n in range(1, 5):
+        tap = 2 * torch.exp(-0.5 * (n / width.clamp(0.05, 1.0)) ** 2)
+        narrow, sum_narrow = narrow + tap * torch.cos(n * frequency), sum_narrow + tap
+    # The same as a sum over the repeats of the spectrum, which are few where the kernel is wide.
+    spectrum = [torch.exp(-0.5 * (width * (frequency + 2 * math.pi * n)) ** 2) for n in (-1, 0, 1)]
+    return torch.where(
+        width < 0.8, narrow / sum_narrow, sum(spectrum) / (1 + 2 * torch.exp(-0.5 * (2 * math.pi * width) ** 2))
+    )
 
 
 def blur_across(

@@ -44,13 +44,31 @@ def display_gain_db(
 ) -> Float[Tensor, " samples"]:
     """Gain of the display at depths in mm: overall gain, time gain, and what is left of the beam's focal gain.
 
-    The time gain compensates from the start depth on, since coupling loses nothing, and bends where it would lift
-    noise closer than `tgc_margin_db` to the level of white matter: from there on, tissue sinks into black.
+    The time gain compensates from the start depth on, since coupling loses nothing. It rises down to `tgc_reach` of the
+    image, and bends earlier where it would lift noise closer than `tgc_margin_db` to the level of white matter: from
+    there on, tissue sinks into black.
     """
     beam = beam_gain_db(probe, settings, depth)
-    below = (depth - settings.start_depth_mm).clamp(min=0)
-    wanted = 0.1 * below * time_gain_db_per_cm(probe, settings) + settings.focal_gain * beam
+    start, reach = settings.start_depth_mm, settings.tgc_reach
+    wanted = _compensation_db(probe, settings, depth, beam)
+    limits = []
+    if isinstance(reach, Tensor) or reach < 1:
+        last = start + torch.as_tensor(reach, dtype=depth.dtype, device=depth.device).reshape(1) * (
+            probe.depth_mm - start
+        )
+        there = beam_gain_db(probe, settings, last)
+        # The echo is kept at unit level under the beam: a gain that stays does not make up for its spread either.
+        limits.append(_compensation_db(probe, settings, last, there) - there + beam)
     if settings.noise_db is not None and settings.tgc_margin_db is not None:
-        limit = beam - settings.noise_db - settings.tgc_margin_db
+        limits.append(beam - settings.noise_db - settings.tgc_margin_db)
+    for limit in limits:
         wanted = wanted - BEND_DB * torch.nn.functional.softplus((wanted - limit) / BEND_DB)
     return settings.gain_db + wanted
+
+
+def _compensation_db(
+    probe: Probe, settings: RenderSettings, depth: Float[Tensor, " n"], beam: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Time gain at depths in mm that compensates without end."""
+    below = (depth - settings.start_depth_mm).clamp(min=0)
+    return 0.1 * below * time_gain_db_per_cm(probe, settings) + settings.focal_gain * beam

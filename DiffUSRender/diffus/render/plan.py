@@ -13,7 +13,7 @@ from ..errors import InputError, _
 from ..probe.beam import FWHM_PER_SIGMA, axial_sigma_mm
 from ..settings import declared
 from .blur import lateral_factors, pulse_kernel
-from .clutter import clutter_beam
+from .clutter import clutter_beam, clutter_level
 from .gain import display_gain_db, noise_level
 from .noise import noise_lines
 from .scan_conversion import Pixels, scan_grid
@@ -43,7 +43,8 @@ class FramePlan(nn.Module):
             plane: (3, points), fits a plane's axes and origin to some of the points. reflection_scale: 0-d, of a
             boundary's R at a sample. pulse_taps, power_taps: (T,), or None. lateral_factors: (2, frequencies, samples),
             or None. noise: of unit power, (2, samples, lines) of `lines`, or None. noise_level: its amplitude,
-            (samples,). clutter: the wide beam's power (rays, rays), or None. gain_db: (samples,). grid, inside: of the slice.
+            (samples,). clutter: the wide beam's power (rays, rays), or None. clutter_level: (samples,), or None.
+            gain_db: (samples,). grid, inside: of the slice.
     """
 
     field: SpeckleField | None
@@ -59,6 +60,7 @@ class FramePlan(nn.Module):
     noise: Tensor | None
     noise_level: Tensor
     clutter: Tensor | None
+    clutter_level: Tensor | None
     gain_db: Tensor
     grid: Tensor
     inside: Tensor
@@ -121,14 +123,14 @@ def plan_frame(
     pulse = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=torch.float64)
     grain, lines = _grain_and_lines(probe, settings, pulse)
     beam = _beam_of(probe) if settings.psf else None
-    pulse_taps = power_taps = across = noise = field = clutter = None
+    pulse_taps = power_taps = across = noise = field = clutter = clutter_over_depth = None
     if settings.psf:
         pulse_taps, power_taps = pulse_kernel(pulse, spacing), pulse_kernel(pulse / math.sqrt(2), spacing)
         across = lateral_factors(beam(depth), probe.lateral_spacing_mm(), probe.rays)
     if settings.speckle:
         field = speckle_field(probe, lines, settings.seed, grain, beam, probe.beam.elevation_sigma_mm)
     if settings.psf and settings.clutter_db is not None:
-        clutter = clutter_beam(probe, settings)
+        clutter, clutter_over_depth = clutter_beam(probe), clutter_level(probe, settings, depth)
     if settings.noise_db is not None:
         filtered = grain_of(grain.item())  # in steps as the scatterers, that a fitted frequency keeps the noise
         noise = noise_lines(lines.samples, lines.lines, lines.spacing_mm, filtered, settings.seed)
@@ -159,6 +161,7 @@ def plan_frame(
         noise=noise,
         noise_level=over_depth[1],
         clutter=clutter,
+        clutter_level=clutter_over_depth,
         gain_db=over_depth[0],
         grid=grid,
         inside=inside,

@@ -138,11 +138,11 @@ class RenderSettings:
     )
     clutter_db: float | Tensor | None = setting(
         float,
-        -36.0,
+        -40.0,
         low=-120.0,
         high=0.0,
         unit="dB",
-        help="Side lobes and haze relative to the tissue around, or none.",
+        help="Side lobes and haze at the transmit focus, against the tissue around, or none.",
         optional=True,
         fitted=True,
     )
@@ -167,6 +167,15 @@ class RenderSettings:
         fitted=True,
         panel=False,
     )
+    tgc_reach: float | Tensor = setting(
+        float,
+        0.3,
+        low=0.01,
+        high=1.0,
+        help="Fraction of the image's depth down to which the time gain rises; 1 is all of it.",
+        fitted=True,
+        panel=False,
+    )
     focal_gain: float | Tensor = setting(
         float,
         0.0,
@@ -177,7 +186,7 @@ class RenderSettings:
         panel=False,
     )
     gain_db: float | Tensor = setting(
-        float, 0.0, low=-120.0, high=120.0, unit="dB", help="Of the display.", fitted=True
+        float, -7.0, low=-120.0, high=120.0, unit="dB", help="Of the display.", fitted=True
     )
     dynamic_range_db: float | Tensor = setting(
         float, 60.0, low=1.0, high=160.0, unit="dB", help="Of the display.", fitted=True
@@ -187,6 +196,9 @@ class RenderSettings:
     )
     edge_enhancement: float | Tensor = setting(
         float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True
+    )
+    compounding: int = setting(
+        int, 1, low=1, high=15, help="Looks at different angles whose envelopes the slice averages.", panel=False
     )
     persistence: float = setting(
         float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one."
@@ -269,15 +281,16 @@ def paper_settings(**changes: object) -> RenderSettings:
 # What scanners' presets look like; every one on top of the default's physics.
 LOOKS = {
     "neuro": {"dynamic_range_db": 60.0, "grey_contrast": 1.3},
-    "abdomen": {"dynamic_range_db": 65.0, "noise_db": -85.0, "clutter_db": -33.0, "persistence": 0.4},
+    "abdomen": {"dynamic_range_db": 65.0, "noise_db": -85.0, "clutter_db": -36.0, "compounding": 3, "persistence": 0.4},
     "cardiac": {
         "dynamic_range_db": 50.0,
         "noise_db": -80.0,
-        "clutter_db": -38.0,
+        "clutter_db": -42.0,
         "grey_contrast": 1.4,
-        "edge_enhancement": 0.5,
+        "edge_enhancement": 0.3,
+        "gain_db": -4.0,
     },
-    "vascular": {"dynamic_range_db": 55.0, "noise_db": -70.0, "clutter_db": -42.0, "grey_contrast": 1.3},
+    "vascular": {"dynamic_range_db": 55.0, "noise_db": -70.0, "clutter_db": -45.0, "grey_contrast": 1.3},
 }
 PRESETS = {
     "default": RenderSettings,

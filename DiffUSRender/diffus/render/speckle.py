@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .scatter import (
+    GRAIN_STEPS,
     MOST_WAVES,
     WAVES,
     WINDOW_REACH,
     PlaneGrid,
+    PlaneWaves,
+    elevation_window,
     grain_of,
     plane_grid,
     plane_waves,
@@ -23,6 +29,7 @@ from .scatter import (
     speckle_correlation,
     spread_loss,
     sum_waves,
+    wave_amplitudes,
 )
 
 if TYPE_CHECKING:
@@ -34,9 +41,19 @@ if TYPE_CHECKING:
 
 NODE_SIGMAS = 1.5  # distance of the plane's nodes, in standard deviations of the scatterers' grain
 LINE_SIGMAS = 1.9  # distance of lines and of their samples, in those of the beam and the pulse: 0.8 of the width
+ZONES = 3  # of depth at least
+ZONE_CHANGE = 0.3  # of the logarithm of the slice's thickness within a zone
+MOST_ZONES = 8
+ZONE_OVERLAP = 0.2  # of a zone
 MARGIN = 2  # samples before the first and beyond the last, for the cubic between them
 MOST_NODES, MOST_SAMPLES, MOST_LINES = 1536, 2048, 1024
 CUBIC = -0.75  # of torch's bicubic `grid_sample`
+
+
+def plain(probe: Probe) -> Probe:
+    """The probe with numbers in place of its tensors: what can be compared, for what depends on its shape alone."""
+    tensors = {one.name: getattr(probe, one.name) for one in fields(probe)}
+    return replace(probe, **{name: value.item() for name, value in tensors.items() if isinstance(value, Tensor)})
 
 
 class FanLines(NamedTuple):
@@ -78,41 +95,64 @@ def fan_lines(probe: Probe, pulse_mm: float, beam_mm: Callable[[Tensor], Tensor]
     return FanLines(lines, samples + 2 * MARGIN, (lines - count) // 2, pitch, spacing)
 
 
+class Zone(nn.Module):
+    """A stretch of the fan's depth whose speckle is summed in a plane of its own, with one thickness of the slice.
+
+    The parts of a fan are smaller than the box around it, and the slice is as thick as it is at their depth.
+
+    Args:
+        first: row of the lines at which it begins.
+        grid: of its plane.
+        constants: window_end: 0-d, of the beam across the slice, rad/mm. where: the fine lines on the plane's nodes,
+            (1, rows, fine lines, 2). scale: what makes them its part of speckle of unit power, (rows, fine lines).
+    """
+
+    window_end: Tensor
+    where: Tensor
+    scale: Tensor
+
+    def __init__(self, first: int, grid: PlaneGrid, **constants: Tensor) -> None:
+        super().__init__()
+        self.first, self.grid = first, grid
+        for name, constant in constants.items():
+            self.register_buffer(name, constant, persistent=False)
+
+    def forward(self, waves: PlaneWaves) -> Float[Tensor, "b 2 rows fine"]:
+        """Its fine lines."""
+        amplitudes = wave_amplitudes(waves, self.window_end, self.grid)
+        plane = sum_waves(waves.vectors, waves.phases, amplitudes, self.grid)
+        return F.grid_sample(plane, self.where.expand(len(plane), -1, -1, -1), align_corners=True) * self.scale
+
+
 class SpeckleField(nn.Module):
     """Speckle on the lines of a fan as a function of its place in the tissue alone.
 
     Args:
         lines: where it is made.
-        grid: of the fan's plane.
         taken: of the waves.
-        constants: waves, phases: of the tissue. window_ends: (J,) of the beams across the slice. blur: 0-d. fine: where
-            the fine lines lie on the plane's nodes, (1, samples, fine lines, 2). scale: of the J fields there,
-            (J, samples, fine lines). lateral: the beam's factor of every frequency across the lines, (samples, lines).
+        zones: of the depth, which pass into one another.
+        constants: waves, phases: of the tissue. blur: 0-d, variance that the waves lack. lateral: the beam's factor of
+            every frequency across the lines, (samples, lines), or None.
     """
 
     waves: Tensor
     phases: Tensor
-    window_ends: Tensor
     blur: Tensor
-    fine: Tensor
-    scale: Tensor
     lateral: Tensor | None
 
-    def __init__(self, lines: FanLines, grid: PlaneGrid, taken: int, **constants: Tensor | None) -> None:
+    def __init__(self, lines: FanLines, taken: int, zones: list[Zone], **constants: Tensor | None) -> None:
         super().__init__()
-        self.lines, self.grid, self.taken = lines, grid, taken
+        self.lines, self.taken, self.zones = lines, taken, nn.ModuleList(zones)
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
 
     def forward(self, frames: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 2 depths lines"]:
         """Real and imaginary part, of unit power, for the plane's x and y axes and origin in the tissue's world."""
-        vectors, phases, amplitudes = plane_waves(
-            self.waves, self.phases, frames, self.window_ends, self.blur, self.taken, self.grid
-        )
-        fine: Tensor | float = 0.0
-        for amplitude, scale in zip(amplitudes.unbind(1), self.scale):
-            plane = sum_waves(vectors, phases, amplitude, self.grid)
-            fine = fine + F.grid_sample(plane, self.fine.expand(len(plane), -1, -1, -1), align_corners=True) * scale
+        waves = plane_waves(self.waves, self.phases, frames, self.blur, self.taken)
+        fine = frames.new_zeros(len(frames), 2, self.lines.samples, self.zones[0].scale.shape[1])
+        for zone in self.zones:
+            rows = slice(zone.first, zone.first + zone.scale.shape[0])
+            fine[:, :, rows] = fine[:, :, rows] + zone(waves)
         return fine if self.lateral is None else _across(fine, self.lateral)
 
 
@@ -148,35 +188,100 @@ def speckle_field(
     across = None if beam_mm is None else beam_mm(depth.clamp(min=0.0))
     fold = 1 if across is None else _fold(pitch, across.detach(), grain)
 
-    ray = (torch.arange(lines.lines * fold, dtype=torch.float64) / fold - lines.pad) * lines.pitch
-    place = probe.plane_points(*torch.meshgrid(ray, depth / probe.sample_spacing_mm, indexing="xy"))
-    outline = probe.outline()
+    thickness = elevation_mm(depth.clamp(min=0.0))
+    thickness = (thickness.square() - grain**2).clamp(min=(0.5 * grain) ** 2).sqrt()  # the waves have the grain's own
+    parts = _zone_rows(probe, lines)
+    ends = [WINDOW_REACH / thickness[rows].log().mean().exp() for rows in parts]
+    count, taken = _wave_counts(max(end.item() for end in ends), grain)
+    scales = _zone_scales(parts, torch.stack(ends), grain) * (pulse / grain / math.sqrt(count))
     reach = 3.5 * (pulse if across is None else across).detach().max().item()
     # In steps, so that a fitted number does not move the nodes.
     reach = 4 * grain * math.ceil(reach / (4 * grain))
-    low, high = outline.amin(0) - reach, outline.amax(0) + reach
-    # Beyond the beam's reach nothing is seen, so that there the plane's rim may go on.
-    place = torch.minimum(torch.maximum(place, low), high)
-    grid = plane_grid(low.tolist(), high.tolist(), NODE_SIGMAS * grain)
-    scale, where = _on_nodes(place, grid)
-
-    thin = elevation_mm(depth.clamp(min=0.0))
-    ends, shares, count, taken = _windows(thin, grain)
-    scale = scale * (pulse / grain) * (shares / math.sqrt(count))[:, :, None]
+    zones = []
+    for rows, end, scale in zip(parts, ends, scales):
+        grid, where, loss = _zone_plane(probe, lines, rows, fold, reach, grain)
+        scale = scale[rows, None] / loss
+        zones.append(Zone(rows.start, grid, window_end=end, where=where[None], scale=scale))
     waves, phases = _tissue(seed, count)
     lateral = None if across is None else _lateral_factor(pitch, across, pulse, lines.lines, fold)
     return SpeckleField(
         lines,
-        grid,
         taken,
+        zones,
         waves=waves.double() / (math.sqrt(2) * grain),
         phases=phases.double(),
-        window_ends=ends,
         blur=pulse.square() - grain**2,
-        fine=where[None],
-        scale=scale,
         lateral=lateral,
     )
+
+
+def _zone_rows(probe: Probe, lines: FanLines) -> list[slice]:
+    """The rows of the lines in each zone, in which the slice is about equally thick; neighbours share some.
+
+    The thickness is that at the probe's rounded numbers, so that zones stay where they are as one is fitted.
+    """
+    steady = plain(probe)
+    steady = replace(steady, **{name: float(f"{getattr(steady, name):.1g}") for name in ("frequency_mhz", "focus_mm")})
+    thickness = steady.beam.elevation_sigma_mm(lines.depths_mm().clamp(min=0.0)).log().numpy()
+    change = np.cumsum(np.abs(np.diff(thickness, prepend=thickness[0])) / ZONE_CHANGE + (ZONES - 1) / lines.samples)
+    count = min(MOST_ZONES, math.ceil(change[-1]))
+    ends = [0, *np.searchsorted(change, change[-1] * np.arange(1, count) / count).tolist(), lines.samples]
+    rows = []
+    for a, b in itertools.pairwise(ends):
+        shared = max(1, round(ZONE_OVERLAP * (b - a) / 2))
+        rows.append((a, b, shared))
+    starts = [0] + [a - min(before[2], here[2]) for before, here in itertools.pairwise(rows) for a in (here[0],)]
+    stops = [b + min(here[2], after[2]) for here, after in itertools.pairwise(rows) for b in (here[1],)]
+    return [slice(*ends) for ends in zip(starts, [*stops, lines.samples])]
+
+
+def _zone_scales(rows: list[slice], ends: Float[Tensor, " zones"], grain: float) -> Float[Tensor, "zones samples"]:
+    """Share of each zone's window in every row, such that one wave of the tissue gives unit power."""
+    shares = torch.zeros(len(rows), rows[-1].stop, dtype=torch.float64)
+    for n, zone in enumerate(rows):
+        shares[n, zone] = 1.0
+        if n:
+            both = slice(zone.start, rows[n - 1].stop)
+            ramp = (torch.arange(both.stop - both.start, dtype=torch.float64) + 0.5) / (both.stop - both.start)
+            shares[n, both], shares[n - 1, both] = ramp, 1 - ramp
+    spread = 1 / (math.sqrt(2) * grain)
+    across = torch.linspace(-1, 1, 2001, dtype=torch.float64) * (1.2 * ends.detach().max())
+    density = torch.exp(-0.5 * (across / spread) ** 2) / (spread * math.sqrt(2 * math.pi)) * (across[1] - across[0])
+    window = elevation_window(across, ends[:, None])
+    power = torch.einsum("jn,kn,jk->n", shares, shares, (window * density) @ window.T)
+    return shares / power.sqrt()
+
+
+def _wave_counts(end: float, grain: float) -> tuple[int, int]:
+    """Waves of the tissue, and those of them within a window's end for certain; in steps, as `grain_of`."""
+    part = math.erf(1.1 * end * grain)
+    count = 2 ** (math.ceil(math.log2(WAVES / part) * GRAIN_STEPS) / GRAIN_STEPS)
+    count = min(MOST_WAVES, math.ceil(count))
+    return count, min(count, math.ceil(count * part + 4 * math.sqrt(count * part)))
+
+
+@lru_cache(maxsize=16)
+def _plane_of(
+    probe: Probe, lines: FanLines, first: int, last: int, fold: int, reach: float, grain: float
+) -> tuple[PlaneGrid, Tensor, Tensor]:
+    """As `_zone_plane`, of a probe without tensors."""
+    ray = (torch.arange(lines.lines * fold, dtype=torch.float64) / fold - lines.pad) * lines.pitch
+    depth = lines.depths_mm()[first:last] / probe.sample_spacing_mm
+    place = probe.plane_points(*torch.meshgrid(ray, depth, indexing="xy"))
+    fan = place[:, (ray >= 0) & (ray <= probe.rays - 1)].flatten(0, 1)
+    low, high = fan.amin(0) - reach, fan.amax(0) + reach
+    # Beyond the beam's reach nothing is seen, so that there the plane's rim may go on.
+    place = torch.minimum(torch.maximum(place, low), high)
+    grid = plane_grid(low.tolist(), high.tolist(), NODE_SIGMAS * grain)
+    loss, where = _on_nodes(place, grid)
+    return grid, where, loss
+
+
+def _zone_plane(
+    probe: Probe, lines: FanLines, rows: slice, fold: int, reach: float, grain: float
+) -> tuple[PlaneGrid, Tensor, Tensor]:
+    """Plane of a zone, where its fine lines lie on the nodes, (rows, fine lines, 2), and what spreading leaves."""
+    return _plane_of(plain(probe), lines, rows.start, rows.stop, fold, reach, grain)
 
 
 @lru_cache(maxsize=4)
@@ -199,43 +304,17 @@ def _fold(pitch: Tensor, across: Tensor, grain: float) -> int:
 
 
 def _on_nodes(place: Tensor, grid: PlaneGrid) -> tuple[Tensor, Tensor]:
-    """What undoes the spreading's loss at places of the plane, mm, and where they lie on its nodes, -1 to 1."""
-    scale, where = 1.0, []
+    """What spreading leaves at places of the plane, mm, and where they lie on its nodes, -1 to 1."""
+    left, where = 1.0, []
     # The loss is smooth, so that a table serves.
     loss = spread_loss(torch.linspace(-0.5, 0.5, 257, dtype=torch.float64))
     for axis in (0, 1):
         share = (place[..., axis] - grid.centre[axis]) / grid.period[axis] + 0.5
         low = (share * 256).long().clamp(0, 255)
-        scale = scale / torch.lerp(loss[low], loss[low + 1], share * 256 - low)
+        left = left * torch.lerp(loss[low], loss[low + 1], share * 256 - low)
         nodes = grid.size[axis]
         where.append(2 * share * nodes / (nodes - 1) - 1)
-    return scale, torch.stack(where, -1)
-
-
-def _windows(thickness: Float[Tensor, " samples"], grain: float) -> tuple[Tensor, Tensor, int, int]:
-    """The beam across the slice in waves: windows' ends (J,), their shares (J, samples), waves of tissue and frame.
-
-    The shares give unit power for one wave of the tissue.
-    """
-    rest = (thickness.square() - grain**2).clamp(min=(0.5 * grain) ** 2).sqrt()
-    least, most = rest.min().item(), rest.max().item()
-    widths = [least, most] if most > 1.15 * least else [math.sqrt(least * most)]
-    ends = torch.tensor([WINDOW_REACH / width for width in widths], dtype=torch.float64)
-    spread = 1 / (math.sqrt(2) * grain)
-    across = torch.linspace(-1, 1, 4001, dtype=torch.float64) * ends.max()
-    density = torch.exp(-0.5 * (across / spread) ** 2) / (spread * math.sqrt(2 * math.pi)) * (across[1] - across[0])
-    window = 0.5 + 0.5 * torch.cos(math.pi * (across / ends[:, None]).clamp(-1, 1))
-    if len(widths) == 1:
-        mix = torch.ones(1, len(rest), dtype=torch.float64)
-    else:
-        # Each window's second moment mixes in proportion to its share of the amplitude at the middle.
-        narrow = (rest.double() / most).square()
-        narrow = (1 - narrow) / (1 - (least / most) ** 2)
-        mix = torch.stack([narrow, 1 - narrow])
-    power = torch.einsum("jn,kn,jk->n", mix, mix, (window * density) @ window.T)
-    taken = density.sum().item()
-    count = min(MOST_WAVES, math.ceil(WAVES / taken))
-    return ends, mix / power.sqrt(), count, min(count, math.ceil(count * taken + 4 * math.sqrt(count * taken)))
+    return left, torch.stack(where, -1)
 
 
 def _lateral_factor(pitch: Tensor, across: Tensor, pulse: Tensor, lines: int, fold: int) -> Tensor:
