@@ -147,7 +147,8 @@ def _together(coherent: Tensor, power: Tensor, speckle: Tensor | None) -> Tensor
 
 def _brightness(plan: FramePlan, iq: Float[Tensor, "b 2 rays samples"], gain_db: Tensor) -> Tensor:
     if plan.settings.compression == "log":
-        return log_compress(iq, gain_db, plan.settings.dynamic_range_db, plan.settings.grey_contrast)
+        shown = plan.settings
+        return log_compress(iq, gain_db, shown.dynamic_range_db, shown.grey_contrast, shown.black_level)
     return linear_brightness(iq, gain_db)
 
 

@@ -194,6 +194,15 @@ class RenderSettings:
     grey_contrast: float | Tensor = setting(
         float, 1.0, low=1.0, high=6.0, help="Of the S-shaped grey map; 1 is straight.", fitted=True
     )
+    black_level: float | Tensor = setting(
+        float,
+        0.0,
+        low=0.0,
+        high=0.5,
+        help="Brightness of black in the fan; video recorders keep 16 of 255.",
+        fitted=True,
+        panel=False,
+    )
     edge_enhancement: float | Tensor = setting(
         float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True
     )
