@@ -138,7 +138,7 @@ class ArraySettings:
         fitted=True,
     )
     cycles: float | Tensor = setting(
-        float, 3.0, low=0.25, high=32.0, unit="cycles", help="Pulse length in wavelengths.", fitted=True, panel=False
+        float, 3.0, low=0.25, high=32.0, unit="cycles", help="Pulse length in wavelengths.", fitted=True
     )
     rays: int = setting(int, 192, low=2, high=4096, help="Lines of the polar image.", panel=(16, 1024))
     samples: int = setting(int, 400, low=8, high=16384, help="Of every line.", panel=(32, 4096))

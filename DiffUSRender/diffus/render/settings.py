@@ -174,7 +174,6 @@ class RenderSettings:
         high=1.0,
         help="Fraction of the image's depth down to which the time gain rises; 1 is all of it.",
         fitted=True,
-        panel=False,
     )
     focal_gain: float | Tensor = setting(
         float,
@@ -201,13 +200,12 @@ class RenderSettings:
         high=0.5,
         help="Brightness of black in the fan; video recorders keep 16 of 255.",
         fitted=True,
-        panel=False,
     )
     edge_enhancement: float | Tensor = setting(
         float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True
     )
     compounding: int = setting(
-        int, 1, low=1, high=15, help="Looks at different angles whose envelopes the slice averages.", panel=False
+        int, 1, low=1, high=15, help="Looks at different angles whose envelopes the slice averages."
     )
     persistence: float = setting(
         float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one."
