@@ -242,11 +242,87 @@ def test_the_papers_tissues_are_learned_and_drawn(tmp_path, monkeypatch):
     assert all((first[key] == second[key]).all() for key in first)  # the seed gives no brain tissue
 
 
+@pytest.fixture
+def tumour(case):
+    """A head of two tissues on another grid than its segmentation, and the options that map it; `case` beside."""
+    t1 = np.random.default_rng(0).normal(0, 1, (40, 40, 40)) + 100
+    t1[:20], t1[:3] = 160, 40
+    head = sitk.GetImageFromArray(t1.astype(np.float32))
+    head.SetOrigin((-20, -20, -20))
+    sitk.WriteImage(head, "t1.nrrd")
+    labels = np.zeros((40, 20, 20), np.uint8)  # voxels twice as long along x and y
+    labels[24:34, 6:14, 6:14] = 1
+    image = sitk.GetImageFromArray(labels)
+    image.SetOrigin((-19.5, -19.5, -20))
+    image.SetSpacing((2, 2, 1))
+    sitk.WriteImage(image, "labels.nrrd")
+    image.SetMetaData("Segment0_Name", "Tumor")
+    image.SetMetaData("Segment0_LabelValue", "1")
+    image.SetMetaData("Segment0_ID", "Segment_1")
+    sitk.WriteImage(image, "tumour.seg.nrrd")
+    Path("names.json").write_text('{"1": "tumour"}')
+    return {"volume": "t1.nrrd", "kind": "mri"}
+
+
+def test_a_segmentation_lies_over_an_mri(tumour):
+    maps = {}
+    for name, chosen in (
+        ("plain", {}),
+        ("named", {"segmentation": "tumour.seg.nrrd"}),
+        ("listed", {"segmentation": "labels.nrrd", "labels-table": "names.json"}),
+    ):
+        result = run("maps", {**tumour, **chosen, "output": name})
+        assert result.exit_code == 0, result.output
+        maps[name] = sitk.GetArrayFromImage(sitk.ReadImage(f"{name}/scattering.nrrd"))
+    assert (maps["named"] == maps["listed"]).all()
+    inside = maps["named"][27:31, 16:24, 16:24]
+    assert inside.mean() > 1.5 * maps["plain"][27:31, 16:24, 16:24].mean()  # bright
+    assert inside.std() > 0.1 * inside.mean()  # and uneven
+    same = np.ones_like(inside, shape=maps["named"].shape, dtype=bool)
+    same[20:38, 8:32, 8:32] = False
+    np.testing.assert_allclose(maps["named"][same], maps["plain"][same], rtol=1e-4)
+
+
+def test_a_segmentation_lies_over_a_ct(case):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[5:12, 10:20, 10:20] = 1
+    image = sitk.GetImageFromArray(labels)
+    image.CopyInformation(sitk.ReadImage("ct.nrrd"))
+    sitk.WriteImage(image, "labels.nrrd")
+    Path("names.json").write_text('{"1": "metal"}')
+    options = {"volume": "ct.nrrd", "kind": "ct", "segmentation": "labels.nrrd", "labels-table": "names.json"}
+    assert run("maps", {**options, "output": "maps"}).exit_code == 0
+    impedance = sitk.GetArrayFromImage(sitk.ReadImage("maps/impedance_mrayl.nrrd"))
+    assert impedance[8, 15, 15] == pytest.approx(27.1, rel=0.02)
+    assert impedance[30, 15, 15] < 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"segmentation": "labels.nrrd"}, "does not name its labels"),
+        ({"segmentation": "none.seg.nrrd"}, "There is no file"),
+        ({"segmentation": "far.seg.nrrd"}, "no label in the volume"),
+        ({"labels-table": "names.json"}, "--labels-table is for --kind labels"),
+        (
+            {"kind": "labels", "volume": "labels.nrrd", "segmentation": "tumour.seg.nrrd"},
+            "--segmentation is for --kind",
+        ),
+    ],
+)
+def test_a_segmentation_that_cannot_be_laid_over_gets_one_sentence(tumour, changes, words):
+    far = sitk.ReadImage("tumour.seg.nrrd")
+    far.SetOrigin((500, 0, 0))
+    sitk.WriteImage(far, "far.seg.nrrd")
+    assert_one_sentence(run("maps", {**tumour, **changes, "output": "maps"}), words)
+
+
 def test_tissues_by_the_name_of_their_table(case):
     labels = sitk.GetImageFromArray(np.where(np.arange(SHAPE[0])[:, None, None] < 30, 1, 2) + np.zeros(SHAPE, int))
     labels.CopyInformation(sitk.ReadImage("ct.nrrd"))
     sitk.WriteImage(sitk.Cast(labels, sitk.sitkUInt8), "labels.nrrd")
     Path("names.json").write_text('{"1": "liver", "2": "bone"}')
+    Path("soft.json").write_text('{"1": "fat", "2": "liver"}')
     options = {"volume": "labels.nrrd", "kind": "labels", "labels-table": "names.json"}
     for name in ("diffus", "seed"):
         assert run("maps", {**options, "tissues": name, "output": name}).exit_code == 0
@@ -256,7 +332,8 @@ def test_tissues_by_the_name_of_their_table(case):
     images = []
     Path("settings.json").write_text('{"settings": {"noise_db": null}, "tissues": "seed"}')
     for chosen in ({"settings": "settings.json"}, {"noise-db": "none", "tissues": "seed"}, {"noise-db": "none"}):
-        assert run("render", {**case, **options, **chosen}).exit_code == 0
+        soft = {**case, **options, "labels-table": "soft.json", "gain-db": -20}
+        assert run("render", {**soft, **chosen}).exit_code == 0
         images.append(sitk.GetArrayFromImage(sitk.ReadImage("slice.nrrd")))
     assert (images[0] == images[1]).all()  # the settings say which table they are for
     assert (images[0] != images[2]).any()

@@ -65,6 +65,7 @@ class CtMedium(AcousticMedium):
         self._scanner, self._is_softened = scanner, softened
         self._slope = 4 * math.prod(spacing) ** (1 / 3) / STEP_MM
         hu = hu.clamp(*HU_RANGE)
+        self._properties = None  # no table is mixed: curves are looked up
         self._outside = hu.new_tensor(_OUTSIDE)
         self._background, self._properties = hu.new_tensor(GEL), None
         self._curves = hu_curves(scanner).to(hu)

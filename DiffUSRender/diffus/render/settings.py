@@ -72,7 +72,7 @@ class RenderSettings:
     )
     diffuse_db: float | Tensor = setting(
         float,
-        -12.0,
+        -30.0,
         low=-60.0,
         high=0.0,
         unit="dB",
@@ -92,7 +92,7 @@ class RenderSettings:
     )
     sheet_diffuse_db: float | Tensor = setting(
         float,
-        -4.0,
+        -6.0,
         low=-60.0,
         high=0.0,
         unit="dB",
