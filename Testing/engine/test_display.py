@@ -41,7 +41,7 @@ def parts(probe):
 
 def contrast_db(probe, **settings) -> float:
     core, beside = parts(probe)
-    frames = torch.stack([powers(probe, phantom(cyst), seed=seed, **settings) for seed in range(6)])
+    frames = torch.stack([powers(probe, phantom(cyst), seed=seed, **settings) for seed in range(3)])
     return 10 * math.log10(frames[:, core].mean() / frames[:, beside].mean())
 
 
@@ -62,14 +62,14 @@ def test_clutter_does_not_depend_on_the_sampling(rays, samples):
 
 
 def test_clutter_is_speckle():
-    core = torch.stack([powers(probe_of(), phantom(cyst), seed=seed)[parts(probe_of())[0]] for seed in range(20)])
+    core = torch.stack([powers(probe_of(), phantom(cyst), seed=seed)[parts(probe_of())[0]] for seed in range(10)])
     amplitude = core.sqrt() / core.mean(1, keepdim=True).sqrt()
     assert (amplitude.mean() / amplitude.std()).item() == pytest.approx(1.91, abs=0.2)
 
 
 def test_clutter_is_in_the_mean_image():
     probe, medium = probe_of(), phantom(cyst)
-    frames = torch.stack([powers(probe, medium, seed=seed, reflection_db=-40.0) for seed in range(12)])
+    frames = torch.stack([powers(probe, medium, seed=seed, reflection_db=-40.0) for seed in range(6)])
     renderer = UltrasoundRenderer(probe, noise_db=None, reflection_db=-40.0)
     plan = renderer.plan(medium.dtype, medium.device)
     _, expected = expected_echo(plan, medium, renderer.points_ras(AT_FACE[None], medium.dtype))
@@ -123,6 +123,27 @@ def test_the_time_gain_counts_from_the_start_depth():
     assert (plan.gain_db[probe.depths_mm() <= 20] - opened.settings.gain_db).abs().max() < 1e-3
 
 
+def test_the_time_gain_rises_as_deep_as_it_reaches():
+    """Beyond, tissue falls by its own loss and by the beam's: the gain of a scanner's last slider stays."""
+    probe = probe_of("linear", frequency_mhz=5.0, depth_mm=80.0)
+    depth = probe.depths_mm()
+    settings = RenderSettings(gain_db=0.0, noise_db=None, tgc_reach=0.5)
+    gain = display_gain_db(probe, settings, depth) - 0.1 * depth * 6.0
+    whole = display_gain_db(probe, settings.replace(tgc_reach=1.0), depth) - 0.1 * depth * 6.0
+    assert whole.abs().max() < 1e-9
+    assert gain[depth < 25].abs().max() < 0.1
+    beam = probe.beam.gain_db(depth)
+    at, deep = (int((depth - mm).abs().argmin()) for mm in (60.0, 78.0))
+    assert (gain[deep] - gain[at]).item() == pytest.approx(-6.0 * 1.8 + (beam[deep] - beam[at]).item(), abs=0.15)
+
+
+def test_black_may_be_grey_as_a_recorder_keeps_it():
+    medium, probe = phantom(cyst), probe_of()
+    dark, lifted = (UltrasoundRenderer(probe, black_level=level)(medium, AT_FACE)[0] for level in (0.0, 16 / 255))
+    inside = dark > 0
+    assert torch.allclose(lifted[inside], 16 / 255 + (1 - 16 / 255) * dark[inside], atol=1e-6)
+
+
 def test_a_given_time_gain_stops_at_the_noise_too_unless_told_otherwise():
     probe, depth = probe_of(), probe_of().depths_mm()
     settings = RenderSettings(tgc_db_per_cm=12.0, tgc_reach=1.0, gain_db=0.0)
@@ -152,7 +173,7 @@ def test_the_time_gain_rises_to_its_reach_only():
     assert torch.allclose(gain[shallow], display_gain_db(probe, whole, depth)[shallow], atol=0.1)
     assert (gain[deep][1:] <= gain[deep][:-1] + 0.01).all()
     none = whole.replace(attenuation=False, tgc_reach=0.5)
-    assert display_gain_db(probe, none, depth)[shallow].min() > -1.5
+    assert display_gain_db(probe, none, depth).abs().max() == 0
 
 
 def test_gain_is_differentiable():
