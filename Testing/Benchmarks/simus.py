@@ -87,13 +87,11 @@ class Simus:
         return total / np.sqrt(active)  # the receiver's noise is then the same at every depth
 
 
-def simus_figures() -> tuple[list[Figures], np.ndarray]:
-    """SIMUS' figures at every depth, and its point's echo at the focus."""
-    simus, found, kept = Simus(), [], None
+def simus_figures() -> list[Figures]:
+    """SIMUS' figures at every depth."""
+    simus, found = Simus(), []
     for depth in DEPTHS_MM:
         echo = simus.point(depth)
-        if depth == FOCUS_MM:
-            kept = echo
         # One side of a symmetric beam: the axis counts once, the rest twice.
         energy = np.abs(echo) ** 2 * np.where(ANGLE_RAD > 0, 2, 1)[:, None] * (RADIUS_MM + depth)
         across = ANGLE_RAD[:, None] * (RADIUS_MM + depth)
@@ -113,7 +111,7 @@ def simus_figures() -> tuple[list[Figures], np.ndarray]:
                 _db(inside * 10 ** (LESION_DB / 10) + outside),
             )
         )
-    return found, kept
+    return found
 
 
 def abdominal(cycles: float) -> ConvexProbe:
@@ -148,7 +146,7 @@ def pulse_cycles() -> float:
     return 2 * _half_width(pulse, time)
 
 
-def our_figures() -> tuple[list[Figures], np.ndarray]:
+def our_figures() -> list[Figures]:
     """The renderer's figures from its IQ: widths from the speckle's autocorrelation, levels by averaging."""
     probe = abdominal(pulse_cycles())
     uniform = np.stack([_iq(probe, phantom(size_mm=110.0), seed) for seed in range(SEEDS)])
@@ -165,7 +163,7 @@ def our_figures() -> tuple[list[Figures], np.ndarray]:
         axial = 2 * _half_width(_correlation(part, 2), np.arange(25) * probe.sample_spacing_mm) / math.sqrt(2)
         level = _db((np.abs(part) ** 2 * 10 ** (gain[near] / 10)).mean())
         found.append(Figures(depth, axial, lateral, level, cyst, lesion))
-    return found, uniform[0]
+    return found
 
 
 def _contrasts(probe: ConvexProbe, depth_mm: float) -> tuple[float, float]:
@@ -222,8 +220,7 @@ def run(folder: Path) -> None:
     if find_spec("pymust") is None:
         console.print("simus: left out, for pymust is not installed: .venv/bin/pip install -e .[bench]")
         return
-    theirs, point = simus_figures()
-    ours, speckle = our_figures()
+    theirs, ours = simus_figures(), our_figures()
     mean = [np.mean([each.level_db for each in both]) for both in (theirs, ours)]
     names = ("axial mm", "lateral mm", "level dB", "cyst dB", "lesion dB")
     header = ["depth mm", *(heading for name in names for heading in (name, f"{name}, SIMUS"))]
@@ -240,10 +237,10 @@ def run(folder: Path) -> None:
         f"Point spread, level of speckle (less its mean), cyst and lesion of {LESION_DB:g} dB beside SIMUS; {COMMAND}"
     )
     report(folder, "simus", title, header, rows)
-    _draw(theirs, ours, point, speckle, folder / "simus.png")
+    _draw(theirs, ours, folder / "simus.png")
 
 
-def _draw(theirs: list[Figures], ours: list[Figures], point: np.ndarray, speckle: np.ndarray, path: Path) -> None:
+def _draw(theirs: list[Figures], ours: list[Figures], path: Path) -> None:
     plt = pyplot()
     figure, axes = plt.subplots(1, 4, figsize=(12, 3), constrained_layout=True)
     for axis, name, label in zip(

@@ -66,7 +66,7 @@ def test_speckle_does_not_depend_on_the_sampling():
         other = delivered_power(replace(probe, rays=rays, samples=samples))
         assert torch.equal(other.isnan(), usual.isnan())
         apart = (other - usual).abs() > 0.1 + 0.1 * usual.abs()
-        assert apart.double().mean() < 1e-4  # single pixels of the fan's rim
+        assert apart.double().mean() < 1e-3  # single pixels of the rim
 
 
 def test_outer_rays_and_first_and_last_samples_are_as_bright_as_others():
