@@ -26,6 +26,7 @@ BENCHMARKS = (
     "register_methods",
     "register_comparators",
     "reconstruction",
+    "simus",
     "realism",
     "ablation_tables",
 )

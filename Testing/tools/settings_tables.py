@@ -238,6 +238,12 @@ def likeness() -> str:
     return table(rows, {**names, "histogram_distance": "grey levels", "pkl": "pKL"})
 
 
+def simus() -> str:
+    """Point spread, level and contrast beside SIMUS."""
+    rows = result("simus")
+    return table(rows, {name: name for name in rows[0]})
+
+
 BLOCKS = (
     (ROOT / "Docs" / "render.md", "settings", lambda: tables("DiffUSRender")),
     (ROOT / "Docs" / "render.md", "probes", probes),
@@ -252,6 +258,7 @@ BLOCKS = (
     (ROOT / "Docs" / "physics.md", "reconstructions", reconstructions),
     (ROOT / "Docs" / "physics.md", "likeness", likeness),
     (ROOT / "Docs" / "physics.md", "ablation", ablation),
+    (ROOT / "Docs" / "physics.md", "simus", simus),
 )
 
 

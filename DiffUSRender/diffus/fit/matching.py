@@ -1,7 +1,9 @@
 """Settings that make simulated frames look like a real sweep of another patient: a search without alignment.
 
 Compared are grey levels in bands of depth, and the width of speckle. Frequency, pulse length and f-numbers need a new
-rendering and are tried one by one; gain, time gain and dynamic range act on what is rendered, by a simplex.
+rendering and are tried one by one; gain, time gain and how deep it rises, dynamic range and noise act on the level of
+what is rendered, by a simplex. Black is the darkest grey of the real fan. Frames that the search does not see decide
+in the end whether what was found is better than the start.
 """
 
 from __future__ import annotations
@@ -13,17 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
 
-from ..geometry.pose import place_samples
 from ..metrics.frames import frame_statistics
 from ..metrics.images import histogram_distance
-from ..render.display import log_compress
-from ..render.gain import time_gain_db_per_cm
-from ..render.plan import plan_frame
-from ..render.renderer import noise_iq, render_iq, require_overlap
+from ..render.display import REFERENCE_BRIGHTNESS, log_compress
+from ..render.gain import display_gain_db, noise_level, time_gain_db_per_cm
+from ..render.renderer import UltrasoundRenderer
 from ..render.settings import RenderSettings
 from ..sweep.probe_sweep import frame_grid
 
@@ -36,14 +35,23 @@ if TYPE_CHECKING:
     from ..probe import Probe
     from ..sweep.probe_sweep import PolarSweep
 
-FREQUENCIES_MHZ = (2.0, 2.8, 3.5, 4.5)
-CYCLES = (1.0, 2.0)
+FREQUENCIES = (0.57, 0.8, 1.0, 1.29)  # factors of the probe's
+CYCLES = (2.0, 4.0)
 APERTURES = (1.0, 1.7)  # factors of the f-numbers
 BANDS = 6  # of depth, whose grey levels are compared
 THIN = 23  # of so many pixels one: histograms need no more
 WIDTH_WEIGHT = 0.05  # of a ratio e of the speckle's widths, in grey levels of full scale
-SIMPLEX = (-0.2, 0.02, -0.3)  # first steps: gain and time gain by the range, logarithm of the range
-LIMITS = {"gain_db": (-40.0, 40.0), "tgc_db_per_cm": (0.0, 12.0), "dynamic_range_db": (30.0, 80.0)}
+BLACK_QUANTILE = 0.002  # of the fan's pixels, which is its black
+HELD_OUT = 3  # every third frame is not searched by
+LEVEL_RANGE_DB = 160.0  # of a rendering from which levels are read: nothing is clipped
+LIMITS = {
+    "gain_db": (-40.0, 40.0),
+    "tgc_db_per_cm": (0.0, 12.0),
+    "dynamic_range_db": (30.0, 90.0),
+    "noise_db": (-120.0, -20.0),
+    "tgc_reach": (0.05, 1.0),
+}
+STEPS = (-0.2, 0.3, -0.3, 0.15, 0.15)  # first ones, in the units of `_searched`
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,8 @@ class AppearanceMatch:
         medium: of another patient.
         poses: (n, 4, 4), probe_to_ras of the simulated frames in the medium's world.
         settings: what is not searched for.
-        frequencies_mhz, cycles, apertures: that are tried; apertures are factors of the f-numbers.
+        frequencies_mhz, cycles, apertures: that are tried; apertures are factors of the f-numbers. None: `FREQUENCIES`
+            times that of the views' probe.
         dynamic_range_db: of the statistics of both.
     """
 
@@ -80,70 +89,113 @@ class AppearanceMatch:
         poses: Float[Tensor, "n 4 4"],
         settings: RenderSettings | None = None,
         *,
-        frequencies_mhz: tuple[float, ...] = FREQUENCIES_MHZ,
+        frequencies_mhz: tuple[float, ...] | None = None,
         cycles: tuple[float, ...] = CYCLES,
         apertures: tuple[float, ...] = APERTURES,
         dynamic_range_db: float = 60.0,
     ) -> None:
         self._mask, self._views, self._medium, self._poses = mask, views, medium, poses
-        self._settings = settings or RenderSettings()
+        self._start = settings or RenderSettings()
+        own = float(views.probe.frequency_mhz)
+        frequencies_mhz = frequencies_mhz or tuple(factor * own for factor in FREQUENCIES)
         self._tried = list(product(frequencies_mhz, cycles, apertures))
         self._range_db = dynamic_range_db
-        grid = frame_grid(views.probe, views.pixel_to_probe, *mask.shape)
+        self._grid = frame_grid(views.probe, views.pixel_to_probe, *mask.shape)
         row, column = (part[::THIN] for part in torch.nonzero(mask, as_tuple=True))
         # Sorted by depth, so that bands of it are parts of the list.
-        order = grid[row, column, 0].argsort()
-        self._pixels = grid[row, column][order][None, None].float()
-        self._target = real[:, row[order], column[order]].tensor_split(BANDS, 1)
-        statistics = frame_statistics(real, mask, views.pixel_to_probe, dynamic_range_db=dynamic_range_db)
+        order = self._grid[row, column, 0].argsort()
+        self._rows, self._columns = row[order], column[order]
+        self._depth = (self._grid[self._rows, self._columns, 0] + 1) / 2 * views.probe.depth_mm
+        index = torch.arange(len(real))
+        held = index % HELD_OUT == HELD_OUT - 1
+        kept = real[~held] if held.any() else real
+        self._targets, self._held = self._bands(kept), self._bands(real[held] if held.any() else real)
+        inside = kept[:, mask].flatten()
+        black = inside.kthvalue(max(1, round(BLACK_QUANTILE * inside.numel()))).values.item()
+        self._black = min(black, 0.5)
+        statistics = frame_statistics(kept, mask, views.pixel_to_probe, dynamic_range_db=dynamic_range_db)
         self._widths = (statistics.axial_width_mm, statistics.lateral_width_mm)
+        self._noise = torch.randn(2, len(self._rows), generator=torch.Generator().manual_seed(0))
         self.best: MatchState | None = None
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[MatchState]:
         shape = self._views.probe
+        before = self._cost_of(self._frames(shape, self._start), self._held)
         for step, (frequency, cycles, aperture) in enumerate(self._tried):
             f_numbers = {name: aperture * getattr(shape, name) for name in ("f_number", "transmit_f_number")}
             probe = replace(shape, frequency_mhz=frequency, cycles=cycles, **f_numbers)
             state = MatchState(step + 1, len(self._tried), probe, *self._displayed(probe))
             if self.best is None or state.cost < self.best.cost:
                 self.best = state
+            if step == len(self._tried) - 1:
+                after = self._cost_of(self._frames(self.best.probe, self.best.settings), self._held)
+                if after > before:  # what is worse on frames that were not searched by is no match
+                    self.best = replace(self.best, probe=shape, settings=self._start, cost=before)
             yield state
+
+    def _bands(self, frames: Float[Tensor, "n h w"]) -> tuple[Tensor, ...]:
+        """The thinned pixels by depth."""
+        return frames[:, self._rows, self._columns].tensor_split(BANDS, 1)
+
+    def _cost_of(self, frames: Float[Tensor, "n h w"], targets: tuple[Tensor, ...]) -> float:
+        """Mean distance of grey levels over the bands of depth."""
+        return sum(float(histogram_distance(a, b)) for a, b in zip(targets, self._bands(frames))) / BANDS
+
+    def _frames(self, probe: Probe, settings: RenderSettings) -> Float[Tensor, "n h w"]:
+        """Slices at all poses on the real pixels."""
+        renderer = UltrasoundRenderer(probe, **vars(settings))
+        pixels = renderer.plan(self._medium.dtype, self._medium.device).pixels_at(self._grid, self._mask)
+        points = (renderer.points_ras(pose[None], self._medium.dtype) for pose in self._poses)
+        return torch.cat([renderer.slices(self._medium, one, n, pixels) for n, one in enumerate(points)]).cpu()
 
     def _displayed(self, probe: Probe) -> tuple[RenderSettings, float]:
         """The best display of one rendering, and its cost."""
-        settings = self._settings.replace(tgc_db_per_cm=0.0)
-        plan = plan_frame(probe, settings)
-        points = place_samples(self._poses, probe.sample_points()[0]).float()
-        require_overlap(self._medium, points)
-        iq = torch.cat([render_iq(plan, self._medium, part[None]) for part in points])
-        if plan.noise is not None:
-            iq = iq + noise_iq(plan, 0, len(iq))
-        depth_cm = probe.depths_mm().float() / 10
-
-        def shown(display: tuple[float, ...]) -> Tensor:
-            gain, rate, dynamic_range = display
-            return log_compress(iq, gain + rate * depth_cm, dynamic_range)
+        plain = {"tgc_db_per_cm": 0.0, "tgc_margin_db": None, "tgc_reach": 1.0, "focal_gain": 0.0, "noise_db": None}
+        plain |= {"gain_db": 0.0, "grey_contrast": 1.0, "edge_enhancement": 0.0, "black_level": 0.0}
+        shown = self._frames(probe, self._start.replace(dynamic_range_db=LEVEL_RANGE_DB, **plain))
+        level_db = (shown[:, self._rows, self._columns] - REFERENCE_BRIGHTNESS) * LEVEL_RANGE_DB
+        amplitude = 10 ** (level_db / 20)
 
         def cost(x: np.ndarray) -> float:
-            display = _display(x)
-            off = sum(max(0.0, low - v, v - high) for v, (low, high) in zip(display, LIMITS.values()))
-            pixels = self._pixels.expand(len(iq), -1, -1, -1)
-            few = F.grid_sample(shown(_within(display))[:, None], pixels, padding_mode="border", align_corners=True)
-            bands = few[:, 0, 0].tensor_split(BANDS, 1)
-            return 0.1 * off + sum(float(histogram_distance(a, b)) for a, b in zip(self._target, bands)) / BANDS
+            found, off = self._settings(x)
+            noise = noise_level(probe, found, self._depth).float() * math.sqrt(0.5) * self._noise
+            # Of the echo only the amplitude is known; its phase is as random as the noise's.
+            iq = torch.stack([amplitude + noise[0], noise[1].expand_as(amplitude)], 1)[:, :, None]
+            gain = display_gain_db(probe, found, self._depth).float()
+            few = log_compress(iq, gain, found.dynamic_range_db, found.grey_contrast, found.black_level)[:, 0]
+            bands = few.tensor_split(BANDS, 1)
+            return 0.1 * off + sum(float(histogram_distance(a, b)) for a, b in zip(self._targets, bands)) / BANDS
 
-        # In fractions of the range shown, which change the picture independently of the range itself.
-        rate = float(time_gain_db_per_cm(probe, RenderSettings()))
-        start = np.array([0.0, rate / 60.0, math.log(60.0)])
-        options = {"maxfev": 120, "xatol": 1e-3, "fatol": 1e-4}
-        options["initial_simplex"] = np.vstack([start, start + np.diag(SIMPLEX)])
+        start = self._searched(probe)
+        options = {"maxfev": 240, "xatol": 1e-3, "fatol": 1e-4}
+        options["initial_simplex"] = np.vstack([start, start + np.diag(STEPS)])
         found = minimize(cost, start, method="Nelder-Mead", options=options)
-        display = dict(zip(LIMITS, _within(_display(found.x))))
-        image = self._views.in_frame(shown(tuple(display.values())), *self._mask.shape)
+        settings = self._settings(found.x)[0]
+        image = self._frames(probe, settings)
         widths = frame_statistics(image, self._mask, self._views.pixel_to_probe, dynamic_range_db=self._range_db)
         ratio = [abs(math.log(a / b)) for a, b in zip((widths.axial_width_mm, widths.lateral_width_mm), self._widths)]
-        return self._settings.replace(**display), float(found.fun) + WIDTH_WEIGHT * sum(ratio)
+        return settings, float(found.fun) + WIDTH_WEIGHT * sum(ratio)
+
+    def _searched(self, probe: Probe) -> np.ndarray:
+        """Where the search starts: gain, time gain and noise by the range shown, its logarithm, and the reach."""
+        start = self._start
+        dynamic_range = float(start.dynamic_range_db)
+        noise = -65.0 if start.noise_db is None else float(start.noise_db)
+        rate = float(time_gain_db_per_cm(probe, start)) * probe.depth_mm / 10
+        numbers = [float(start.gain_db) / dynamic_range, rate / dynamic_range, math.log(dynamic_range)]
+        return np.array([*numbers, noise / dynamic_range, float(start.tgc_reach)])
+
+    def _settings(self, x: np.ndarray) -> tuple[RenderSettings, float]:
+        """The settings of what is searched, and how far beyond their limits it lies."""
+        dynamic_range = math.exp(min(max(x[2], 0.0), 6.0))
+        rate = x[1] * dynamic_range * 10 / self._views.probe.depth_mm
+        values = (x[0] * dynamic_range, rate, dynamic_range, x[3] * dynamic_range, x[4])
+        off = sum(max(0.0, low - v, v - high) for v, (low, high) in zip(values, LIMITS.values()))
+        within = {
+            name: min(max(float(v), low), high) for (name, (low, high)), v in zip(LIMITS.items(), values, strict=True)
+        }
+        return self._start.replace(black_level=self._black, **within), off
 
 
 def rocked(pose: Float[Tensor, "4 4"], count: int, degrees: float = 8.0) -> Float[Tensor, "n 4 4"]:
@@ -154,13 +206,3 @@ def rocked(pose: Float[Tensor, "4 4"], count: int, degrees: float = 8.0) -> Floa
         turns[:, 1, 1] = turns[:, 2, 2] = angles.cos()
         turns[:, 1, 2], turns[:, 2, 1] = -angles.sin(), angles.sin()
     return pose @ turns
-
-
-def _display(x: np.ndarray) -> tuple[float, float, float]:
-    """Gain, time gain and dynamic range of what is searched."""
-    dynamic_range = math.exp(min(max(x[2], 0.0), 6.0))
-    return x[0] * dynamic_range, x[1] * dynamic_range, dynamic_range
-
-
-def _within(display) -> tuple[float, ...]:
-    return tuple(min(max(float(v), low), high) for v, (low, high) in zip(display, LIMITS.values()))

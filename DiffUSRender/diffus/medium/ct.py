@@ -58,6 +58,7 @@ _TISSUE_AT_HU = (
 )
 # Urine, bile and cerebrospinal fluid: wholly from -10 to 20 HU, not at all beyond -30 and 30.
 _FLUID_FRACTION_AT_HU = ((-1000.0, 0.0), (-30.0, 0.0), (-10.0, 1.0), (20.0, 1.0), (30.0, 0.0), (3000.0, 0.0))
+_BLOOD_BLEND_HU = (25.0, 40.0)
 # Numbers that vary by this beyond noise leave 60 % of the fluid fraction; at a border of fat and muscle it is about 75.
 _FLUID_SPREAD_HU = 30.0
 _LOCAL_GRID_MM = 2.0
@@ -121,11 +122,15 @@ def loss_and_scattering_from_hu(
     hu = hu.clamp(-1000, 3000)
     knots = [knot for knot, _ in _TISSUE_AT_HU]
     columns = list(zip(*(tissue_table()[name].properties for _, name in _TISSUE_AT_HU)))
-    maps = []
-    for column, of_fluid in list(zip(columns, tissue_table()["fluid"].properties))[1:]:
-        solid = piecewise_linear(hu, knots, column)
-        maps.append(solid + fluid * (of_fluid - solid))
-    return tuple(maps)
+    solid = [piecewise_linear(hu, knots, column) for column in columns[1:]]
+    return tuple(torch.lerp(of_solid, of_fluid, fluid) for of_solid, of_fluid in zip(solid, fluid_from_hu(hu)))
+
+
+def fluid_from_hu(hu: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "*shape"], ...]:
+    """Attenuation, its exponent and scattering of what is fluid: water, urine or bile, and blood by its number."""
+    water, blood = (tissue_table()[name].properties[1:] for name in ("fluid", "blood"))
+    is_blood = _ramp(hu, *_BLOOD_BLEND_HU)
+    return tuple(of_water + is_blood * (of_blood - of_water) for of_water, of_blood in zip(water, blood))
 
 
 def local_statistics(

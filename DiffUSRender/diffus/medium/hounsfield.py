@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ..geometry.filters import soften
-from .ct import continued, impedance_from_hu, loss_and_scattering_from_hu
+from .ct import continued, fluid_from_hu, impedance_from_hu, loss_and_scattering_from_hu
 from .curves import in_slabs
 from .medium import AcousticMedium, grid_of, grid_sample, spacing_kji
 from .mixture import SHEET_RANGE_MM, STEP_MM, Mixture
 from .sheets import decibels
-from .tissue import CHANNELS, GEL, tissue_table
+from .tissue import CHANNELS, GEL
 from .walls import FASCIA_DB, WALL_DB
 
 if TYPE_CHECKING:
@@ -77,9 +77,13 @@ class CtMedium(AcousticMedium):
         hu, liquid, spacing = self._hu, self._liquid, spacing_kji(self._ijk_to_ras)
         # What is made under inference mode could never serve a gradient later.
         with torch.inference_mode(False), torch.set_grad_enabled(hu.requires_grad):
-            channels = [hu, liquid, *edge_sides(hu, spacing), *body_walls(hu, liquid, spacing)]
-            channels = [channel - outside for channel, outside in zip(channels, _OUTSIDE)]
-            return torch.stack(channels)[None].contiguous(memory_format=torch.channels_last_3d)
+            # A voxel's channels side by side, each written where it belongs as soon as it is there.
+            volume = hu.new_empty(*hu.shape, len(_OUTSIDE))
+            volume[..., 0], volume[..., 1] = hu, liquid
+            volume[..., 2], volume[..., 3] = edge_sides(hu, spacing)
+            volume[..., 4], volume[..., 5] = body_walls(hu, liquid, spacing)
+            volume = volume - self._outside if volume.requires_grad else volume.sub_(self._outside)
+            return volume.permute(3, 0, 1, 2)[None]
 
     @property
     def hu(self) -> Float[np.ndarray, "k j i"]:
@@ -122,10 +126,9 @@ class CtMedium(AcousticMedium):
         matrix = self._ras_to_grid.to(points_ras)
         grid = (points_ras.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]).to(self._volume)
         hu, liquid, low, high, distance, level = grid_sample(self._volume, grid) + self._outside[:, None]
-        values = self._looked_up(sharpened(hu, low, high, self._slope))
-        fluid = _step(liquid, self._slope)
-        solid, of_fluid = values[1:], values.new_tensor(tissue_table()["fluid"].properties[1:])
-        values = torch.cat([values[:1], torch.lerp(solid, of_fluid[:, None], fluid)])
+        hu = sharpened(hu, low, high, self._slope)
+        values, fluid = self._looked_up(hu), _step(liquid, self._slope)
+        values = torch.cat([values[:1], torch.lerp(values[1:], torch.stack(fluid_from_hu(hu)), fluid)])
         values = torch.lerp(values, self._background[:, None], _step(-liquid, self._slope))
         return torch.cat([values, distance[None], level[None]]).view(6, *points_ras.shape[:-1])
 

@@ -19,6 +19,7 @@ from .memberships import Box, MriMemberships
 from .mixture import SHEET_CHANNELS, Mixture, sharpen, sharpening_gain, sheets_at
 from .mri import IntensityScale, mri_memberships
 from .tissue import CHANNELS, GEL, Tissue, tissue_properties
+from .unevenness import TEXTURE_DB
 from .vessels import with_vessels
 
 if TYPE_CHECKING:
@@ -230,11 +231,12 @@ class AcousticMedium:
         sulci: Tensor | None = None,
         tissues: Mapping[str, Tissue] | None = None,
         segmentation: tuple[Volume, LabelTable] | None = None,
+        texture_db: float = TEXTURE_DB,
     ) -> AcousticMedium:
         """The medium of an MRI of the head: its tissues by intensity, their impedance by the network, and its sheets.
 
         In a whole head skull and fluid are both dark and look alike to sound: give a brain mask, or start the image
-        below the skull. Differentiable to t1 with scale and sulci held.
+        below the skull. Differentiable to t1 with scale, sulci and texture held.
 
         Args:
             t1: (K, J, I), T1-weighted, or T2-weighted with `contrast`.
@@ -248,6 +250,7 @@ class AcousticMedium:
             segmentation: labels (K, J, I) on the image's grid and what they are, as `from_labels` takes them, in place
                 of what the MRI says there; label 0 leaves it. "falx", "tentorium" and "dura" become sheets, what is
                 fluid gets walls, and a tumour is uneven.
+            texture_db: standard deviation of the slow texture of grey and white matter; 0 for none.
 
         Raises:
             InputError: as `from_ct`, and as `from_labels` for the segmentation.
@@ -262,6 +265,7 @@ class AcousticMedium:
             sulci=sulci,
             tissues=tissues,
             segmentation=segmentation,
+            texture_db=texture_db,
             ijk_to_ras=matrix,
         )
         return cls.of_memberships(memberships, matrix)

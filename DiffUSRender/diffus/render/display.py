@@ -22,6 +22,7 @@ def log_compress(
     gain_db: Float[Tensor, " samples"] | float | Tensor,
     dynamic_range_db: float | Tensor,
     contrast: float | Tensor = 1.0,
+    black: float | Tensor = 0.0,
 ) -> Float[Tensor, "batch rays samples"]:
     """Brightness of the complex echo: 20 log10 |x| + gain over the dynamic range, clipped to [0, 1].
 
@@ -30,18 +31,26 @@ def log_compress(
         gain_db: one number, or one per sample (time gain compensation).
         dynamic_range_db: of the display.
         contrast: of the grey map.
+        black: brightness of what is black.
     """
     power = (iq * iq).sum(-3)
     level_db = 10 * torch.log10(power + POWER_FLOOR) + gain_db
-    return grey_map((REFERENCE_BRIGHTNESS + level_db / dynamic_range_db).clamp(0, 1), contrast)
+    return grey_map((REFERENCE_BRIGHTNESS + level_db / dynamic_range_db).clamp(0, 1), contrast, black)
 
 
-def grey_map(brightness: Float[Tensor, "*batch"], contrast: float | Tensor) -> Float[Tensor, "*batch"]:
-    """A scanner's S-shaped grey map of brightness in [0, 1], b^c / (b^c + (1 - b)^c); contrast 1 is a straight line."""
-    if not isinstance(contrast, Tensor) and contrast == 1:
-        return brightness
-    low = brightness**contrast
-    return low / (low + (1 - brightness) ** contrast)
+def grey_map(
+    brightness: Float[Tensor, "*batch"], contrast: float | Tensor, black: float | Tensor = 0.0
+) -> Float[Tensor, "*batch"]:
+    """A scanner's S-shaped grey map of brightness in [0, 1], b^c / (b^c + (1 - b)^c); contrast 1 is a straight line.
+
+    It begins at `black`: video recorders keep 16 of 255.
+    """
+    if isinstance(contrast, Tensor) or contrast != 1:
+        low = brightness**contrast
+        brightness = low / (low + (1 - brightness) ** contrast)
+    if isinstance(black, Tensor) or black != 0:
+        brightness = black + (1 - black) * brightness
+    return brightness
 
 
 def enhance_edges(

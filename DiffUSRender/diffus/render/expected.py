@@ -83,7 +83,9 @@ def mean_brightness(
             # The square completed: never negative by rounding.
             mixed = square + cross * (radius * cosine) + (power + POWER_FLOOR) * radius**2
             level = 10 * torch.log10(mixed.clamp(min=POWER_FLOOR)) / range_db
-            total = total + grey_map((offset + level).clamp(0, 1), plan.settings.grey_contrast)
+            total = total + grey_map(
+                (offset + level).clamp(0, 1), plan.settings.grey_contrast, plan.settings.black_level
+            )
     return total / (len(radii) * len(cosines))
 
 

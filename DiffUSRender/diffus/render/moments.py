@@ -39,7 +39,8 @@ def echo_moments(
     coherent, power = blur_across(both, plan.lateral_factors).unbind(1)
     power = power.clamp(min=0.0)
     if plan.clutter is not None:
-        power = power + clutter_power(power + coherent.square(), plan.clutter, plan.probe.sample_spacing_mm)
+        echo, spacing = power + coherent.square(), plan.probe.sample_spacing_mm
+        power = power + clutter_power(echo, plan.clutter, plan.clutter_level, spacing)
     return coherent, power
 
 

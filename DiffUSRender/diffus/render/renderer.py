@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import InputError, _
 from ..geometry.pose import place_samples, require_rigid
 from ..settings import declared
+from .compounding import in_look, look_angles, turned_points
 from .display import POWER_FLOOR, enhance_edges, linear_brightness, log_compress
 from .gain import time_gain_db_per_cm
 from .moments import echo_moments
@@ -22,13 +23,14 @@ from .scan_conversion import Pixels, scan_convert
 from .settings import RenderSettings, make_settings
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
     from ..medium import AcousticMedium
     from ..medium.medium import Samplable
     from ..probe import Probe
 
 Declared = TypeVar("Declared")  # probe or settings
+LOOK_MM = (61.3, 47.9, 83.7)  # in the tissue, from the speckle of one look to that of the next: far beyond any grain
 OVERLAP_STRIDE = 8  # a fan that meets the volume does so at one of every so many samples
 
 
@@ -50,9 +52,17 @@ def noise_iq(plan: FramePlan, frame: int, count: int) -> Float[Tensor, "b 2 rays
     return noise.view(count, 2, plan.probe.rays, plan.probe.samples) * plan.noise_level
 
 
-def speckle_of(plan: FramePlan, points: Float[Tensor, "b s rays samples 3"]) -> Float[Tensor, "b 2 depths lines"]:
-    """Speckle of unit power on the plan's lines, in the plane through points in the tissue's world, mm."""
-    return plan.field((plan.plane @ plane_samples(points)).transpose(1, 2))
+def speckle_of(
+    plan: FramePlan, points: Float[Tensor, "b s rays samples 3"], look: int = 0
+) -> Float[Tensor, "b 2 depths lines"]:
+    """Speckle of unit power on the plan's lines, in the plane through points in the tissue's world, mm.
+
+    Every look of a compounded image sees speckle of its own, locked to the tissue as well.
+    """
+    plane = plan.plane @ plane_samples(points)  # two axes and the origin
+    if look:
+        plane = plane + look * torch.tensor([[0.0] * 3, [0.0] * 3, LOOK_MM]).to(plane)
+    return plan.field(plane.transpose(1, 2))
 
 
 def render_polar(
@@ -89,14 +99,38 @@ def render_slice(
         if pixels is None:
             return _edges(plan, scan_convert(polar[:, 0], plan.grid, plan.inside), plan.inside)
         return _edges(plan, pixels.image(pixels.sampled(polar)[:, 0]), pixels.inside)
-    coherent, power = echo_moments(plan, medium, points)
+    angles = look_angles(plan.probe, plan.settings.compounding)
+    if len(angles) == 1:
+        iq, _seen = _look(plan, medium, points, frame, pixels)
+    else:
+        looks = [_look(plan, medium, points, frame, pixels, n, angle) for n, angle in enumerate(angles)]
+        seen = torch.stack([each for _iq, each in looks]).to(points.dtype)
+        envelopes = torch.stack([(iq.square().sum(1) + POWER_FLOOR).sqrt() for iq, _seen in looks])
+        # At the fan's sides only some of the looks see anything.
+        envelope = (envelopes * seen[:, None]).sum(0) / seen.sum(0).clamp(min=1)
+        iq = torch.stack([envelope, torch.zeros_like(envelope)], 1)
+    return _edges(plan, pixels.image(_brightness(plan, iq[:, :, None], pixels.gain_db)[:, 0]), pixels.inside)
+
+
+def _look(
+    plan: FramePlan,
+    medium: Samplable,
+    points: Float[Tensor, "b s rays samples 3"],
+    frame: int,
+    pixels: Pixels,
+    number: int = 0,
+    angle: float = 0.0,
+) -> tuple[Float[Tensor, "b 2 pixels"], Bool[Tensor, " pixels"]]:
+    """The complex echo with its noise at the pixels, seen by rays turned by an angle; and which pixels these reach."""
+    where, seen = in_look(plan.probe, pixels.where, angle)
+    coherent, power = echo_moments(plan, medium, turned_points(plan.probe, points, angle))
     amplitude = (power + POWER_FLOOR).sqrt()
-    coherent, amplitude = pixels.sampled(torch.stack([coherent, amplitude], 1)).unbind(1)
-    speckle = None if plan.field is None else pixels.lines.speckle_at(speckle_of(plan, points))
+    coherent, amplitude = pixels.sampled(torch.stack([coherent, amplitude], 1), where).unbind(1)
+    speckle = None if plan.field is None else pixels.lines.speckle_at(speckle_of(plan, points, number))
     iq = _together(coherent, amplitude.square(), speckle)
     if plan.noise is not None:
-        iq = iq + pixels.lines.noise_at(frame_noise(plan.noise, plan.settings.seed, frame, len(iq)))
-    return _edges(plan, pixels.image(_brightness(plan, iq[:, :, None], pixels.gain_db)[:, 0]), pixels.inside)
+        iq = iq + pixels.lines.noise_at(frame_noise(plan.noise, plan.settings.seed + number, frame, len(iq)))
+    return iq, seen
 
 
 def _edges(plan: FramePlan, images: Tensor, inside: Tensor) -> Tensor:
@@ -113,7 +147,8 @@ def _together(coherent: Tensor, power: Tensor, speckle: Tensor | None) -> Tensor
 
 def _brightness(plan: FramePlan, iq: Float[Tensor, "b 2 rays samples"], gain_db: Tensor) -> Tensor:
     if plan.settings.compression == "log":
-        return log_compress(iq, gain_db, plan.settings.dynamic_range_db, plan.settings.grey_contrast)
+        shown = plan.settings
+        return log_compress(iq, gain_db, shown.dynamic_range_db, shown.grey_contrast, shown.black_level)
     return linear_brightness(iq, gain_db)
 
 

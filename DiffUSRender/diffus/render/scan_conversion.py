@@ -36,9 +36,11 @@ class Pixels(nn.Module):
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
 
-    def sampled(self, polar: Float[Tensor, "b n rays samples"]) -> Float[Tensor, "b n pixels"]:
-        """Smooth polar maps at the pixels, bilinear."""
-        where = self.where.expand(len(polar), -1, -1, -1)
+    def sampled(
+        self, polar: Float[Tensor, "b n rays samples"], where: Float[Tensor, "1 1 pixels 2"] | None = None
+    ) -> Float[Tensor, "b n pixels"]:
+        """Smooth polar maps at the pixels, bilinear; `where` they lie, if not among straight rays."""
+        where = (self.where if where is None else where).expand(len(polar), -1, -1, -1)
         return F.grid_sample(polar, where, padding_mode="border", align_corners=True)[:, :, 0]
 
     def image(self, values: Float[Tensor, "b pixels"]) -> Float[Tensor, "b rows columns"]:

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 WAVES = 8192  # that a frame takes part of: the beam across the slice removes most
 MOST_WAVES = 1 << 18  # of the tissue, from which a frame takes its own
 WINDOW_REACH = 2.45  # where the beam's window in elevation ends, in inverse standard deviations of its Gaussian
-SPREAD = 4  # nodes of the frequency grid in each direction that a wave is spread over
-OVERSAMPLING = 1.2  # of the frequency grid: its period against the plane's extent
+SPREAD = 3  # nodes of the frequency grid in each direction that a wave is spread over
+OVERSAMPLING = 1.25  # of the frequency grid: its period against the plane's extent
+SIDE_REACH = 3.2  # where the beam across the rays ends, in inverse standard deviations
+SIDE_FADING = 0.3  # of that, over which waves fade: they come and go without a jump
 LEAST_LINEAR = 0.5  # what linear interpolation leaves of a wave, below which it is not made good
-SPREAD_SHAPE = 2.3  # of the Kaiser-Bessel kernel, per node
+SPREAD_SHAPE = 1.65  # of the Kaiser-Bessel kernel, per node
 GRAIN_STEPS = 8  # a halving of the grain's size in so many steps
 
 
@@ -96,39 +98,72 @@ def quick_size(least: int) -> int:
         number += 2
 
 
+class PlaneWaves(NamedTuple):
+    """Waves of the tissue as a plane sees them.
+
+    vectors: in the plane, rad/mm. phases: at its origin. across: along its normal, rad/mm. damping: by the blur within
+    and by the beam.
+    """
+
+    vectors: Float[Tensor, "b n 2"]
+    phases: Float[Tensor, "b n"]
+    across: Float[Tensor, "b n"]
+    damping: Float[Tensor, "b n"]
+
+
 def plane_waves(
     waves: Float[Tensor, "waves 3"],
     phases: Float[Tensor, " waves"],
     frames: Float[Tensor, "b 3 3"],
-    window_ends: Float[Tensor, " fields"],
     blur: Float[Tensor, ""],
+    sides: Float[Tensor, "2 2"],
+    ends: Float[Tensor, "2"],
     taken: int,
-    grid: PlaneGrid,
-) -> tuple[Float[Tensor, "b taken 2"], Float[Tensor, "b taken"], Float[Tensor, "b fields taken"]]:
-    """The waves that a plane sees: their wave vectors in it, their phases at its origin, their amplitudes.
+) -> PlaneWaves:
+    """The waves that a fan in a plane sees.
 
     Args:
         waves, phases: of the tissue, rad/mm and rad.
         frames: the plane's x and y axes and its origin in the tissue's world, as columns, (B, 3, 3).
-        window_ends: of the beams across the slice, rad/mm.
         blur: variance of the blur within the plane beyond the waves' own, mm^2.
-        taken: so many waves, those that run most along the plane.
-        grid: that will be looked up linearly between its nodes, which damps short waves.
+        sides: across the first and the last ray, unit vectors of the plane.
+        ends: of what the beam keeps of waves, along the plane's normal and across any ray of the fan, rad/mm.
+        taken: so many waves, those farthest from these ends.
     """
     x, y, origin = frames.unbind(-1)
     normal = F.normalize(torch.linalg.cross(x, y), dim=-1)
-    across = normal @ waves.T
-    chosen = torch.topk(across.detach().abs(), taken, largest=False, sorted=False).indices
-    across = across.gather(1, chosen)
+    axes = torch.stack([x, y], -1)
+    with torch.no_grad():
+        # The beam takes the waves that run across every ray of the fan.
+        first, last = ((axes @ side) @ waves.T for side in sides)
+        beyond = torch.minimum(first.abs(), last.abs()) * (first * last > 0)
+        share = torch.maximum((normal @ waves.T).abs() / ends[0], beyond / ends[1])
+        chosen = torch.topk(share, taken, largest=False, sorted=False).indices
     vectors = waves[chosen]
-    inside = vectors @ torch.stack([x, y], -1)
+    across = (vectors @ normal[:, :, None])[..., 0]
+    inside = vectors @ axes
     phase = phases[chosen] + (vectors @ origin[:, :, None])[..., 0]
-    # A window that ends: waves come and go with amplitude zero, so that a moving probe sees no jumps.
-    share = (across[:, None] / window_ends[:, None]).clamp(-1, 1)
-    amplitude = 0.5 + 0.5 * torch.cos(math.pi * share)
-    linear = torch.sinc(inside * (inside.new_tensor(grid.spacing) / (2 * math.pi))).square().clamp(min=LEAST_LINEAR)
-    damping = torch.exp(-0.5 * blur * inside.square().sum(-1)) / linear.prod(-1)
-    return inside, phase, amplitude * damping[:, None]
+    first, last = (inside @ sides.T).unbind(-1)
+    beyond = torch.minimum(first.abs(), last.abs()) * (first * last > 0)
+    fading = ((1 - beyond / ends[1]) / SIDE_FADING).clamp(0, 1)
+    damping = torch.exp(-0.5 * blur * inside.square().sum(-1)) * fading.square() * (3 - 2 * fading)
+    return PlaneWaves(inside, phase, across, damping)
+
+
+def elevation_window(across: Float[Tensor, "*#n"], end: Float[Tensor, "*#n"]) -> Float[Tensor, "*n"]:
+    """What the beam across the slice leaves of waves `across` it, rad/mm: nearly a Gaussian of WINDOW_REACH / end mm.
+
+    It ends: waves come and go with amplitude zero, so that a moving probe sees no jumps.
+    """
+    return 0.5 + 0.5 * torch.cos(math.pi * (across / end).clamp(-1, 1))
+
+
+def wave_amplitudes(waves: PlaneWaves, window_end: Float[Tensor, ""], grid: PlaneGrid) -> Float[Tensor, "b n"]:
+    """Amplitudes for a beam across the slice, of a grid that will be looked up linearly, which damps short waves."""
+    amplitude = elevation_window(waves.across, window_end) * waves.damping
+    for part, spacing in zip(waves.vectors.unbind(-1), grid.spacing):
+        amplitude = amplitude / torch.sinc(part * (spacing / (2 * math.pi))).square().clamp(min=LEAST_LINEAR)
+    return amplitude
 
 
 def sum_waves(
@@ -136,24 +171,24 @@ def sum_waves(
 ) -> Float[Tensor, "b 2 ny nx"]:
     """Sum of a exp(i (k . p + phase)) at the grid's nodes p, but for `spread_loss`: (B, 2, ny, nx)."""
     batch, (columns, rows) = vectors.shape[0], grid.size
-    centre, period = vectors.new_tensor(grid.centre), vectors.new_tensor(grid.period)
-    phase = phases + vectors @ centre
-    place = vectors * (period / (2 * math.pi))
-    first = torch.floor(place.detach()) - (SPREAD // 2 - 1)
+    x, y = vectors.unbind(-1)
+    phase = phases + x * grid.centre[0] + y * grid.centre[1]
+    place = torch.stack([x * (grid.period[0] / (2 * math.pi)), y * (grid.period[1] / (2 * math.pi))], -1)
+    first = torch.floor(place.detach() - 0.5 * SPREAD) + 1
     offset = torch.arange(SPREAD, dtype=place.dtype, device=place.device)
     node = first[..., None] + offset
     weight = _spread(place[..., None] - node)
     index = node.long()
     # The nodes begin at minus half a period: a sign for every other frequency.
     weight = weight * (1 - 2 * (index & 1))
-    where = (index[:, :, 1] % rows)[..., :, None] * columns + (index[:, :, 0] % columns)[..., None, :]
-    where = where + torch.arange(batch, device=where.device)[:, None, None, None] * (rows * columns)
-    value = torch.stack([phase.cos(), phase.sin()], -1) * amplitudes[..., None]
-    value = (weight[:, :, 1, :, None] * weight[:, :, 0, None, :])[..., None] * value[:, :, None, None]
-    where = (2 * where)[..., None] + torch.arange(2, device=where.device)
-    spectrum = value.new_zeros(batch * rows * columns * 2).scatter_add(0, where.flatten(), value.flatten())
-    spectrum = torch.view_as_complex(spectrum.view(batch, rows, columns, 2))
-    field = torch.fft.ifft2(spectrum, norm="forward")
+    row, column = (index[:, :, 1] % rows) * columns, index[:, :, 0] % columns
+    if batch > 1:
+        row = row + torch.arange(batch, device=row.device)[:, None, None] * (rows * columns)
+    value = torch.polar(amplitudes, phase)
+    value = (value[..., None] * weight[:, :, 1])[..., None] * weight[:, :, 0, None]
+    where = row[..., None] + column[:, :, None]
+    spectrum = value.new_zeros(batch * rows * columns).index_add(0, where.flatten(), value.flatten())
+    field = torch.fft.ifft2(spectrum.view(batch, rows, columns), norm="forward")
     return torch.view_as_real(field).permute(0, 3, 1, 2)
 
 
@@ -164,7 +199,10 @@ def spread_loss(place: Float[Tensor, " points"]) -> Float[Tensor, " points"]:
 
 
 def _spread(distance: Tensor) -> Tensor:
-    """The spreading kernel at a distance in nodes: Kaiser-Bessel, as a polynomial that is quick and smooth."""
+    """The spreading kernel at a distance in nodes: Kaiser-Bessel less its rim, as a polynomial that is quick.
+
+    It ends at zero: with a step the sum's derivative to a wave would not be the derivative of the sum.
+    """
     square = (distance * (2 / SPREAD)) ** 2
     result = torch.zeros_like(square)
     for coefficient in _kernel_polynomial():
@@ -180,6 +218,8 @@ def _kernel_polynomial() -> list[float]:
     if not _POLYNOMIAL:
         beta = SPREAD_SHAPE * SPREAD
         t = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, 400))
-        kernel = np.i0(beta * np.sqrt(1 - t)) / np.i0(beta)
-        _POLYNOMIAL.extend(np.polynomial.Polynomial.fit(t, kernel, 7, domain=[0, 1], window=[0, 1]).coef[::-1].tolist())
+        kernel = (np.i0(beta * np.sqrt(1 - t)) - 1) / (np.i0(beta) - 1)
+        fitted = np.polynomial.Polynomial.fit(t, kernel, 5, domain=[0, 1], window=[0, 1]).coef
+        fitted[0] -= fitted.sum()
+        _POLYNOMIAL.extend(fitted[::-1].tolist())
     return _POLYNOMIAL

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .scatter import (
+    GRAIN_STEPS,
     MOST_WAVES,
+    SIDE_REACH,
     WAVES,
     WINDOW_REACH,
     PlaneGrid,
+    PlaneWaves,
+    elevation_window,
     grain_of,
     plane_grid,
     plane_waves,
@@ -23,6 +30,7 @@ from .scatter import (
     speckle_correlation,
     spread_loss,
     sum_waves,
+    wave_amplitudes,
 )
 
 if TYPE_CHECKING:
@@ -33,10 +41,21 @@ if TYPE_CHECKING:
     from ..probe import Probe
 
 NODE_SIGMAS = 1.5  # distance of the plane's nodes, in standard deviations of the scatterers' grain
-LINE_SIGMAS = 1.9  # distance of lines and of their samples, in those of the beam and the pulse: 0.8 of the width
+LINE_SIGMAS = 1.5  # distance of lines and of their samples, in those of the beam and the pulse: 0.64 of the width
+ZONES = 2  # of depth at least
+ZONE_CHANGE = 0.4  # of the logarithm of the slice's thickness within a zone
+MOST_ZONES = 8
+ZONE_OVERLAP = 0.2  # of a zone
 MARGIN = 2  # samples before the first and beyond the last, for the cubic between them
 MOST_NODES, MOST_SAMPLES, MOST_LINES = 1536, 2048, 1024
+TABLE = 33  # places between two nodes
 CUBIC = -0.75  # of torch's bicubic `grid_sample`
+
+
+def plain(probe: Probe) -> Probe:
+    """The probe with numbers in place of its tensors: what can be compared, for what depends on its shape alone."""
+    tensors = {one.name: getattr(probe, one.name) for one in fields(probe)}
+    return replace(probe, **{name: value.item() for name, value in tensors.items() if isinstance(value, Tensor)})
 
 
 class FanLines(NamedTuple):
@@ -78,41 +97,67 @@ def fan_lines(probe: Probe, pulse_mm: float, beam_mm: Callable[[Tensor], Tensor]
     return FanLines(lines, samples + 2 * MARGIN, (lines - count) // 2, pitch, spacing)
 
 
+class Zone(nn.Module):
+    """A stretch of the fan's depth whose speckle is summed in a plane of its own, with one thickness of the slice.
+
+    The parts of a fan are smaller than the box around it, and the slice is as thick as it is at their depth.
+
+    Args:
+        first: row of the lines at which it begins.
+        grid: of its plane.
+        constants: window_end: 0-d, of the beam across the slice, rad/mm. where: the fine lines on the plane's nodes,
+            (1, rows, fine lines, 2). scale: what makes them its part of speckle of unit power, (rows, fine lines).
+    """
+
+    window_end: Tensor
+    where: Tensor
+    scale: Tensor
+
+    def __init__(self, first: int, grid: PlaneGrid, **constants: Tensor) -> None:
+        super().__init__()
+        self.first, self.grid = first, grid
+        for name, constant in constants.items():
+            self.register_buffer(name, constant, persistent=False)
+
+    def forward(self, waves: PlaneWaves) -> Float[Tensor, "b 2 rows fine"]:
+        """Its fine lines."""
+        amplitudes = wave_amplitudes(waves, self.window_end, self.grid)
+        plane = sum_waves(waves.vectors, waves.phases, amplitudes, self.grid)
+        return F.grid_sample(plane, self.where.expand(len(plane), -1, -1, -1), align_corners=True) * self.scale
+
+
 class SpeckleField(nn.Module):
     """Speckle on the lines of a fan as a function of its place in the tissue alone.
 
     Args:
         lines: where it is made.
-        grid: of the fan's plane.
         taken: of the waves.
-        constants: waves, phases: of the tissue. window_ends: (J,) of the beams across the slice. blur: 0-d. fine: where
-            the fine lines lie on the plane's nodes, (1, samples, fine lines, 2). scale: of the J fields there,
-            (J, samples, fine lines). lateral: the beam's factor of every frequency across the lines, (samples, lines).
+        zones: of the depth, which pass into one another.
+        constants: waves, phases: of the tissue. blur: 0-d, variance that the waves lack. sides: across the first and
+            the last ray, (2, 2). beam_ends: of the beam across the slice and the rays, (2,), rad/mm. lateral: the
+            beam's factor of every frequency across the lines, (samples, lines), or None.
     """
 
     waves: Tensor
     phases: Tensor
-    window_ends: Tensor
     blur: Tensor
-    fine: Tensor
-    scale: Tensor
+    sides: Tensor
+    beam_ends: Tensor
     lateral: Tensor | None
 
-    def __init__(self, lines: FanLines, grid: PlaneGrid, taken: int, **constants: Tensor | None) -> None:
+    def __init__(self, lines: FanLines, taken: int, zones: list[Zone], **constants: Tensor | None) -> None:
         super().__init__()
-        self.lines, self.grid, self.taken = lines, grid, taken
+        self.lines, self.taken, self.zones = lines, taken, nn.ModuleList(zones)
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
 
     def forward(self, frames: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 2 depths lines"]:
         """Real and imaginary part, of unit power, for the plane's x and y axes and origin in the tissue's world."""
-        vectors, phases, amplitudes = plane_waves(
-            self.waves, self.phases, frames, self.window_ends, self.blur, self.taken, self.grid
-        )
-        fine: Tensor | float = 0.0
-        for amplitude, scale in zip(amplitudes.unbind(1), self.scale):
-            plane = sum_waves(vectors, phases, amplitude, self.grid)
-            fine = fine + F.grid_sample(plane, self.fine.expand(len(plane), -1, -1, -1), align_corners=True) * scale
+        waves = plane_waves(self.waves, self.phases, frames, self.blur, self.sides, self.beam_ends, self.taken)
+        fine = frames.new_zeros(len(frames), 2, self.lines.samples, self.zones[0].scale.shape[1])
+        for zone in self.zones:
+            rows = slice(zone.first, zone.first + zone.scale.shape[0])
+            fine[:, :, rows] = fine[:, :, rows] + zone(waves)
         return fine if self.lateral is None else _across(fine, self.lateral)
 
 
@@ -148,35 +193,129 @@ def speckle_field(
     across = None if beam_mm is None else beam_mm(depth.clamp(min=0.0))
     fold = 1 if across is None else _fold(pitch, across.detach(), grain)
 
-    ray = (torch.arange(lines.lines * fold, dtype=torch.float64) / fold - lines.pad) * lines.pitch
-    place = probe.plane_points(*torch.meshgrid(ray, depth / probe.sample_spacing_mm, indexing="xy"))
-    outline = probe.outline()
+    thickness = elevation_mm(depth.clamp(min=0.0))
+    thickness = (thickness.square() - grain**2).clamp(min=(0.5 * grain) ** 2).sqrt()  # the waves have the grain's own
+    parts = _zone_rows(probe, lines)
+    ends = [WINDOW_REACH / thickness[rows].log().mean().exp() for rows in parts]
+    count = _wave_count(max(end.item() for end in ends), grain)
+    scales = _zone_scales(parts, torch.stack(ends), grain) * (pulse / grain / math.sqrt(count))
     reach = 3.5 * (pulse if across is None else across).detach().max().item()
     # In steps, so that a fitted number does not move the nodes.
     reach = 4 * grain * math.ceil(reach / (4 * grain))
-    low, high = outline.amin(0) - reach, outline.amax(0) + reach
-    # Beyond the beam's reach nothing is seen, so that there the plane's rim may go on.
-    place = torch.minimum(torch.maximum(place, low), high)
-    grid = plane_grid(low.tolist(), high.tolist(), NODE_SIGMAS * grain)
-    scale, where = _on_nodes(place, grid)
-
-    thin = elevation_mm(depth.clamp(min=0.0))
-    ends, shares, count, taken = _windows(thin, grain)
-    scale = scale * (pulse / grain) * (shares / math.sqrt(count))[:, :, None]
+    zones = []
+    for rows, end, scale in zip(parts, ends, scales):
+        grid, where, loss = _zone_plane(probe, lines, rows, fold, reach, grain)
+        scale = scale[rows, None] / loss
+        zones.append(Zone(rows.start, grid, window_end=end, where=where[None], scale=scale))
     waves, phases = _tissue(seed, count)
+    waves = waves.double() / (math.sqrt(2) * grain)
+    sides, beam_ends = _sides(probe), torch.stack([torch.stack(ends).max(), _side_end(across, pulse)])
     lateral = None if across is None else _lateral_factor(pitch, across, pulse, lines.lines, fold)
     return SpeckleField(
         lines,
-        grid,
-        taken,
-        waves=waves.double() / (math.sqrt(2) * grain),
+        _waves_within(waves, sides, beam_ends.detach()),
+        zones,
+        waves=waves,
+        sides=sides,
+        beam_ends=beam_ends,
         phases=phases.double(),
-        window_ends=ends,
         blur=pulse.square() - grain**2,
-        fine=where[None],
-        scale=scale,
         lateral=lateral,
     )
+
+
+def _zone_rows(probe: Probe, lines: FanLines) -> list[slice]:
+    """The rows of the lines in each zone, in which the slice is about equally thick; neighbours share some.
+
+    The thickness is that at the probe's rounded numbers, so that zones stay where they are as one is fitted.
+    """
+    steady = plain(probe)
+    steady = replace(steady, **{name: float(f"{getattr(steady, name):.1g}") for name in ("frequency_mhz", "focus_mm")})
+    thickness = steady.beam.elevation_sigma_mm(lines.depths_mm().clamp(min=0.0)).log().numpy()
+    change = np.cumsum(np.abs(np.diff(thickness, prepend=thickness[0])) / ZONE_CHANGE + (ZONES - 1) / lines.samples)
+    count = min(MOST_ZONES, math.ceil(change[-1]))
+    ends = [0, *np.searchsorted(change, change[-1] * np.arange(1, count) / count).tolist(), lines.samples]
+    rows = []
+    for a, b in itertools.pairwise(ends):
+        shared = max(1, round(ZONE_OVERLAP * (b - a) / 2))
+        rows.append((a, b, shared))
+    starts = [0] + [a - min(before[2], here[2]) for before, here in itertools.pairwise(rows) for a in (here[0],)]
+    stops = [b + min(here[2], after[2]) for here, after in itertools.pairwise(rows) for b in (here[1],)]
+    return [slice(*ends) for ends in zip(starts, [*stops, lines.samples])]
+
+
+def _zone_scales(rows: list[slice], ends: Float[Tensor, " zones"], grain: float) -> Float[Tensor, "zones samples"]:
+    """Share of each zone's window in every row, such that one wave of the tissue gives unit power."""
+    shares = torch.zeros(len(rows), rows[-1].stop, dtype=torch.float64)
+    for n, zone in enumerate(rows):
+        shares[n, zone] = 1.0
+        if n:
+            both = slice(zone.start, rows[n - 1].stop)
+            ramp = (torch.arange(both.stop - both.start, dtype=torch.float64) + 0.5) / (both.stop - both.start)
+            shares[n, both], shares[n - 1, both] = ramp, 1 - ramp
+    spread = 1 / (math.sqrt(2) * grain)
+    across = torch.linspace(-1, 1, 2001, dtype=torch.float64) * (1.2 * ends.detach().max())
+    density = torch.exp(-0.5 * (across / spread) ** 2) / (spread * math.sqrt(2 * math.pi)) * (across[1] - across[0])
+    window = elevation_window(across, ends[:, None])
+    power = torch.einsum("jn,kn,jk->n", shares, shares, (window * density) @ window.T)
+    return shares / power.sqrt()
+
+
+def _wave_count(end: float, grain: float) -> int:
+    """Waves of the tissue of which about `WAVES` lie within a window's end; in steps, as `grain_of`."""
+    count = 2 ** (math.ceil(math.log2(WAVES / math.erf(end * grain)) * GRAIN_STEPS) / GRAIN_STEPS)
+    return min(MOST_WAVES, math.ceil(count))
+
+
+def _waves_within(
+    waves: Float[Tensor, "waves 3"], sides: Float[Tensor, "2 2"], ends: Float[Tensor, "2"], trials: int = 4
+) -> int:
+    """So many of the tissue's waves a frame sees, as good as certainly: of some planes, since it hardly varies."""
+    generator = torch.Generator().manual_seed(0)
+    turns = torch.linalg.qr(torch.randn(trials, 3, 3, generator=generator, dtype=torch.float64))[0]
+    x, y, across = (waves @ turns).unbind(-1)
+    first, last = (x * side[0] + y * side[1] for side in sides)
+    beyond = torch.minimum(first.abs(), last.abs()) * (first * last > 0)
+    seen = ((across.abs() < ends[0]) & (beyond < ends[1])).sum(-1).max().item()
+    return min(len(waves), math.ceil(seen + 6 * math.sqrt(seen)))
+
+
+def _sides(probe: Probe) -> Float[Tensor, "2 2"]:
+    """Unit vectors of the plane across the first and the last ray."""
+    directions = probe.ray_geometry()[1][[0, -1], :2]
+    return torch.stack([directions[:, 1], -directions[:, 0]], -1)
+
+
+def _side_end(across: Tensor | None, pulse: Tensor) -> Tensor:
+    """Waves that run across the rays by more, rad/mm, the beam does not let through."""
+    if across is None:
+        return torch.full_like(pulse, 1e6)
+    kernel = (across.square().min() - pulse.square()).clamp(min=1e-6)
+    return SIDE_REACH / kernel.sqrt()
+
+
+@lru_cache(maxsize=16)
+def _plane_of(
+    probe: Probe, lines: FanLines, first: int, last: int, fold: int, reach: float, grain: float
+) -> tuple[PlaneGrid, Tensor, Tensor]:
+    """As `_zone_plane`, of a probe without tensors."""
+    ray = (torch.arange(lines.lines * fold, dtype=torch.float64) / fold - lines.pad) * lines.pitch
+    depth = lines.depths_mm()[first:last] / probe.sample_spacing_mm
+    place = probe.plane_points(*torch.meshgrid(ray, depth, indexing="xy"))
+    fan = place[:, (ray >= 0) & (ray <= probe.rays - 1)].flatten(0, 1)
+    low, high = fan.amin(0) - reach, fan.amax(0) + reach
+    # Beyond the beam's reach nothing is seen, so that there the plane's rim may go on.
+    place = torch.minimum(torch.maximum(place, low), high)
+    grid = plane_grid(low.tolist(), high.tolist(), NODE_SIGMAS * grain)
+    loss, where = _on_nodes(place, grid)
+    return grid, where, loss
+
+
+def _zone_plane(
+    probe: Probe, lines: FanLines, rows: slice, fold: int, reach: float, grain: float
+) -> tuple[PlaneGrid, Tensor, Tensor]:
+    """Plane of a zone, where its fine lines lie on the nodes, (rows, fine lines, 2), and what spreading leaves."""
+    return _plane_of(plain(probe), lines, rows.start, rows.stop, fold, reach, grain)
 
 
 @lru_cache(maxsize=4)
@@ -199,43 +338,17 @@ def _fold(pitch: Tensor, across: Tensor, grain: float) -> int:
 
 
 def _on_nodes(place: Tensor, grid: PlaneGrid) -> tuple[Tensor, Tensor]:
-    """What undoes the spreading's loss at places of the plane, mm, and where they lie on its nodes, -1 to 1."""
-    scale, where = 1.0, []
+    """What spreading leaves at places of the plane, mm, and where they lie on its nodes, -1 to 1."""
+    left, where = 1.0, []
     # The loss is smooth, so that a table serves.
     loss = spread_loss(torch.linspace(-0.5, 0.5, 257, dtype=torch.float64))
     for axis in (0, 1):
         share = (place[..., axis] - grid.centre[axis]) / grid.period[axis] + 0.5
         low = (share * 256).long().clamp(0, 255)
-        scale = scale / torch.lerp(loss[low], loss[low + 1], share * 256 - low)
+        left = left * torch.lerp(loss[low], loss[low + 1], share * 256 - low)
         nodes = grid.size[axis]
         where.append(2 * share * nodes / (nodes - 1) - 1)
-    return scale, torch.stack(where, -1)
-
-
-def _windows(thickness: Float[Tensor, " samples"], grain: float) -> tuple[Tensor, Tensor, int, int]:
-    """The beam across the slice in waves: windows' ends (J,), their shares (J, samples), waves of tissue and frame.
-
-    The shares give unit power for one wave of the tissue.
-    """
-    rest = (thickness.square() - grain**2).clamp(min=(0.5 * grain) ** 2).sqrt()
-    least, most = rest.min().item(), rest.max().item()
-    widths = [least, most] if most > 1.15 * least else [math.sqrt(least * most)]
-    ends = torch.tensor([WINDOW_REACH / width for width in widths], dtype=torch.float64)
-    spread = 1 / (math.sqrt(2) * grain)
-    across = torch.linspace(-1, 1, 4001, dtype=torch.float64) * ends.max()
-    density = torch.exp(-0.5 * (across / spread) ** 2) / (spread * math.sqrt(2 * math.pi)) * (across[1] - across[0])
-    window = 0.5 + 0.5 * torch.cos(math.pi * (across / ends[:, None]).clamp(-1, 1))
-    if len(widths) == 1:
-        mix = torch.ones(1, len(rest), dtype=torch.float64)
-    else:
-        # Each window's second moment mixes in proportion to its share of the amplitude at the middle.
-        narrow = (rest.double() / most).square()
-        narrow = (1 - narrow) / (1 - (least / most) ** 2)
-        mix = torch.stack([narrow, 1 - narrow])
-    power = torch.einsum("jn,kn,jk->n", mix, mix, (window * density) @ window.T)
-    taken = density.sum().item()
-    count = min(MOST_WAVES, math.ceil(WAVES / taken))
-    return ends, mix / power.sqrt(), count, min(count, math.ceil(count * taken + 4 * math.sqrt(count * taken)))
+    return left, torch.stack(where, -1)
 
 
 def _lateral_factor(pitch: Tensor, across: Tensor, pulse: Tensor, lines: int, fold: int) -> Tensor:
@@ -291,16 +404,28 @@ def lookup(
 ) -> Lookup:
     """The points at fractional (ray, sample) indices of the probe; pulse and beam as in `speckle_field`."""
     line = indices[:, 0] / lines.pitch + lines.pad
-    depth = indices[:, 1] * probe.sample_spacing_mm
-    sample = depth / lines.spacing_mm + MARGIN
+    sample = indices[:, 1] * (probe.sample_spacing_mm / lines.spacing_mm) + MARGIN
     where = torch.stack([2 * line / (lines.lines - 1) - 1, 2 * sample / (lines.samples - 1) - 1], -1)
+    # What is kept is smooth in depth and in the place between nodes: tables of both are looked up.
+    part = torch.linspace(0, 1, TABLE, dtype=torch.float64)
+    depth = lines.depths_mm()
     beam = pulse if beam_mm is None else beam_mm(depth.clamp(min=0.0))
-    apart = _spacing_mm(probe, depth) * lines.pitch
-    part, along = line - line.floor(), sample - sample.floor()
-    speckle = _cubic_power(part, apart / beam) * _cubic_power(along, lines.spacing_mm / pulse)
+    apart = _spacing_mm(probe, depth) * lines.pitch / beam
+    speckle = _looked_up(_cubic_power(part, apart[:, None]).rsqrt(), line, sample)
+    along = _cubic_power(part, lines.spacing_mm / pulse).rsqrt()
     next_sample = speckle_correlation(torch.tensor(lines.spacing_mm).double(), grain_of(pulse.detach().item()))
-    noise = (1 - 2 * part * (1 - part)) * (1 - 2 * along * (1 - along) * (1 - next_sample))
-    return Lookup(where=where[None, None], speckle=speckle.rsqrt(), noise=noise.rsqrt())
+    across, up = line - line.floor(), sample - sample.floor()
+    speckle = speckle * _looked_up(along[None], sample, torch.zeros_like(sample))
+    noise = (1 - 2 * across * (1 - across)) * (1 - 2 * up * (1 - up) * (1 - next_sample))
+    return Lookup(where=where[None, None], speckle=speckle, noise=noise.rsqrt())
+
+
+def _looked_up(table: Float[Tensor, "rows parts"], place: Tensor, row: Tensor) -> Tensor:
+    """A table's values at fractional rows, and at fractions of places between whole numbers."""
+    x = 2 * (place - place.floor()) - 1
+    y = 2 * row / max(1, len(table) - 1) - 1
+    where = torch.stack([x, y], -1)[None, None]
+    return F.grid_sample(table[None, None], where, padding_mode="border", align_corners=True)[0, 0, 0]
 
 
 def _cubic_power(part: Tensor, step: Tensor) -> Tensor:
