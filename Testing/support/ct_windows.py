@@ -34,7 +34,7 @@ class View:
 
 @dataclass(frozen=True)
 class Patient:
-    """A CT with labels over it, ready to be rendered. hu, labels: (K, J, I)."""
+    """A CT with labels over it, ready to be rendered. hu, labels: (K, J, I). preset: the image's look."""
 
     hu: np.ndarray
     labels: np.ndarray
@@ -42,11 +42,12 @@ class Patient:
     medium: AcousticMedium
     anatomy: Anatomy
     probe: Probe
+    preset: str
 
     def view(self, window: str) -> View:
         pose = acoustic_window(self.anatomy, self.probe, window)
         with torch.inference_mode():
-            image = UltrasoundRenderer(self.probe)(self.medium, pose)[0].numpy()
+            image = UltrasoundRenderer(self.probe, preset=self.preset)(self.medium, pose)[0].numpy()
         geometry = self.probe.slice_geometry()
         left, top = (geometry.pixel_to_probe[:2, 3] - geometry.mm_per_pixel / 2).tolist()
         right, bottom = left + geometry.columns * geometry.mm_per_pixel, top + geometry.rows * geometry.mm_per_pixel
@@ -71,7 +72,7 @@ def abdomen(data: Path) -> Patient:
     under = AcousticMedium.from_ct(ct.array, ct.ijk_to_ras)
     medium = AcousticMedium.from_labels(labels, TABLE, ct.ijk_to_ras, elsewhere=under)
     anatomy = Anatomy.from_ct(ct.array, labels == label_of("liver"), ct.ijk_to_ras)
-    return Patient(ct.array, labels, ct.ijk_to_ras, medium, anatomy, probe_preset("abdominal-convex"))
+    return Patient(ct.array, labels, ct.ijk_to_ras, medium, anatomy, probe_preset("abdominal-convex"), "abdomen")
 
 
 def heart(data: Path) -> Patient:
@@ -90,7 +91,7 @@ def heart(data: Path) -> Patient:
     bone = bright & ~ndimage.binary_dilation(blood, iterations=2)
     anatomy = Anatomy.from_ct(ct.array, blood, ct.ijk_to_ras, bone)
     probe = replace(probe_preset("phased"), depth_mm=130.0)
-    return Patient(ct.array, labels, ct.ijk_to_ras, medium, anatomy, probe)
+    return Patient(ct.array, labels, ct.ijk_to_ras, medium, anatomy, probe, "cardiac")
 
 
 def label_of(name: str) -> int:

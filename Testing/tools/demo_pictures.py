@@ -61,7 +61,7 @@ def draw_panel(case: Case, path: Path, tilts_deg: np.ndarray) -> None:
     axes[1].set_title("Acoustic impedance along the rays, MRayl")
     upper.colorbar(map_, ax=axes[1], location="bottom", shrink=0.8, aspect=40)
     axes[2].imshow(pixels, cmap="gray", extent=extent, vmin=0, vmax=255)
-    axes[2].set_title(f"Simulated ultrasound, {case.milliseconds:.0f} ms a frame on one core")
+    axes[2].set_title("Simulated ultrasound")
     for axis in axes:
         axis.set_xlabel("lateral, mm")
     axes[0].set_ylabel("depth, mm")

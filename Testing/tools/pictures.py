@@ -24,7 +24,7 @@ DATA = ROOT.parent / "shared" / "data"
 HU_WINDOW = {"abdomen": (-160.0, 260.0), "heart": (-200.0, 600.0)}
 NOTES = {
     "abdomen": "Liver from the right side between ribs, and from below them in front. The CT ends above: black there.",
-    "heart": "Contrast agent marks the blood; without that label, HU alone would take it for bone.",
+    "heart": "Blood with contrast agent, and the muscle around it, are laid over the CT as labels.",
 }
 
 
