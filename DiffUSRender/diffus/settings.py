@@ -156,7 +156,7 @@ class ArraySettings:
         optional=True,
         fitted=True,
     )
-    rays_per_line: int = setting(int, 1, low=1, high=256, help="Sub-rays jittered within the beam.", panel=(1, 32))
+    rays_per_line: int = setting(int, 1, low=1, high=256, help="Sub-rays that fill the gaps of lines.", panel=(1, 32))
     mm_per_pixel: float | None = setting(
         float,
         None,

@@ -78,10 +78,11 @@ def test_the_seed_and_the_settings_reach_the_image(case):
     np.testing.assert_array_equal(first, rendered("--seed", "1"))
     assert (first != rendered("--seed", "2")).mean() > 0.2
     assert rendered("--seed", "1", "--gain-db", "-20").mean() < first.mean() - 10
-    behind = slice(-20, None)
-    through = rendered("--seed", "1", "--no-attenuation")[0, behind].mean()
-    assert through > first[0, behind].mean() + 20
-    assert rendered("--seed", "1", "--no-attenuation", "--echo", "layered")[0, behind].mean() > through + 0.5
+    # Behind the plate little is left, for both of its faces reflect: the gain makes it visible.
+    bright, behind = ("--seed", "1", "--gain-db", "30"), slice(-20, None)
+    through = rendered(*bright, "--no-attenuation")[0, behind].mean()
+    assert through > rendered(*bright)[0, behind].mean() + 20
+    assert rendered(*bright, "--no-attenuation", "--echo", "layered")[0, behind].mean() > through + 5
     hidden = rendered("--seed", "1", "--start-depth", "20")[0]
     assert hidden[10:40].mean() < first[0, 10:40].mean() / 2
 
@@ -240,81 +241,6 @@ def test_the_papers_tissues_are_learned_and_drawn(tmp_path, monkeypatch):
     run("train-impedance", {"output": "same.pt", "epochs": 5})
     first, second = (load_impedance(name).state_dict() for name in ("other.pt", "same.pt"))
     assert all((first[key] == second[key]).all() for key in first)  # the seed gives no brain tissue
-
-
-@pytest.fixture
-def tumour(case):
-    """A head of two tissues on another grid than its segmentation, and the options that map it; `case` beside."""
-    t1 = np.random.default_rng(0).normal(0, 1, (40, 40, 40)) + 100
-    t1[:20], t1[:3] = 160, 40
-    head = sitk.GetImageFromArray(t1.astype(np.float32))
-    head.SetOrigin((-20, -20, -20))
-    sitk.WriteImage(head, "t1.nrrd")
-    labels = np.zeros((40, 20, 20), np.uint8)  # voxels twice as long along x and y
-    labels[24:34, 6:14, 6:14] = 1
-    image = sitk.GetImageFromArray(labels)
-    image.SetOrigin((-19.5, -19.5, -20))
-    image.SetSpacing((2, 2, 1))
-    sitk.WriteImage(image, "labels.nrrd")
-    image.SetMetaData("Segment0_Name", "Tumor")
-    image.SetMetaData("Segment0_LabelValue", "1")
-    image.SetMetaData("Segment0_ID", "Segment_1")
-    sitk.WriteImage(image, "tumour.seg.nrrd")
-    Path("names.json").write_text('{"1": "tumour"}')
-    return {"volume": "t1.nrrd", "kind": "mri"}
-
-
-def test_a_segmentation_lies_over_an_mri(tumour):
-    maps = {}
-    for name, chosen in (
-        ("plain", {}),
-        ("named", {"segmentation": "tumour.seg.nrrd"}),
-        ("listed", {"segmentation": "labels.nrrd", "labels-table": "names.json"}),
-    ):
-        result = run("maps", {**tumour, **chosen, "output": name})
-        assert result.exit_code == 0, result.output
-        maps[name] = sitk.GetArrayFromImage(sitk.ReadImage(f"{name}/scattering.nrrd"))
-    assert (maps["named"] == maps["listed"]).all()
-    inside = maps["named"][27:31, 16:24, 16:24]
-    assert inside.mean() > 1.5 * maps["plain"][27:31, 16:24, 16:24].mean()  # bright
-    assert inside.std() > 0.1 * inside.mean()  # and uneven
-    same = np.ones_like(inside, shape=maps["named"].shape, dtype=bool)
-    same[20:38, 8:32, 8:32] = False
-    np.testing.assert_allclose(maps["named"][same], maps["plain"][same], rtol=1e-4)
-
-
-def test_a_segmentation_lies_over_a_ct(case):
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[5:12, 10:20, 10:20] = 1
-    image = sitk.GetImageFromArray(labels)
-    image.CopyInformation(sitk.ReadImage("ct.nrrd"))
-    sitk.WriteImage(image, "labels.nrrd")
-    Path("names.json").write_text('{"1": "metal"}')
-    options = {"volume": "ct.nrrd", "kind": "ct", "segmentation": "labels.nrrd", "labels-table": "names.json"}
-    assert run("maps", {**options, "output": "maps"}).exit_code == 0
-    impedance = sitk.GetArrayFromImage(sitk.ReadImage("maps/impedance_mrayl.nrrd"))
-    assert impedance[8, 15, 15] == pytest.approx(27.1, rel=0.02)
-    assert impedance[30, 15, 15] < 10
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"segmentation": "labels.nrrd"}, "does not name its labels"),
-        ({"segmentation": "none.seg.nrrd"}, "There is no file"),
-        ({"segmentation": "far.seg.nrrd"}, "no label in the volume"),
-        ({"labels-table": "names.json"}, "--labels-table is for --kind labels"),
-        (
-            {"kind": "labels", "volume": "labels.nrrd", "segmentation": "tumour.seg.nrrd"},
-            "--segmentation is for --kind",
-        ),
-    ],
-)
-def test_a_segmentation_that_cannot_be_laid_over_gets_one_sentence(tumour, changes, words):
-    far = sitk.ReadImage("tumour.seg.nrrd")
-    far.SetOrigin((500, 0, 0))
-    sitk.WriteImage(far, "far.seg.nrrd")
-    assert_one_sentence(run("maps", {**tumour, **changes, "output": "maps"}), words)
 
 
 def test_tissues_by_the_name_of_their_table(case):

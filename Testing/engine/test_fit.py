@@ -197,7 +197,7 @@ def test_the_labels_of_a_fit_are_the_labels_of_a_medium(volume):
 def test_expected_brightness_is_the_mean_over_speckle():
     def paint(maps, x, y, z):
         maps[3] = torch.where(x > 4, 0.05, 1.0)
-        maps[0] += 0.05 * (y > 25)
+        maps[0] += 0.2 * (y > 25)  # white: its echo is clipped
 
     medium = phantom(paint, size_mm=60.0)
     probe = replace(PROBE, rays=48, samples=120, depth_mm=40.0)

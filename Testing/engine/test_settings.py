@@ -93,7 +93,7 @@ def test_the_commands_options_are_the_declared_settings():
     flags = {flag for parameter in made.values() for flag in (*parameter.opts, *parameter.secondary_opts)}
     assert {"--start-depth", "--no-psf", "--tgc-db-per-cm", "--grain-mm", "--compression"} <= flags
     assert "-120 to 120 dB" in made["gain_db"].help
-    assert "default: 57" in made["reflection_db"].help
+    assert "default: 46" in made["reflection_db"].help
 
 
 @pytest.mark.parametrize("option", ["--within-mm", "--within-deg"])
@@ -115,7 +115,7 @@ def test_settings_are_read_without_torch():
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=HOME, timeout=60, check=False
     )
-    assert done.stdout == "0.0 2.0\n", done.stderr
+    assert done.stdout == "-7.0 2.0\n", done.stderr
 
 
 def test_the_front_door_has_what_it_names():

@@ -15,12 +15,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from ..errors import DiskError, InputError
 from ..io.tables import read_label_names
-from ..io.volumes import on_grid, read_volume
+from ..io.volumes import read_volume
 from ..medium import AcousticMedium
 from ..medium.tissue import LABEL_TABLES, TISSUE_TABLES, labels_with_tissues, named_tissues
 from ..probe import probe_preset, read_probe_json
 from ..render.settings import PRESET_HELP, PRESETS, RenderSettings
 from ..settings import declared
+from .segmentation import segmentation_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -78,7 +79,20 @@ def options(several: tuple[Callable, ...]) -> Callable:
 
 # Options of some kinds of volume only: {name: kind, or kinds with "or" between them}.
 KIND_OF = {"labels_table": "labels", "scanner": "ct", "outside": "ct", "weights": "mri", "contrast": "mri"}
-KIND_OF |= {"tissues": "mri or labels", "segmentation": "mri or ct"}
+KIND_OF |= {"tissues": "mri or labels", "segmentation": "mri or ct", "segmentation_table": "mri or ct"}
+SEGMENTATION = (
+    click.option(
+        "--segmentation",
+        metavar="FILE",
+        help="Labels in whose voxels they say what the tissue is, in place of the image (mri, ct): a tumour, vessels, "
+        "the falx, organs; on any grid.",
+    ),
+    click.option(
+        "--segmentation-table",
+        metavar="NAME|FILE",
+        help="Names of its labels, as --labels-table; without it those of a .seg.nrrd file.",
+    ),
+)
 MEDIUM = (
     click.option("--mask", metavar="FILE", help="Volume on the same grid, 0 outside of the patient (mri, ct)."),
     click.option("--contrast", help="Of the MRI: t1 or t2 (mri).  [default: t1]"),
@@ -88,14 +102,8 @@ MEDIUM = (
     click.option(
         "--labels-table",
         metavar="NAME|FILE",
-        help="Names of the labels (labels, --segmentation): JSON, CSV or Slicer .ctbl, or a public table such as "
-        f"totalsegmentator-v2. Without it, those of a .seg.nrrd file, else {LABEL_TABLES[0]}.",
-    ),
-    click.option(
-        "--segmentation",
-        metavar="FILE",
-        help="Tissues laid over the volume (mri, ct), such as tumour, vessels, falx: a .seg.nrrd file, or labels with "
-        "--labels-table.",
+        help="Names of the labels (labels): JSON, CSV or Slicer .ctbl, or a public table such as totalsegmentator-v2. "
+        f"Without it, those of a .seg.nrrd file, else {LABEL_TABLES[0]}.",
     ),
     click.option(
         "--tissues",
@@ -103,6 +111,7 @@ MEDIUM = (
         help=f"Tissues (mri, labels): a table's name ({', '.join(TISSUE_TABLES)}; seed: the impedances of the DiffUS "
         f"paper's authors), or rows in place of the table's, as fit writes.  [default: {TISSUE_TABLES[0]}]",
     ),
+    *SEGMENTATION,
 )
 
 
@@ -214,34 +223,38 @@ def read_medium(
         if mask is not None:
             raise InputError("--mask is for --kind mri or ct; in a label volume, label 0 is outside of the patient.")
         return from_labels(volume.array, label_table(volume, **chosen, tissues=tissues), volume.ijk_to_ras)
-    over = _segmentation(volume, chosen.pop("segmentation", None), chosen.pop("labels_table", None), tissues)
+    segmentation = _segmentation(chosen, volume, tissues)
     if kind == "ct":
         medium = AcousticMedium.from_ct(volume.array, volume.ijk_to_ras, mask=mask, **chosen)
-        return medium if over is None else AcousticMedium.from_labels(*over, volume.ijk_to_ras, elsewhere=medium)
+        if segmentation is None:
+            return medium
+        return AcousticMedium.from_labels(*segmentation, volume.ijk_to_ras, elsewhere=medium)
     mapping = chosen.pop("weights", None)
-    laid_over = {} if over is None else {"segmentation": over}
-    return from_mri(volume.array, volume.ijk_to_ras, mask, mapping=mapping, tissues=tissues, **laid_over, **chosen)
+    made_of = {"mapping": mapping, "tissues": tissues, "segmentation": segmentation}
+    return from_mri(volume.array, volume.ijk_to_ras, mask, **made_of, **chosen)
 
 
 def _segmentation(
-    volume: Volume, path: str | None, labels_table: str | None, tissues: Mapping[str, Tissue] | None
+    chosen: dict[str, str], volume: Volume, tissues: Mapping[str, Tissue] | None
 ) -> tuple[np.ndarray, str | dict[int, str | Tissue]] | None:
-    """The labels of --segmentation on the volume's grid and what they are; None without it."""
+    """The labels of --segmentation on the volume's grid and what they are, with their options taken from `chosen`."""
+    path, table = chosen.pop("segmentation", None), chosen.pop("segmentation_table", None)
     if path is None:
+        if table is not None:
+            raise InputError("--segmentation-table names the labels of --segmentation; give that too.")
         return None
-    segmentation = read_volume(path)
-    if labels_table is None and not segmentation.labels:
-        raise InputError(f"{path} does not name its labels; give --labels-table, or a segmentation as .seg.nrrd.")
-    labels = on_grid(segmentation, volume)
-    if not labels.any():
-        raise InputError(f"{path} has no label in the volume; check that both are of one patient and in one place.")
-    return labels, label_table(segmentation, labels_table, tissues)
+    found = read_volume(path)
+    if table is None and not found.labels:
+        raise InputError(f"{path} does not name its labels; give --segmentation-table.")
+    names = label_table(found, table, tissues)
+    labels, understood = segmentation_on(found, names, volume)
+    click.echo(f"{path}: {understood}.")
+    return labels, names
 
 
 def require_of_kind(kind: str, chosen: Iterable[str]) -> None:
     """Raises InputError for an option of MEDIUM that belongs to another kind of volume."""
-    chosen = set(chosen)
-    for name in sorted(chosen - ({"labels_table"} if "segmentation" in chosen else set())):
+    for name in chosen:
         if kind not in KIND_OF[name].split(" or "):
             raise InputError(f"--{name.replace('_', '-')} is for --kind {KIND_OF[name]}, not {kind}.")
 

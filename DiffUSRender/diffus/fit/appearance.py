@@ -29,9 +29,17 @@ from ..medium.tissue import Tissue, tissue_properties
 from ..metrics.images import ncc
 from ..render.expected import expected_polar, require_expectable
 from ..render.plan import plan_frame
-from ..render.renderer import render_polar
+from ..render.renderer import render_slice
 from ..render.settings import RenderSettings
-from ..sweep.probe_sweep import PolarSweep, beam_of, polar_sweep, probe_of_sweep, shows_slices_of
+from ..sweep.probe_sweep import (
+    PolarSweep,
+    beam_of,
+    frame_grid,
+    inside_fan,
+    polar_sweep,
+    probe_of_sweep,
+    shows_slices_of,
+)
 from ..sweep.sweep import TrackedSweep, choose_frames
 from .media import FittableMedium, Fractions
 from .objective import SAMPLES_PER_CELL, mean_misfit, texture_features, texture_misfit, unclipped
@@ -253,10 +261,11 @@ class AppearanceFit:
     def _rendered(
         self, view: _View, acquisition: Acquisition, table: Table | None, curve: Curve | None
     ) -> Float[Tensor, "f rows columns"]:
-        """A view's frames with speckle, on the sweep's pixels."""
+        """A view's frames with speckle, detected at the sweep's pixels as the sweep's own are."""
         plan = self._plan(view, acquisition, speckle=True)
-        polar = render_polar(plan, view.fractions.mixed(table, curve), view.points)
-        return view.polar.in_frame(polar, *self.sweep.frames.shape[1:])
+        grid = frame_grid(view.polar.probe, self.pixel_to_probe, *self.sweep.frames.shape[1:])
+        pixels = plan.pixels_at(grid, inside_fan(grid))
+        return render_slice(plan, view.fractions.mixed(table, curve), view.points, pixels=pixels)
 
     def _plan(self, view: _View, acquisition: Acquisition, *, speckle: bool) -> FramePlan:
         """The frame's constants for some values of the acquisition, by name."""

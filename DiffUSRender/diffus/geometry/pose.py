@@ -67,9 +67,10 @@ def place_samples(
         The points in RAS, (B, S, rays, samples, 3), mm.
     """
     batch = len(probe_to_ras)
-    flat = points.reshape(1, -1, 3).expand(batch, -1, -1)
-    placed = torch.baddbmm(probe_to_ras[:, None, :3, 3], flat, probe_to_ras[:, :3, :3].transpose(1, 2))
-    return placed.view(batch, *points.shape)
+    flat = points.reshape(-1, 3)
+    # One product a pose: a batched one, or one with a sum over axes, takes several times as long on a CPU.
+    placed = [torch.addmm(pose[:3, 3], flat, pose[:3, :3].T) for pose in probe_to_ras]
+    return torch.stack(placed).view(batch, *points.shape)
 
 
 def require_affine(matrix: Tensor, name: str) -> Tensor:

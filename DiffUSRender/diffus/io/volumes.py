@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from ..errors import InputError, _
 from .atomic import existing_file, no_space, replacing, require_writable
@@ -81,20 +80,6 @@ def read_volume(path: str | os.PathLike) -> Volume:
             flat=array.flat[0],
         )
     return Volume(array, _ijk_to_ras(image), _segment_names(image))
-
-
-def on_grid(labels: Volume, like: Volume) -> np.ndarray:
-    """Labels on the grid of another volume, (K, J, I): those of the nearest voxel, 0 where there is none.
-
-    Args:
-        labels: a label volume, of any grid in the same world.
-        like: whose grid it is.
-    """
-    if labels.array.shape == like.array.shape and np.allclose(labels.ijk_to_ras, like.ijk_to_ras, atol=1e-4):
-        return labels.array
-    # Of (k, j, i) instead of (i, j, k).
-    matrix = (np.linalg.inv(labels.ijk_to_ras) @ like.ijk_to_ras)[[2, 1, 0, 3]][:, [2, 1, 0, 3]]
-    return ndimage.affine_transform(labels.array, matrix, output_shape=like.array.shape, order=0, mode="constant")
 
 
 def write_slice(

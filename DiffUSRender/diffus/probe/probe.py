@@ -185,8 +185,8 @@ class Probe(ArraySettings, ABC):
         The elevation layers are the Gauss-Hermite nodes of the elevational beam (Gaussian of FWHM `elevation_mm` at
         its focus, wider elsewhere), so that the weighted sum over the layers is the beam's average, exact for
         polynomials of degree 2 layers - 1.
-        Further rays per line are shifted across the ray and in elevation by seeded Gaussian draws as wide as the
-        two-way beam in focus; the first of each layer is not shifted.
+        Further rays per line fill the gap between neighbouring rays, at seeded places within half of it, and jitter in
+        elevation; the first of each layer is not shifted. The beam itself blurs what they sample.
 
         Args:
             seed: of the draws.
@@ -194,9 +194,6 @@ class Probe(ArraySettings, ABC):
         Returns:
             Points (S, rays, samples, 3), probe-frame mm, and weights (S,) that sum to 1; float64, CPU.
         """
-        origins, directions = self.ray_geometry()
-        plane = origins[:, None] + self.depths_mm()[:, None] * directions[:, None]
-        sideways = torch.stack([directions[:, 1], -directions[:, 0], torch.zeros_like(directions[:, 0])], -1)
         nodes, weights = np.polynomial.hermite_e.hermegauss(self.elevation_layers)
         sigma = self.elevation_mm / FWHM_PER_SIGMA
         elevation = torch.from_numpy(nodes) * sigma
@@ -204,16 +201,20 @@ class Probe(ArraySettings, ABC):
 
         generator = torch.Generator().manual_seed(seed)
         shape = (self.elevation_layers, self.rays_per_line, self.rays)
-        shift = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
-        shift[:, :, 0] = 0.0
+        aside = torch.rand(shape, generator=generator, dtype=torch.float64) - 0.5
+        jitter = torch.randn(shape, generator=generator, dtype=torch.float64) * (sigma / self.elevation_layers)
+        aside[:, 0] = jitter[:, 0] = 0.0
         # The layers already make up the slice thickness: between them the jitter only fills the gaps.
-        z = elevation[:, None, None] + shift[1] * sigma / self.elevation_layers
-        points = plane + (shift[0] * self._focal_sigma_mm())[..., None, None] * sideways[:, None]
+        z = (elevation[:, None, None] + jitter)[..., None].expand(*shape, self.samples)
         if self.elevation_layers * self.rays_per_line > 1:
-            spread = self.beam.elevation_sigma_mm(self.depths_mm()) / sigma
-            points = points + z[..., None, None] * spread[:, None] * points.new_tensor([0.0, 0.0, 1.0])
+            z = z * (self.beam.elevation_sigma_mm(self.depths_mm()) / sigma)
+        ray = (aside + torch.arange(self.rays))[..., None].expand(*shape, self.samples)
+        plane = self.plane_points(ray, torch.arange(self.samples, dtype=torch.float64).expand_as(ray))
+        points = torch.cat([plane, z[..., None]], -1)
         subrays = self.elevation_layers * self.rays_per_line
-        return points.reshape(subrays, *plane.shape), weights.repeat_interleave(self.rays_per_line) / self.rays_per_line
+        return points.reshape(subrays, self.rays, self.samples, 3), weights.repeat_interleave(
+            self.rays_per_line
+        ) / self.rays_per_line
 
     def slice_geometry(self) -> SliceGeometry:
         """The smallest pixel grid around the fan: x right is the marked side, y down is depth, x = 0 in the middle."""
@@ -229,11 +230,6 @@ class Probe(ArraySettings, ABC):
     def _slice_size_mm(self) -> tuple[float, float]:
         half_width, top, bottom = self._box_mm()
         return 2.0 * half_width, bottom - top
-
-    def _focal_sigma_mm(self) -> float:
-        """Standard deviation of the two-way lateral beam in focus, mm."""
-        focus = torch.tensor([_plain(self.focus_mm)], dtype=torch.float64)
-        return self.beam.lateral_sigma_mm(focus).item()
 
     @property
     def curvature_mm(self) -> float:
@@ -345,7 +341,3 @@ class LinearProbe(LinearSettings, Probe):
 
     def _box_mm(self) -> tuple[float, float, float]:
         return self.width_mm / 2, 0.0, self.depth_mm
-
-
-def _plain(value: float | Tensor) -> float:
-    return value.detach().item() if isinstance(value, Tensor) else float(value)

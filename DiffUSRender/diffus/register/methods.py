@@ -117,7 +117,9 @@ def rendered_objective(
         InputError: where no fan can be seen in the frames.
     """
     seen = fan_frames(sweep, frames, pixel_mm)
-    plan = plan_frame(seen.probe, RenderSettings(), medium.dtype, medium.device)
+    # Compared is structure: no depth may sink into black, as on a scanner's screen.
+    settings = RenderSettings(gain_db=0.0, tgc_reach=1.0)
+    plan = plan_frame(seen.probe, settings, medium.dtype, medium.device)
     target = _reduced(seen.brightness).to(medium.device, medium.dtype)
     mask = (_reduced(seen.inside.float()) == 1).to(medium.device, medium.dtype)
     decades = plan.settings.dynamic_range_db / 10

@@ -52,13 +52,15 @@ def display_gain_db(
     start, reach = settings.start_depth_mm, settings.tgc_reach
     wanted = _compensation_db(probe, settings, depth, beam)
     limits = []
-    if isinstance(reach, Tensor) or reach < 1:
+    timed = settings.attenuation or settings.tgc_db_per_cm is not None  # else there is no time gain that could end
+    if timed and (isinstance(reach, Tensor) or reach < 1):
         last = start + torch.as_tensor(reach, dtype=depth.dtype, device=depth.device).reshape(1) * (
             probe.depth_mm - start
         )
         there = beam_gain_db(probe, settings, last)
         # The echo is kept at unit level under the beam: a gain that stays does not make up for its spread either.
-        limits.append(_compensation_db(probe, settings, last, there) - there + beam)
+        spread = torch.where(depth > last, (beam - there).clamp(max=0), torch.zeros_like(beam))
+        limits.append(_compensation_db(probe, settings, last, there) + spread)
     if settings.noise_db is not None and settings.tgc_margin_db is not None:
         limits.append(beam - settings.noise_db - settings.tgc_margin_db)
     for limit in limits:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import InputError, _
 from ..probe.beam import FWHM_PER_SIGMA, axial_sigma_mm
 from ..settings import declared
-from .blur import lateral_factors, pulse_kernel
+from .blur import in_parts, lateral_factors, pulse_kernel
 from .clutter import clutter_beam, clutter_level
 from .gain import display_gain_db, noise_level
 from .noise import noise_lines
@@ -37,19 +37,17 @@ class FramePlan(nn.Module):
     Args:
         probe, settings: what the plan was made of.
         lines: on which speckle and noise are made.
-        parts: field: the speckle, or None. pixels: of the slice, or None where samples are detected. at_samples: where
-            the probe's samples lie on the lines.
+        parts: field: the speckle, or None. pixels: of the slice, or None where samples are detected.
         constants: points: sub-ray samples (S, rays, samples, 3), probe-frame mm. weights: of the sub-rays, (S,).
             plane: (3, points), fits a plane's axes and origin to some of the points. reflection_scale: 0-d, of a
-            boundary's R at a sample. pulse_taps, power_taps: (T,), or None. lateral_factors: (2, frequencies, samples),
-            or None. noise: of unit power, (2, samples, lines) of `lines`, or None. noise_level: its amplitude,
-            (samples,). clutter: the wide beam's power (rays, rays), or None. clutter_level: (samples,), or None.
-            gain_db: (samples,). grid, inside: of the slice.
+            boundary's R at a sample. pulse_taps, power_taps: (T,), or None. lateral_factors: (2, 2, frequencies,
+            samples), or None. noise: of unit power, (2, samples, lines) of `lines`, or None. noise_level: its
+            amplitude, (samples,). clutter: the wide beam's power (rays, rays), or None. clutter_level: (samples,), or
+            None. gain_db: (samples,). grid, inside: of the slice.
     """
 
     field: SpeckleField | None
     pixels: Pixels | None
-    at_samples: Lookup
     points: Tensor
     weights: Tensor
     plane: Tensor
@@ -83,6 +81,18 @@ class FramePlan(nn.Module):
     def with_constants(self, **constants: Tensor | None) -> FramePlan:
         """The same plan with some of its tensors in place of its own."""
         return FramePlan(self.probe, self.settings, self.lines, dict(self._modules), **{**self._buffers, **constants})
+
+    @property
+    def at_samples(self) -> Lookup:
+        """Where the probe's samples lie on the lines: made when it is asked for, since slices do without."""
+        if "samples" not in self._modules:
+            probe, settings = _on_host(self.probe), _on_host(self.settings)
+            pulse = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=torch.float64)
+            grain, beam = _grain_and_lines(probe, settings, pulse)[0], _beam_of(probe) if settings.psf else None
+            with torch.inference_mode(False):
+                found = lookup(self.lines, probe, _every_sample(probe), grain, beam)
+                self.add_module("samples", found.to(self.points.device, self.points.dtype))
+        return self.samples
 
     def pixels_at(self, grid: Float[Tensor, "rows columns 2"], inside: Bool[Tensor, "rows columns"]) -> Pixels:
         """Pixels at the places of a `polar_grid`, of which those `inside` of the fan are shown."""
@@ -126,7 +136,7 @@ def plan_frame(
     pulse_taps = power_taps = across = noise = field = clutter = clutter_over_depth = None
     if settings.psf:
         pulse_taps, power_taps = pulse_kernel(pulse, spacing), pulse_kernel(pulse / math.sqrt(2), spacing)
-        across = lateral_factors(beam(depth), probe.lateral_spacing_mm(), probe.rays)
+        across = in_parts(lateral_factors(beam(depth), probe.lateral_spacing_mm(), probe.rays), dtype)
     if settings.speckle:
         field = speckle_field(probe, lines, settings.seed, grain, beam, probe.beam.elevation_sigma_mm)
     if settings.psf and settings.clutter_db is not None:
@@ -144,7 +154,6 @@ def plan_frame(
         "pixels": make_pixels(probe, settings, lines, over_depth, grid, inside)
         if detects_at_pixels(settings)
         else None,
-        "at_samples": lookup(lines, probe, _every_sample(probe), grain, beam),
     }
     plan = FramePlan(
         given,

@@ -29,6 +29,8 @@ MOST_WAVES = 1 << 18  # of the tissue, from which a frame takes its own
 WINDOW_REACH = 2.45  # where the beam's window in elevation ends, in inverse standard deviations of its Gaussian
 SPREAD = 3  # nodes of the frequency grid in each direction that a wave is spread over
 OVERSAMPLING = 1.25  # of the frequency grid: its period against the plane's extent
+SIDE_REACH = 3.2  # where the beam across the rays ends, in inverse standard deviations
+SIDE_FADING = 0.3  # of that, over which waves fade: they come and go without a jump
 LEAST_LINEAR = 0.5  # what linear interpolation leaves of a wave, below which it is not made good
 SPREAD_SHAPE = 1.65  # of the Kaiser-Bessel kernel, per node
 GRAIN_STEPS = 8  # a halving of the grain's size in so many steps
@@ -99,7 +101,8 @@ def quick_size(least: int) -> int:
 class PlaneWaves(NamedTuple):
     """Waves of the tissue as a plane sees them.
 
-    vectors: in the plane, rad/mm. phases: at its origin. across: along its normal, rad/mm. damping: by the blur within.
+    vectors: in the plane, rad/mm. phases: at its origin. across: along its normal, rad/mm. damping: by the blur within
+    and by the beam.
     """
 
     vectors: Float[Tensor, "b n 2"]
@@ -113,24 +116,38 @@ def plane_waves(
     phases: Float[Tensor, " waves"],
     frames: Float[Tensor, "b 3 3"],
     blur: Float[Tensor, ""],
+    sides: Float[Tensor, "2 2"],
+    ends: Float[Tensor, "2"],
     taken: int,
 ) -> PlaneWaves:
-    """The waves that a plane sees.
+    """The waves that a fan in a plane sees.
 
     Args:
         waves, phases: of the tissue, rad/mm and rad.
         frames: the plane's x and y axes and its origin in the tissue's world, as columns, (B, 3, 3).
         blur: variance of the blur within the plane beyond the waves' own, mm^2.
-        taken: so many waves, those that run most along the plane.
+        sides: across the first and the last ray, unit vectors of the plane.
+        ends: of what the beam keeps of waves, along the plane's normal and across any ray of the fan, rad/mm.
+        taken: so many waves, those farthest from these ends.
     """
     x, y, origin = frames.unbind(-1)
     normal = F.normalize(torch.linalg.cross(x, y), dim=-1)
-    across = normal @ waves.T
-    chosen = torch.topk(across.detach().abs(), taken, largest=False, sorted=False).indices
+    axes = torch.stack([x, y], -1)
+    with torch.no_grad():
+        # The beam takes the waves that run across every ray of the fan.
+        first, last = ((axes @ side) @ waves.T for side in sides)
+        beyond = torch.minimum(first.abs(), last.abs()) * (first * last > 0)
+        share = torch.maximum((normal @ waves.T).abs() / ends[0], beyond / ends[1])
+        chosen = torch.topk(share, taken, largest=False, sorted=False).indices
     vectors = waves[chosen]
-    inside = vectors @ torch.stack([x, y], -1)
+    across = (vectors @ normal[:, :, None])[..., 0]
+    inside = vectors @ axes
     phase = phases[chosen] + (vectors @ origin[:, :, None])[..., 0]
-    return PlaneWaves(inside, phase, across.gather(1, chosen), torch.exp(-0.5 * blur * inside.square().sum(-1)))
+    first, last = (inside @ sides.T).unbind(-1)
+    beyond = torch.minimum(first.abs(), last.abs()) * (first * last > 0)
+    fading = ((1 - beyond / ends[1]) / SIDE_FADING).clamp(0, 1)
+    damping = torch.exp(-0.5 * blur * inside.square().sum(-1)) * fading.square() * (3 - 2 * fading)
+    return PlaneWaves(inside, phase, across, damping)
 
 
 def elevation_window(across: Float[Tensor, "*#n"], end: Float[Tensor, "*#n"]) -> Float[Tensor, "*n"]:
@@ -143,9 +160,10 @@ def elevation_window(across: Float[Tensor, "*#n"], end: Float[Tensor, "*#n"]) ->
 
 def wave_amplitudes(waves: PlaneWaves, window_end: Float[Tensor, ""], grid: PlaneGrid) -> Float[Tensor, "b n"]:
     """Amplitudes for a beam across the slice, of a grid that will be looked up linearly, which damps short waves."""
-    turn = waves.vectors * (waves.vectors.new_tensor(grid.spacing) / (2 * math.pi))
-    linear = torch.sinc(turn).square().clamp(min=LEAST_LINEAR).prod(-1)
-    return elevation_window(waves.across, window_end) * waves.damping / linear
+    amplitude = elevation_window(waves.across, window_end) * waves.damping
+    for part, spacing in zip(waves.vectors.unbind(-1), grid.spacing):
+        amplitude = amplitude / torch.sinc(part * (spacing / (2 * math.pi))).square().clamp(min=LEAST_LINEAR)
+    return amplitude
 
 
 def sum_waves(
@@ -153,9 +171,9 @@ def sum_waves(
 ) -> Float[Tensor, "b 2 ny nx"]:
     """Sum of a exp(i (k . p + phase)) at the grid's nodes p, but for `spread_loss`: (B, 2, ny, nx)."""
     batch, (columns, rows) = vectors.shape[0], grid.size
-    centre, period = vectors.new_tensor(grid.centre), vectors.new_tensor(grid.period)
-    phase = phases + vectors @ centre
-    place = vectors * (period / (2 * math.pi))
+    x, y = vectors.unbind(-1)
+    phase = phases + x * grid.centre[0] + y * grid.centre[1]
+    place = torch.stack([x * (grid.period[0] / (2 * math.pi)), y * (grid.period[1] / (2 * math.pi))], -1)
     first = torch.floor(place.detach() - 0.5 * SPREAD) + 1
     offset = torch.arange(SPREAD, dtype=place.dtype, device=place.device)
     node = first[..., None] + offset

@@ -288,16 +288,31 @@ def paper_settings(**changes: object) -> RenderSettings:
 # What scanners' presets look like; every one on top of the default's physics.
 LOOKS = {
     "neuro": {"dynamic_range_db": 60.0, "grey_contrast": 1.3},
-    "abdomen": {"dynamic_range_db": 65.0, "noise_db": -85.0, "clutter_db": -36.0, "compounding": 3, "persistence": 0.4},
+    "abdomen": {
+        "dynamic_range_db": 65.0,
+        "noise_db": -85.0,
+        "tgc_reach": 0.6,
+        "clutter_db": -36.0,
+        "compounding": 3,
+        "persistence": 0.4,
+    },
     "cardiac": {
-        "dynamic_range_db": 50.0,
+        "dynamic_range_db": 55.0,
+        "gain_db": -8.0,
         "noise_db": -80.0,
+        "tgc_reach": 0.8,
         "clutter_db": -42.0,
         "grey_contrast": 1.4,
         "edge_enhancement": 0.3,
-        "gain_db": -4.0,
     },
-    "vascular": {"dynamic_range_db": 55.0, "noise_db": -70.0, "clutter_db": -45.0, "grey_contrast": 1.3},
+    "vascular": {
+        "dynamic_range_db": 60.0,
+        "noise_db": -75.0,
+        "tgc_reach": 0.8,
+        "clutter_db": -45.0,
+        "compounding": 3,
+        "grey_contrast": 1.3,
+    },
 }
 PRESETS = {
     "default": RenderSettings,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .scatter import (
     GRAIN_STEPS,
     MOST_WAVES,
+    SIDE_REACH,
     WAVES,
     WINDOW_REACH,
     PlaneGrid,
@@ -40,13 +41,14 @@ if TYPE_CHECKING:
     from ..probe import Probe
 
 NODE_SIGMAS = 1.5  # distance of the plane's nodes, in standard deviations of the scatterers' grain
-LINE_SIGMAS = 1.9  # distance of lines and of their samples, in those of the beam and the pulse: 0.8 of the width
-ZONES = 3  # of depth at least
-ZONE_CHANGE = 0.3  # of the logarithm of the slice's thickness within a zone
+LINE_SIGMAS = 1.5  # distance of lines and of their samples, in those of the beam and the pulse: 0.64 of the width
+ZONES = 2  # of depth at least
+ZONE_CHANGE = 0.4  # of the logarithm of the slice's thickness within a zone
 MOST_ZONES = 8
 ZONE_OVERLAP = 0.2  # of a zone
 MARGIN = 2  # samples before the first and beyond the last, for the cubic between them
 MOST_NODES, MOST_SAMPLES, MOST_LINES = 1536, 2048, 1024
+TABLE = 33  # places between two nodes
 CUBIC = -0.75  # of torch's bicubic `grid_sample`
 
 
@@ -131,13 +133,16 @@ class SpeckleField(nn.Module):
         lines: where it is made.
         taken: of the waves.
         zones: of the depth, which pass into one another.
-        constants: waves, phases: of the tissue. blur: 0-d, variance that the waves lack. lateral: the beam's factor of
-            every frequency across the lines, (samples, lines), or None.
+        constants: waves, phases: of the tissue. blur: 0-d, variance that the waves lack. sides: across the first and
+            the last ray, (2, 2). beam_ends: of the beam across the slice and the rays, (2,), rad/mm. lateral: the
+            beam's factor of every frequency across the lines, (samples, lines), or None.
     """
 
     waves: Tensor
     phases: Tensor
     blur: Tensor
+    sides: Tensor
+    beam_ends: Tensor
     lateral: Tensor | None
 
     def __init__(self, lines: FanLines, taken: int, zones: list[Zone], **constants: Tensor | None) -> None:
@@ -148,7 +153,7 @@ class SpeckleField(nn.Module):
 
     def forward(self, frames: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 2 depths lines"]:
         """Real and imaginary part, of unit power, for the plane's x and y axes and origin in the tissue's world."""
-        waves = plane_waves(self.waves, self.phases, frames, self.blur, self.taken)
+        waves = plane_waves(self.waves, self.phases, frames, self.blur, self.sides, self.beam_ends, self.taken)
         fine = frames.new_zeros(len(frames), 2, self.lines.samples, self.zones[0].scale.shape[1])
         for zone in self.zones:
             rows = slice(zone.first, zone.first + zone.scale.shape[0])
@@ -192,7 +197,7 @@ def speckle_field(
     thickness = (thickness.square() - grain**2).clamp(min=(0.5 * grain) ** 2).sqrt()  # the waves have the grain's own
     parts = _zone_rows(probe, lines)
     ends = [WINDOW_REACH / thickness[rows].log().mean().exp() for rows in parts]
-    count, taken = _wave_counts(max(end.item() for end in ends), grain)
+    count = _wave_count(max(end.item() for end in ends), grain)
     scales = _zone_scales(parts, torch.stack(ends), grain) * (pulse / grain / math.sqrt(count))
     reach = 3.5 * (pulse if across is None else across).detach().max().item()
     # In steps, so that a fitted number does not move the nodes.
@@ -203,12 +208,16 @@ def speckle_field(
         scale = scale[rows, None] / loss
         zones.append(Zone(rows.start, grid, window_end=end, where=where[None], scale=scale))
     waves, phases = _tissue(seed, count)
+    waves = waves.double() / (math.sqrt(2) * grain)
+    sides, beam_ends = _sides(probe), torch.stack([torch.stack(ends).max(), _side_end(across, pulse)])
     lateral = None if across is None else _lateral_factor(pitch, across, pulse, lines.lines, fold)
     return SpeckleField(
         lines,
-        taken,
+        _waves_within(waves, sides, beam_ends.detach()),
         zones,
-        waves=waves.double() / (math.sqrt(2) * grain),
+        waves=waves,
+        sides=sides,
+        beam_ends=beam_ends,
         phases=phases.double(),
         blur=pulse.square() - grain**2,
         lateral=lateral,
@@ -252,12 +261,37 @@ def _zone_scales(rows: list[slice], ends: Float[Tensor, " zones"], grain: float)
     return shares / power.sqrt()
 
 
-def _wave_counts(end: float, grain: float) -> tuple[int, int]:
-    """Waves of the tissue, and those of them within a window's end for certain; in steps, as `grain_of`."""
-    part = math.erf(1.1 * end * grain)
-    count = 2 ** (math.ceil(math.log2(WAVES / part) * GRAIN_STEPS) / GRAIN_STEPS)
-    count = min(MOST_WAVES, math.ceil(count))
-    return count, min(count, math.ceil(count * part + 4 * math.sqrt(count * part)))
+def _wave_count(end: float, grain: float) -> int:
+    """Waves of the tissue of which about `WAVES` lie within a window's end; in steps, as `grain_of`."""
+    count = 2 ** (math.ceil(math.log2(WAVES / math.erf(end * grain)) * GRAIN_STEPS) / GRAIN_STEPS)
+    return min(MOST_WAVES, math.ceil(count))
+
+
+def _waves_within(
+    waves: Float[Tensor, "waves 3"], sides: Float[Tensor, "2 2"], ends: Float[Tensor, "2"], trials: int = 4
+) -> int:
+    """So many of the tissue's waves a frame sees, as good as certainly: of some planes, since it hardly varies."""
+    generator = torch.Generator().manual_seed(0)
+    turns = torch.linalg.qr(torch.randn(trials, 3, 3, generator=generator, dtype=torch.float64))[0]
+    x, y, across = (waves @ turns).unbind(-1)
+    first, last = (x * side[0] + y * side[1] for side in sides)
+    beyond = torch.minimum(first.abs(), last.abs()) * (first * last > 0)
+    seen = ((across.abs() < ends[0]) & (beyond < ends[1])).sum(-1).max().item()
+    return min(len(waves), math.ceil(seen + 6 * math.sqrt(seen)))
+
+
+def _sides(probe: Probe) -> Float[Tensor, "2 2"]:
+    """Unit vectors of the plane across the first and the last ray."""
+    directions = probe.ray_geometry()[1][[0, -1], :2]
+    return torch.stack([directions[:, 1], -directions[:, 0]], -1)
+
+
+def _side_end(across: Tensor | None, pulse: Tensor) -> Tensor:
+    """Waves that run across the rays by more, rad/mm, the beam does not let through."""
+    if across is None:
+        return torch.full_like(pulse, 1e6)
+    kernel = (across.square().min() - pulse.square()).clamp(min=1e-6)
+    return SIDE_REACH / kernel.sqrt()
 
 
 @lru_cache(maxsize=16)
@@ -370,16 +404,28 @@ def lookup(
 ) -> Lookup:
     """The points at fractional (ray, sample) indices of the probe; pulse and beam as in `speckle_field`."""
     line = indices[:, 0] / lines.pitch + lines.pad
-    depth = indices[:, 1] * probe.sample_spacing_mm
-    sample = depth / lines.spacing_mm + MARGIN
+    sample = indices[:, 1] * (probe.sample_spacing_mm / lines.spacing_mm) + MARGIN
     where = torch.stack([2 * line / (lines.lines - 1) - 1, 2 * sample / (lines.samples - 1) - 1], -1)
+    # What is kept is smooth in depth and in the place between nodes: tables of both are looked up.
+    part = torch.linspace(0, 1, TABLE, dtype=torch.float64)
+    depth = lines.depths_mm()
     beam = pulse if beam_mm is None else beam_mm(depth.clamp(min=0.0))
-    apart = _spacing_mm(probe, depth) * lines.pitch
-    part, along = line - line.floor(), sample - sample.floor()
-    speckle = _cubic_power(part, apart / beam) * _cubic_power(along, lines.spacing_mm / pulse)
+    apart = _spacing_mm(probe, depth) * lines.pitch / beam
+    speckle = _looked_up(_cubic_power(part, apart[:, None]).rsqrt(), line, sample)
+    along = _cubic_power(part, lines.spacing_mm / pulse).rsqrt()
     next_sample = speckle_correlation(torch.tensor(lines.spacing_mm).double(), grain_of(pulse.detach().item()))
-    noise = (1 - 2 * part * (1 - part)) * (1 - 2 * along * (1 - along) * (1 - next_sample))
-    return Lookup(where=where[None, None], speckle=speckle.rsqrt(), noise=noise.rsqrt())
+    across, up = line - line.floor(), sample - sample.floor()
+    speckle = speckle * _looked_up(along[None], sample, torch.zeros_like(sample))
+    noise = (1 - 2 * across * (1 - across)) * (1 - 2 * up * (1 - up) * (1 - next_sample))
+    return Lookup(where=where[None, None], speckle=speckle, noise=noise.rsqrt())
+
+
+def _looked_up(table: Float[Tensor, "rows parts"], place: Tensor, row: Tensor) -> Tensor:
+    """A table's values at fractional rows, and at fractions of places between whole numbers."""
+    x = 2 * (place - place.floor()) - 1
+    y = 2 * row / max(1, len(table) - 1) - 1
+    where = torch.stack([x, y], -1)[None, None]
+    return F.grid_sample(table[None, None], where, padding_mode="border", align_corners=True)[0, 0, 0]
 
 
 def _cubic_power(part: Tensor, step: Tensor) -> Tensor:

@@ -219,8 +219,10 @@ def _run(
     def medium() -> AcousticMedium:
         if over is None:
             return read_medium(kind, volume, mask, dict(chosen))
-        from_mri = functools.partial(AcousticMedium.from_mri, segmentation=over)
-        return read_medium(kind, volume, mask, dict(chosen), from_mri=from_mri)
+        return read_medium(kind, volume, mask, dict(chosen), from_mri=segmented_mri)
+
+    def segmented_mri(*voxels: object, **options: object) -> AcousticMedium:
+        return AcousticMedium.from_mri(*voxels, **{**options, "segmentation": over})
 
     run = Ablation(views, medium, intensities, settings, given["pictured"])
     for state in run:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...io.dicom_series import read_dicom_series
-from ...io.volumes import on_grid, read_volume
+from ...io.volumes import read_volume
+from ...medium.labels import labels_on_grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +64,8 @@ class Case:
         labels, table = np.zeros(mri.array.shape, np.uint8), {}
         for number, (structure, tissue) in enumerate(STRUCTURES.items(), 1):
             if structure in self.segmentations:
-                mask = on_grid(read_volume(self.segmentations[structure]), mri) > 0
+                found = read_volume(self.segmentations[structure])
+                mask = labels_on_grid(found.array, found.ijk_to_ras, mri.array.shape, mri.ijk_to_ras) > 0
                 labels[mask], table[number] = number, tissue
         return (labels, table) if labels.any() else None
 
