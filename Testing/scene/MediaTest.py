@@ -161,7 +161,8 @@ class MediaTest(unittest.TestCase):
                         self.assertAlmostEqual(found[0], tissue_table()[tissue].impedance_mrayl, places=3)
                     elsewhere = (OBLIQUE @ [8, 15, 6, 1])[:3]
                     found, former = self.sample(medium, elsewhere), self.sample(plain, elsewhere)
-                    self.assertTrue(np.allclose(found[:4], former[:4], atol=1e-3), (found, former))
+                    # The slow texture of an MRI is measured around: what a segmentation says there counts, a little.
+                    self.assertTrue(np.allclose(found[:4], former[:4], rtol=0.01), (found, former))
 
     def testTheTissueTablesAreTheEngines(self):
         from diffus.medium import TISSUE_TABLES, tissue_table
