@@ -16,7 +16,14 @@ from diffus.settings import Setting
 _NAMES = {"echo": "echoModel"}
 # A number that may be none is a switch beside a number: its name, what it reads where the number counts, and the number
 # that a panel begins with where the engine has none. Those without a name here are called after their number.
-_SWITCHES = {"noise_db": ("noise", True, -65.0), "tgc_db_per_cm": ("automaticTgc", False, 5.0)}
+_SWITCHES = {
+    "aperture_mm": ("automaticAperture", False, 20.0),
+    "elevation_focus_mm": ("automaticElevationFocus", False, 35.0),
+    "sheet_db": ("sheets", True, 0.0),
+    "noise_db": ("noise", True, -65.0),
+    "clutter_db": ("clutter", True, -36.0),
+    "tgc_db_per_cm": ("automaticTgc", False, 5.0),
+}
 
 
 def sceneName(name: str) -> str:

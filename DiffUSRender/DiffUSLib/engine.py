@@ -182,30 +182,6 @@ def renderPixels(
         return torch.maximum(image.mul(255.0).round_(), inside.to(image)).to("cpu", torch.uint8).numpy()
 
 
-def aModeLine(
-    renderer: UltrasoundRenderer, medium: AcousticMedium, probeToVolume: np.ndarray, lateralMm: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Depth, mm, time there and back, us, and echo, dB against white-matter speckle, along one ray, (samples,) each.
-
-    Raises RenderError for a lateral position outside of the fan.
-    """
-    import torch
-    from diffus.render.a_mode import a_mode
-
-    with engineErrors(), torch.inference_mode():
-        line = a_mode(renderer, medium, torch.from_numpy(probeToVolume), lateralMm)
-        return tuple(values.cpu().double().numpy() for values in line)
-
-
-def writeTable(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV file; a failed write leaves none."""
-    from diffus.io.atomic import replacing
-    from diffus.io.tables import write_csv
-
-    with engineErrors(), replacing(path) as temporary:
-        write_csv(temporary, header, rows)
-
-
 @dataclass
 class FanGrid:
     """The pixels of an image: where they lie in the fan, for `renderAt`, and whether they do.

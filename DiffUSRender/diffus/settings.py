@@ -136,10 +136,9 @@ class ArraySettings:
         help="Largest active aperture; else 64 elements, or the face.",
         optional=True,
         fitted=True,
-        panel=False,
     )
     cycles: float | Tensor = setting(
-        float, 3.0, low=0.25, high=32.0, unit="cycles", help="Pulse length in wavelengths.", fitted=True, panel=False
+        float, 3.0, low=0.25, high=32.0, unit="cycles", help="Pulse length in wavelengths.", fitted=True
     )
     rays: int = setting(int, 192, low=2, high=4096, help="Lines of the polar image.", panel=(16, 1024))
     samples: int = setting(int, 400, low=8, high=16384, help="Of every line.", panel=(32, 4096))
@@ -156,7 +155,6 @@ class ArraySettings:
         help="Depth at which the slice is thinnest; else the transmit focus.",
         optional=True,
         fitted=True,
-        panel=False,
     )
     rays_per_line: int = setting(int, 1, low=1, high=256, help="Sub-rays that fill the gaps of lines.", panel=(1, 32))
     mm_per_pixel: float | None = setting(

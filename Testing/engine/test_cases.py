@@ -9,9 +9,9 @@ import pytest
 import SimpleITK as sitk
 from diffus.errors import InputError
 from diffus.io.dicom_series import read_dicom_series
-from diffus.io.volumes import read_volume
+from diffus.io.volumes import Volume, read_volume
 from diffus.studies.ablation import ROWS
-from diffus.studies.cases import find_cases, read_scan
+from diffus.studies.cases import Case, find_cases, read_scan
 from diffus.studies.cases.case import modality_of
 from pydicom import dcmread
 from support.commands import assert_one_sentence, run
@@ -144,6 +144,18 @@ def test_a_bad_file_costs_its_series_alone(remind, tmp_path):
     assert unusable == ["ReMIND-002"]
 
 
+def test_what_a_case_has_segmented_lies_on_the_grid_of_its_mri(remind):
+    case = find_cases(remind)[0][0]
+    mri = read_scan(case.mri["T2"])
+    labels, table = case.segmented(mri)
+    assert table == {1: "csf", 3: "tumour"}
+    mask = read_volume(case.segmentations["tumor"]).array > 0
+    np.testing.assert_array_equal(labels == 3, mask)  # which lies over the ventricles, drawn alike
+    half = Volume(mri.array[::2, ::2, ::2], mri.ijk_to_ras @ np.diag([2.0, 2.0, 2.0, 1.0]))
+    np.testing.assert_array_equal(case.segmented(half)[0], labels[::2, ::2, ::2])
+    assert Case("alone", {}, {}).segmented(mri) is None
+
+
 def table_of(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -156,6 +168,11 @@ def test_the_ablation_takes_the_archives_folder(remind, tmp_path):
     assert result.exit_code == 0, result.output
     assert [row["case"] for row in table_of(table)] == ["ReMIND-001 T2 preimri"] * len(ROWS)
     assert "ReMIND-002: no preimri" in result.output
+    scores = [row["mse"] for row in table_of(table)]
+    assert run("study ablation", options, "--segmentations").exit_code == 0
+    changed = [row["mse"] for row in table_of(table)]
+    assert changed[0] == scores[0]  # the volume's slice
+    assert changed[-1] != scores[-1]
 
 
 def test_a_data_set_is_listed_and_written_as_volumes(remind, tmp_path):

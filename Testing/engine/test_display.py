@@ -41,7 +41,7 @@ def parts(probe):
 
 def contrast_db(probe, **settings) -> float:
     core, beside = parts(probe)
-    frames = torch.stack([powers(probe, phantom(cyst), seed=seed, **settings) for seed in range(6)])
+    frames = torch.stack([powers(probe, phantom(cyst), seed=seed, **settings) for seed in range(3)])
     return 10 * math.log10(frames[:, core].mean() / frames[:, beside].mean())
 
 
@@ -62,14 +62,14 @@ def test_clutter_does_not_depend_on_the_sampling(rays, samples):
 
 
 def test_clutter_is_speckle():
-    core = torch.stack([powers(probe_of(), phantom(cyst), seed=seed)[parts(probe_of())[0]] for seed in range(20)])
+    core = torch.stack([powers(probe_of(), phantom(cyst), seed=seed)[parts(probe_of())[0]] for seed in range(10)])
     amplitude = core.sqrt() / core.mean(1, keepdim=True).sqrt()
     assert (amplitude.mean() / amplitude.std()).item() == pytest.approx(1.91, abs=0.2)
 
 
 def test_clutter_is_in_the_mean_image():
     probe, medium = probe_of(), phantom(cyst)
-    frames = torch.stack([powers(probe, medium, seed=seed, reflection_db=-40.0) for seed in range(12)])
+    frames = torch.stack([powers(probe, medium, seed=seed, reflection_db=-40.0) for seed in range(6)])
     renderer = UltrasoundRenderer(probe, noise_db=None, reflection_db=-40.0)
     plan = renderer.plan(medium.dtype, medium.device)
     _, expected = expected_echo(plan, medium, renderer.points_ras(AT_FACE[None], medium.dtype))
@@ -173,7 +173,7 @@ def test_the_time_gain_rises_to_its_reach_only():
     assert torch.allclose(gain[shallow], display_gain_db(probe, whole, depth)[shallow], atol=0.1)
     assert (gain[deep][1:] <= gain[deep][:-1] + 0.01).all()
     none = whole.replace(attenuation=False, tgc_reach=0.5)
-    assert display_gain_db(probe, none, depth)[shallow].min() > -1.5
+    assert display_gain_db(probe, none, depth).abs().max() == 0
 
 
 def test_gain_is_differentiable():

@@ -201,6 +201,7 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
 make = AcousticMedium.from_ct if sys.argv[1] == "ct" else AcousticMedium.from_mri
 medium = make(volume, np.eye(4))
+assert medium.sample(torch.full((1, 3), 80.0))[0] > 1.5
 assert medium.maps[0, 80, 80, 80] > 1.5
 print((peak() - before) / n**3 * 256**3 / 1e9)
 """

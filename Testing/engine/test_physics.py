@@ -183,3 +183,15 @@ def test_kernels_have_unit_area():
     taps = gaussian_kernel(sigma, 60, 0.2)
     assert torch.allclose(taps.sum(-1), torch.ones(3, dtype=torch.float64))
     assert float(axial_sigma_mm(0.3, 2.0)) == pytest.approx(0.3 / 2.3548, rel=1e-4)
+
+
+def test_a_bright_wall_leaves_nothing_on_other_rays():
+    """The blur of its power, 100 dB above, must not ring or round off beside it."""
+    probe = probe_of("convex")
+    plan = plan_frame(probe, make_settings())
+    power = torch.zeros(1, 2, probe.rays, probe.samples)
+    power[:, :, 40, 200] = 1e10
+    blurred = blur_across(power, plan.lateral_factors)[0, 1, :, 200]
+    assert blurred[40] > 1e9
+    assert blurred[:30].abs().max() < 1e-3
+    assert blurred[50:].abs().max() < 1e-3

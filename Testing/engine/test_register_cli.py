@@ -14,6 +14,7 @@ import torch
 from diffus.geometry.pose import twist_to_matrix
 from diffus.io.transforms import read_transform, write_transform
 from diffus.io.volumes import read_volume
+from diffus.medium.tissue import tissue_table
 from diffus.register.registration import RegistrationResult
 from diffus.register.verdict import CALIBRATED_ON, Judgement, Verdict
 from diffus.sweep.from_volume import sweep_from_volume
@@ -248,6 +249,22 @@ def test_labels_become_acoustic_impedance(case, told):
     assert told.given["medium"].maps.shape == (4, 24, 24, 24)
     assert told.given["volume"][20, 5, 5] == pytest.approx(1.65, abs=0.1)
     assert told.given["volume"][2, 5, 5] > 3
+
+
+@pytest.mark.parametrize("kind", ["mri", "mri-t2", "ct"])
+def test_a_segmentation_is_for_methods_that_render(case, told, kind):
+    labels = np.zeros((24, 24, 24), np.uint8)
+    labels[8:16, 8:16, 8:16] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(labels), "labels.nrrd")
+    Path("names.csv").write_text("1,glioma\n")
+    options = {**case, "kind": kind, "segmentation": "labels.nrrd", "segmentation-table": "names.csv"}
+    assert_one_sentence(run("register", options), "--method rendered")
+    result = run("register", {**options, "method": "rendered"})
+    assert result.exit_code == 0, result.output
+    assert "1 is tumour (glioma)" in result.output
+    tumour = tissue_table()["tumour"]
+    found = told.given["medium"].maps[:2, 12, 12, 12].tolist()
+    assert found == pytest.approx([tumour.impedance_mrayl, tumour.attenuation_db_cm_mhz], abs=0.01)
 
 
 def test_a_volume_of_ultrasound_is_cut_into_frames(case, told):

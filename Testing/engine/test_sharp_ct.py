@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from diffus.medium import AcousticMedium, tissue_table
+from diffus.medium.ct import even_tissue
+from diffus.medium.enhanced import BLOOD_HU
 from diffus.medium.mixture import STEP_MM
 from diffus.medium.sheets import decibels
 from diffus.medium.walls import FASCIA_DB, WALL_DB
@@ -107,3 +109,46 @@ def test_gradients_to_points_and_numbers():
     (slope,) = torch.autograd.grad(build(hu).sample(points.detach())[0].sum(), hu)
     assert torch.isfinite(slope).all()
     assert slope.abs().max() > 0
+
+
+def ball(size, radius_mm, mm):
+    x = (torch.arange(size) - (size - 1) / 2) * mm
+    return (x[:, None, None] ** 2 + x[None, :, None] ** 2 + x[None, None, :] ** 2).sqrt() - radius_mm
+
+
+@pytest.mark.parametrize("mm", [0.8, 1.5, 3.0])
+def test_enhanced_blood_is_dark_and_marrow_is_bone(mm):
+    generator = torch.Generator().manual_seed(0)
+    outward = ball(round(60 / mm), 14.0, mm)
+    noise = 12 * torch.randn(outward.shape, generator=generator)
+    blood = 50 + 350 * (0.5 - outward / mm).clamp(0, 1) + noise
+    marrow = torch.nn.functional.interpolate(
+        torch.randn(1, 1, 20, 20, 20, generator=generator), outward.shape, mode="trilinear"
+    )[0, 0]
+    bone = torch.where(outward < -3, 280 + 90 * marrow, torch.where(outward < 0, 800.0, 50.0)) + noise
+    matrix = np.diag([mm, mm, mm, 1.0])
+    middle = torch.full((1, 3), (outward.shape[0] - 1) / 2 * mm)
+    around = torch.nn.functional.normalize(torch.randn(500, 3, generator=generator), dim=1)
+    of_blood, of_bone = (AcousticMedium.from_ct(hu, matrix, outside="air") for hu in (blood, bone))
+    inside = of_blood.sample(middle + 10 * around)
+    assert inside[1].mean().item() == pytest.approx(tissue_table()["blood"].attenuation_db_cm_mhz, abs=0.02)
+    assert inside[3].max() < 0.05
+    assert inside[0].mean().item() == pytest.approx(1.62, abs=0.04)
+    rim = of_blood.sample(middle + torch.linspace(12, 17, 500)[:, None] * around)
+    assert rim[1].max() < 0.7  # no shell of bone
+    assert of_bone.sample(middle + 12.5 * around)[1].median() > 2
+
+
+def test_blood_of_a_real_heart_and_bones_of_a_real_patient(shared_data):
+    sitk = pytest.importorskip("SimpleITK")
+    millilitres = {}
+    for file, mm in (("heart_thorax_ct_crop_1p5mm", 1.5), ("abdomen_pelvis_ct_3mm", 3.0)):
+        hu = torch.from_numpy(
+            sitk.GetArrayFromImage(sitk.ReadImage(str(shared_data / "ct" / f"{file}.nii.gz")))
+        ).float()
+        even, fluid = even_tissue(hu, (mm,) * 3)
+        bright = hu > 200
+        millilitres[file] = ((fluid > 0.5) & bright).sum().item() * mm**3 / 1000
+        assert even[fluid > 0.99].max() <= BLOOD_HU + 1
+    assert millilitres["heart_thorax_ct_crop_1p5mm"] > 600
+    assert millilitres["abdomen_pelvis_ct_3mm"] == 0

@@ -178,3 +178,24 @@ def test_slanted_walls_of_coarse_labels_show_no_stairs():
     )
     assert stairs > 0.75
     assert smooth < 0.4 * stairs
+
+
+@pytest.mark.parametrize(("liver_hu", "blood_hu", "seen"), [(110, 175, True), (62, 38, True), (47, 43, False)])
+def test_vessels_of_the_liver_are_seen_where_the_ct_tells_them(liver_hu, blood_hu, seen):
+    """A branch of 8 mm that the segmentation calls liver, beside the labelled portal vein."""
+    mm, shape = 1.5, (40, 48, 48)
+    k, j, i = np.indices(shape) * mm
+    branch = np.hypot(j - 30, k - 30) < 4
+    portal = np.hypot(j - 60, i - 12) < 7
+    labels = np.where(portal, BLOOD, LIVER)
+    labels[:, :3], labels[:, -3:] = 0, 0
+    hu = np.where(branch | portal, blood_hu, liver_hu) + np.random.default_rng(0).normal(0, 12, shape)
+    matrix = np.diag([mm, mm, mm, 1.0])
+    under = AcousticMedium.from_ct(hu, matrix, outside="air")
+    scatter = AcousticMedium.from_labels(labels, TABLE, matrix, elsewhere=under).maps[3].numpy()
+    dark = scatter < 0.5
+    middle = np.hypot(j - 30, k - 30) < 2
+    middle[..., :4], middle[..., -4:] = False, False
+    assert (dark[middle].mean() > 0.9) == seen
+    liver = (labels == LIVER) & (np.hypot(j - 30, k - 30) > 8) & (np.hypot(j - 60, i - 12) > 10)
+    assert dark[liver].mean() < 0.01

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("DiffUSRender", "DiffUSRegister")
 HOME = ROOT / "DiffUSRender"  # of the engine and of the scene layer
-PANELS = ("widget.py", "panel.py", "export_panel.py", "match_panel.py")
+PANELS = ("widget.py", "panel.py", "a_mode_panel.py", "export_panel.py", "match_panel.py")
 # The engine's rooms from the bottom to the top; a room imports from those before it.
 ROOMS = (
     "errors",

@@ -19,7 +19,7 @@ from DiffUSLib.render import match as appearance
 from DiffUSLib.render.image_fan import estimateFan
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.render.match import readSweep
-from DiffUSLib.render.parameters import ProbePreset, readParameters
+from DiffUSLib.render.parameters import ImagePreset, ProbePreset, readParameters
 from DiffUSLib.run import RunState
 from DiffUSLib.scene.sequences import sequenceOf
 from DiffUSLib.scene.transforms import ijkToRas, toVtk
@@ -73,6 +73,7 @@ class AppearanceTest(unittest.TestCase):
         )
         self.assertFalse(found.image.automaticTgc)
         self.assertEqual(self.parameters.preset, ProbePreset.CUSTOM)
+        self.assertEqual(self.parameters.imagePreset, ImagePreset.CUSTOM)
         self.assertAlmostEqual(found.probe.radiusMm, 30.0, delta=2.0)
         self.assertEqual(found.image.seed, before.image.seed)
         self.assertEqual([state.progress for state in self.states], sorted(state.progress for state in self.states))
@@ -80,6 +81,7 @@ class AppearanceTest(unittest.TestCase):
         self.match.undo(self.parameters)
         self.assertEqual(readParameters(self.parameters), before)
         self.assertEqual(self.parameters.preset, ProbePreset.CRANIOTOMY_CONVEX)
+        self.assertEqual(self.parameters.imagePreset, ImagePreset.DEFAULT)
         self.assertFalse(self.match.undoable)
         with self.assertRaisesRegex(RenderError, "no match to undo"):
             self.match.undo(self.parameters)

@@ -18,6 +18,7 @@ from DiffUSLib.errors import RenderError
 from DiffUSLib.kinds import MediumKind, PatientDisplay
 from DiffUSLib.render.logic import RenderLogic
 from DiffUSLib.scene.patient_view import PatientView
+from DiffUSLib.scene.transforms import fromVtk
 from headless.fixtures import addHead, addParameterNode, addSegmentation, addTransform, rotation, sliceArray
 from headless.register_fixtures import addView
 from vtk.util.numpy_support import vtk_to_numpy
@@ -99,7 +100,7 @@ class SliceIn3DTest(unittest.TestCase):
     def setUp(self):
         headless.newScene()
         self.logic = RenderLogic()
-        self.view, _layers = addView()
+        self.view, self.layers = addView()
         probe = addTransform(rotation(180, 0, 0, (0, 58, 0)), name="Probe")
         self.parameters = addParameterNode(addHead(), probe, sliceView=self.view)
 
@@ -116,6 +117,28 @@ class SliceIn3DTest(unittest.TestCase):
         self.assertEqual(dark.max(), 1)
         self.assertTrue(np.array_equal(dark > 0, pixels > 0))
         self.assertEqual(dark[-1, 0], 0)
+
+    def testTheTextureOf3DViewsIsTransparentOutsideOfTheFan(self):
+        """As Slicer makes it for its 3-D views, of the layers of the view that follows."""
+        colors = slicer.vtkMRMLColorLogic()
+        colors.SetMRMLScene(slicer.mrmlScene)
+        colors.AddDefaultColorNodes()
+        inside = sliceArray(self.logic.render(self.parameters))[0] > 0
+        slices = slicer.vtkMRMLSliceLogic()
+        slices.SetMRMLScene(slicer.mrmlScene)
+        slices.SetSliceNode(self.view)
+        slices.SetSliceCompositeNode(self.layers)
+        self.view.SetDimensions(256, 256, 1)
+        self.view.UpdateMatrices()
+        slices.UpdateImageData()
+        texture = slices.GetExtractModelTexture()
+        texture.Update()
+        alpha = vtk_to_numpy(texture.GetOutput().GetPointData().GetScalars())[:, 3].reshape(256, 256)
+        self.assertEqual(set(np.unique(alpha)), {0, 255})
+        self.assertTrue((alpha[[0, -1]] == 0).all())
+        size = np.linalg.norm(fromVtk(self.view.GetXYToRAS())[:3, :2], axis=0)
+        area = inside.sum() * np.prod(self.parameters.outputSlice.GetSpacing()[:2])
+        self.assertAlmostEqual((alpha > 0).sum() * np.prod(size) / area, 1.0, delta=0.05)
 
     def testTheSliceIsIn3DWhileTheViewFollows(self):
         self.logic.render(self.parameters)

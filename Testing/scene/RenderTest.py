@@ -101,6 +101,15 @@ class RenderTest(unittest.TestCase):
             "startDepthMm": 20.0,
             "specularExponent": 0.0,
             "seed": 5,
+            "clutter": False,
+            "clutterDb": -10.0,
+            "greyContrast": 2.0,
+            "blackLevel": 0.2,
+            "tgcReach": 0.1,
+            "compounding": 3,
+            "cycles": 5.0,
+            "edgeEnhancement": 1.0,
+            "automaticAperture": False,
             "attenuation": False,
             "psf": False,
             "compression": Compression.LINEAR,
@@ -116,13 +125,15 @@ class RenderTest(unittest.TestCase):
         self.logic.render(self.parameters)
         self.assertTrue(np.array_equal(before, sliceArray(node)))
 
-    def testSliceThicknessCountsWithElevationLayers(self):
-        self.parameters.elevationLayers = 3
+    def testSliceThicknessAndItsDepthCount(self):
         node = self.logic.render(self.parameters)
-        before = sliceArray(node)
-        self.parameters.elevationMm = 8.0
-        self.logic.render(self.parameters)
-        self.assertFalse(np.array_equal(before, sliceArray(node)))
+        shown = [sliceArray(node)]
+        self.parameters.automaticElevationFocus = False
+        for name, value in (("elevationMm", 8.0), ("elevationFocusMm", 60.0)):
+            setattr(self.parameters, name, value)
+            self.logic.render(self.parameters)
+            shown.append(sliceArray(node))
+            self.assertFalse(np.array_equal(*shown[-2:]))
 
     def testTheMediumIsBuiltAgainOnlyWhenTheVolumeChanges(self):
         media = self.logic._media

@@ -11,7 +11,7 @@ import slicer
 
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not installed: the panel is not tested")
 
-from DiffUSLib.render.parameters import ExportFormat
+from DiffUSLib.render.parameters import ExportFormat, ImagePreset
 from DiffUSLib.run import RunState
 from headless.fixtures import addHead, addTransform, rotation, sliceArray
 from headless.panels import renderPanel
@@ -212,3 +212,20 @@ def test_it_looks_like_a_section(panel, tmp_path):
     processEvents(30)
     image = savePicture(panel.ui.exportSection, "render_export")
     assert len({image.pixel(x, y) for x in range(0, image.width(), 3) for y in range(0, image.height(), 3)}) > 8
+
+
+def test_settings_are_saved_and_loaded(panel, tmp_path, monkeypatch):
+    path = tmp_path / "settings.json"
+    monkeypatch.setattr("DiffUSLib.render.export_panel.chooseFile", lambda *_, **__: str(path))
+    presets = list(ImagePreset)
+    panel.ui.imagePresetComboBox.setCurrentIndex(presets.index(ImagePreset.PAPER))
+    panel.ui.saveSettingsButton.click()
+    panel.ui.imagePresetComboBox.setCurrentIndex(presets.index(ImagePreset.DEFAULT))
+    panel.ui.depthSlider.setValue(33)
+    panel.ui.loadSettingsButton.click()
+    node = panel._parameterNode
+    assert (node.imagePreset, node.depthMm, node.paperArtefacts) == (ImagePreset.PAPER, 70, True)
+    path.write_text("{}[")
+    panel.ui.loadSettingsButton.click()
+    assert "not valid JSON" in panel.ui.statusLabel.text()
+    assert node.imagePreset is ImagePreset.PAPER

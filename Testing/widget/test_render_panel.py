@@ -408,9 +408,9 @@ def test_the_a_mode_line_in_the_panel(panel, tmp_path, monkeypatch):
     panel.ui.aModeCheckBox.setChecked(True)
     assert panel.node.aModeTable is None  # there is no slice yet
     panel.ui.applyButton.click()
-    middle = slicer.util.arrayFromTableColumn(panel.node.aModeTable, "Echo, dB").copy()
+    middle = slicer.util.arrayFromTableColumn(panel.node.aModeTable, "level_db").copy()
     panel.ui.aModeLateralSlider.setValue(6)
-    aside = slicer.util.arrayFromTableColumn(panel.node.aModeTable, "Echo, dB")
+    aside = slicer.util.arrayFromTableColumn(panel.node.aModeTable, "level_db")
     assert len(aside) == len(middle) == 100
     assert not np.array_equal(aside, middle)
     path = tmp_path / "line.csv"

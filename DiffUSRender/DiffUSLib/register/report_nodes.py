@@ -12,7 +12,8 @@ from .start import LandmarkPairs
 def createSimilarityCurve(scene) -> LinePlot:
     """The plot that grows while the registration runs: progress in %, and the best similarity so far, no unit."""
     names = _("Registration curve"), _("Similarity"), _("Registration similarity")
-    plot = LinePlot.create(scene, names, ("Progress %", "Similarity"))
+    plot = LinePlot.create(scene, names, ("Progress %", "Similarity"), _("Similarity, no unit"))
+    plot.against("Progress %", _("Progress, %"))
     plot.chart.SetTitle(_("Similarity of the best pose"))
     return plot
 

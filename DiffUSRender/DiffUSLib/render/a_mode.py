@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import slicer
 
-from .. import engine
+from ..engine import engineErrors
 from ..errors import RenderError
 from ..i18n import _
 from ..scene.line_plot import LinePlot
 from .parameters import AModeAxis
 
-DEPTH, TIME, ECHO = COLUMNS = ("Depth, mm", "Time, us", "Echo, dB")
-MIN_DB = -160.0  # silence, which has no level, is drawn here
+COLUMNS = ("depth_mm", "time_us", "level_db")
 
 
 def showAModeLine(parameterNode, renderer, medium, probeToVolume) -> None:
@@ -29,19 +26,24 @@ def showAModeLine(parameterNode, renderer, medium, probeToVolume) -> None:
     """
     if not isinstance(probeToVolume, np.ndarray):
         raise RenderError(_("The A-mode line needs a probe and volume under linear transforms; harden them."))
-    depth, time, level = engine.aModeLine(renderer, medium, probeToVolume, parameterNode.aModeLateralMm)
+    depth, time, level = _line(renderer, medium, probeToVolume, parameterNode.aModeLateralMm)
     plot = _plot(parameterNode)
-    x = DEPTH if parameterNode.aModeAxis is AModeAxis.DEPTH else TIME
-    plot.against(x, ECHO)
-    plot.fill(depth, time, np.maximum(np.nan_to_num(level, nan=MIN_DB, neginf=MIN_DB), MIN_DB))
+    axis = parameterNode.aModeAxis
+    plot.against(COLUMNS[0] if axis is AModeAxis.DEPTH else COLUMNS[1], axis.label())
+    plot.fill(depth, time, level)
 
 
 def writeAModeLine(parameterNode, path: str) -> None:
     """Writes the plotted line as CSV: depth in mm, time in microseconds, echo in dB; raises RenderError without one."""
     plot = _existing(parameterNode)
-    if plot is None or not len((columns := plot.columns())[DEPTH]):
+    if plot is None or not len((columns := plot.columns())[COLUMNS[0]]):
         raise RenderError(_("There is no A-mode line yet: tick it, and press Apply."))
-    engine.writeTable(Path(path), ("depth_mm", "time_us", "echo_db"), np.column_stack(list(columns.values())).tolist())
+    from diffus.io.atomic import replacing, require_writable
+    from diffus.io.tables import write_csv
+
+    rows = np.column_stack(list(columns.values())).tolist()
+    with engineErrors(), replacing(require_writable(path, (".csv",))) as temporary:
+        write_csv(temporary, COLUMNS, rows)
 
 
 def showChart(parameterNode) -> None:
@@ -51,11 +53,21 @@ def showChart(parameterNode) -> None:
         plots.logic().ShowChartInLayout(parameterNode.aModeChart)
 
 
+def _line(renderer, medium, probeToVolume: np.ndarray, lateralMm: float) -> list[np.ndarray]:
+    """Depth, mm, time there and back, us, and level, dB, along one ray, (samples,); RenderError outside the fan."""
+    import torch
+    from diffus.render.a_mode import a_mode
+
+    with engineErrors(), torch.inference_mode():
+        line = a_mode(renderer, medium, torch.from_numpy(probeToVolume), lateralMm)
+        return [values.cpu().double().numpy() for values in line]
+
+
 def _plot(parameterNode) -> LinePlot:
     plot = _existing(parameterNode)
     if plot is None:
         names = _("A-mode"), _("A-mode line"), _("A-mode table")
-        plot = LinePlot.create(parameterNode.parameterNode.GetScene(), names, COLUMNS)
+        plot = LinePlot.create(parameterNode.parameterNode.GetScene(), names, COLUMNS, _("Echo, dB"))
         plot.chart.SetTitle(_("Echo against white-matter speckle"))
         parameterNode.aModeChart, parameterNode.aModeSeries, parameterNode.aModeTable = plot.nodes
     return plot

@@ -16,7 +16,7 @@ from ..run import Schedule, SteppedWork
 from ..scene.chain import linksOf, plays, sample, transformsFrom
 from ..scene.dicom import sourceOf
 from ..scene.sequences import addTrackedSweep, indexTimes
-from ..scene.slice_node import LEVEL, WINDOW
+from ..scene.slice_node import showFanOnly
 from ..scene.transforms import isLinearToWorld, nodeToWorld, poseInVolume, probeToVolume, requireRigid
 from ..scene.voxels import MediumCache
 from ..torch_support import requireTorch
@@ -160,9 +160,7 @@ class SliceExport(SteppedWork):
                 frames.timestamps.tolist(),
                 simulated=True,
             )
-            display = added.GetProxyNode(added.GetMasterSequenceNode()).GetDisplayNode()
-            display.AutoWindowLevelOff()
-            display.SetWindowLevel(WINDOW, LEVEL)
+            showFanOnly(added.GetProxyNode(added.GetMasterSequenceNode()).GetDisplayNode())
             self._report = _("'{name}' plays the simulated sweep.").format(name=added.GetName())
 
         return write

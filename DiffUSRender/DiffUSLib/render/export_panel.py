@@ -8,6 +8,7 @@ from ..i18n import _
 from ..panel import RunSection, chooseFile
 from .export import ENDINGS, exportPath
 from .parameters import ExportFormat, missingForExport
+from .settings_file import loadSettings, saveSettings
 
 
 class ExportPanel(RunSection):
@@ -20,6 +21,8 @@ class ExportPanel(RunSection):
         )
         ui.exportBrowseButton.clicked.connect(self._onBrowse)
         ui.exportMapsButton.clicked.connect(self._onMaps)
+        ui.saveSettingsButton.clicked.connect(self._onSaveSettings)
+        ui.loadSettingsButton.clicked.connect(self._onLoadSettings)
 
     def update(self) -> None:
         node, ui, idle = self.node, self.ui, not self.running
@@ -65,6 +68,16 @@ class ExportPanel(RunSection):
             self.say(_("{n} acoustic maps were added to the scene.").format(n=len(nodes)))
 
         self.attempt(show)
+
+    def _onSaveSettings(self, checked: bool = False) -> None:
+        start, kinds = str(Path.home() / "settings.json"), _("Settings") + " (*.json)"
+        if path := chooseFile(self.panel.uiWidget, _("Save the settings"), kinds, start, save=True):
+            self.attempt(lambda: saveSettings(self.node, path))
+
+    def _onLoadSettings(self, checked: bool = False) -> None:
+        kinds = _("Settings") + " (*.json)"
+        if path := chooseFile(self.panel.uiWidget, _("Load settings"), kinds, str(Path.home())):
+            self.attempt(lambda: loadSettings(self.node, path))
 
 
 def hint(node) -> str:

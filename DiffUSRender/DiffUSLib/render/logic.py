@@ -36,7 +36,7 @@ from .parameters import (
     mediumInputs,
     missingInput,
     presetLook,
-    readParameters,
+    readProbe,
     writeProbe,
 )
 from .probe_display import ProbeDisplay
@@ -214,7 +214,7 @@ class RenderLogic:
             raise RenderError(_("Choose a real ultrasound image under Inputs."))
         requireTorch()
         images = readShownFrames(parameterNode.realImage, MAX_FRAMES)
-        fan = estimateFan(images, readParameters(parameterNode).probe)
+        fan = estimateFan(images, readProbe(parameterNode))
         seen = fan.probe
         writeProbe(parameterNode, seen)
         parameterNode.preset = ProbePreset.CUSTOM
@@ -296,7 +296,7 @@ class RenderLogic:
     def applyPreset(self, parameterNode, preset: ProbePreset) -> None:
         """Writes the numbers of one of the engine's presets into the parameter node."""
         requireTorch()
-        present = readParameters(parameterNode).probe
+        present = readProbe(parameterNode)
         writeProbe(parameterNode, engine.presetSettings(preset.value, present))
 
     def applyImagePreset(self, parameterNode, preset: ImagePreset) -> None:

@@ -29,6 +29,7 @@ from .parameters import (
     mediumInputs,
     missingForMatch,
     readParameters,
+    readProbe,
     writeProbe,
 )
 
@@ -153,7 +154,7 @@ def _write(parameterNode, values: dict[str, object]) -> None:
     """Writes these parameters and no others: what the user has changed meanwhile stays."""
     probe = {field.name: values[field.name] for field in fields(ProbeSettings) if field.name in values}
     with slicer.util.NodeModify(parameterNode.parameterNode):  # no picture, and no error, of half of the numbers
-        writeProbe(parameterNode, replace(readParameters(parameterNode).probe, **probe))
+        writeProbe(parameterNode, replace(readProbe(parameterNode), **probe))
         for name in values.keys() - probe.keys():
             setattr(parameterNode, name, values[name])
 

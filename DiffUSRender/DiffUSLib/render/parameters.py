@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from diffus.data import probe_presets
@@ -72,12 +73,20 @@ class ImagePreset(enum.Enum):
 
     DEFAULT = "default"
     PAPER = "paper"
+    NEURO = "neuro"
+    ABDOMEN = "abdomen"
+    CARDIAC = "cardiac"
+    VASCULAR = "vascular"
     CUSTOM = "custom"
 
     def label(self) -> str:
         return {
             ImagePreset.DEFAULT: _("Standard"),
             ImagePreset.PAPER: _("As published (linear, with artefacts)"),
+            ImagePreset.NEURO: _("Neuro"),
+            ImagePreset.ABDOMEN: _("Abdomen"),
+            ImagePreset.CARDIAC: _("Cardiac"),
+            ImagePreset.VASCULAR: _("Vascular"),
             ImagePreset.CUSTOM: _("Custom"),
         }[self]
 
@@ -174,7 +183,12 @@ class RenderParameters:
 
 def readParameters(parameterNode) -> RenderParameters:
     """The settings that a parameter node holds at this moment."""
-    return RenderParameters(_read(ProbeSettings, parameterNode), _read(ImageSettings, parameterNode))
+    return RenderParameters(readProbe(parameterNode), _read(ImageSettings, parameterNode))
+
+
+def readProbe(parameterNode) -> ProbeSettings:
+    """The probe alone."""
+    return _read(ProbeSettings, parameterNode)
 
 
 def mediumInputs(parameterNode) -> tuple:
@@ -204,17 +218,21 @@ class ParameterReader:
 
 def writeProbe(parameterNode, probe: ProbeSettings) -> None:
     """Writes the probe's numbers into a parameter node; raises RenderError, and writes none, if one is out of range."""
-    for one in fields(probe):
-        low, high = RANGES.get(one.name, (None, None))
-        value = getattr(probe, one.name)
-        if low is not None and not low <= value <= high:
-            raise RenderError(
-                _("The probe's {name} is {value}; choose {low} to {high}.").format(
-                    name=one.name, value=value, low=low, high=high
-                )
-            )
+    requireAllowed(vars(probe))
     for one in fields(probe):
         setattr(parameterNode, one.name, getattr(probe, one.name))
+
+
+def requireAllowed(values: Mapping[str, object]) -> None:
+    """Raises RenderError unless the panel allows these values, by attribute."""
+    for name in values.keys() & RANGES.keys():
+        low, high = RANGES[name]
+        if not low <= values[name] <= high:
+            raise RenderError(
+                _("{name} is {value}; the panel allows {low} to {high}.").format(
+                    name=name, value=values[name], low=low, high=high
+                )
+            )
 
 
 def imageValues(image: ImageSettings) -> dict[str, object]:

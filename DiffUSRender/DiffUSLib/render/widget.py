@@ -22,7 +22,7 @@ from .parameters import (
     missingForComparison,
     missingInput,
     readLook,
-    readParameters,
+    readProbe,
 )
 from .preset_choice import PresetChoice
 
@@ -35,9 +35,7 @@ class RenderWidget(ModulePanel):
     def __init__(self, parent=None) -> None:
         ModulePanel.__init__(self, parent)
         self._presets = (
-            PresetChoice(
-                "preset", lambda node: readParameters(node).probe, lambda *chosen: self._apply("applyPreset", *chosen)
-            ),
+            PresetChoice("preset", readProbe, lambda *chosen: self._apply("applyPreset", *chosen)),
             PresetChoice("imagePreset", readLook, lambda *chosen: self._apply("applyImagePreset", *chosen)),
         )
         self._liveSaid = False
@@ -160,12 +158,17 @@ class RenderWidget(ModulePanel):
             (node.probeType is ProbeType.CONVEX, (ui.radiusLabel, ui.radiusSlider)),
             (node.probeType is ProbeType.LINEAR, (ui.widthLabel, ui.widthSlider)),
             (not node.automaticTgc, (ui.tgcLabel, ui.tgcSlider)),
+            (not node.automaticAperture, (ui.apertureLabel, ui.apertureSlider)),
+            (not node.automaticElevationFocus, (ui.elevationFocusLabel, ui.elevationFocusSlider)),
             (node.compareMode is CompareMode.BLENDED, (ui.compareFadeLabel, ui.compareFadeSlider)),
         ):
             for widget in widgets:
                 widget.setVisible(shown)
         ui.noiseSlider.setEnabled(node.noise)
-        ui.dynamicRangeSlider.setEnabled(node.compression is Compression.LOG)
+        ui.clutterSlider.setEnabled(node.clutter)
+        ui.sheetsSlider.setEnabled(node.sheets)
+        for slider in (ui.dynamicRangeSlider, ui.greyContrastSlider):
+            slider.setEnabled(node.compression is Compression.LOG)
         missing = missingForComparison(node)
         ui.compareCheckBox.setEnabled(node.compare or not missing)
         ui.compareCheckBox.setToolTip(missing or _("Simulate at the pose of the real image, and show both."))

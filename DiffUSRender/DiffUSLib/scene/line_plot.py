@@ -14,19 +14,20 @@ COLOR = (0.10, 0.45, 0.75)
 class LinePlot:
     """The three nodes of a plotted line; new ones, or those that a saved scene brings.
 
-    chart, series, table: the nodes. x, y: names of the table's columns.
+    chart, series, table: the nodes.
     """
 
     def __init__(self, chart, series, table) -> None:
         self.chart, self.series, self.table = chart, series, table
 
     @classmethod
-    def create(cls, scene, names: tuple[str, str, str], columns: Sequence[str]) -> LinePlot:
-        """New nodes in a scene.
+    def create(cls, scene, names: tuple[str, str, str], columns: Sequence[str], title: str) -> LinePlot:
+        """New nodes in a scene; `against` says what the line is plotted against.
 
         Args:
             names: of chart, series and table.
-            columns: of the table, which is empty; the first two are plotted against each other.
+            columns: of the table, which is empty; the last one is plotted.
+            title: of the axis of what is plotted.
         """
         classes = ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableNode")
         nodes = [scene.AddNewNodeByClass(one, scene.GenerateUniqueName(name)) for one, name in zip(classes, names)]
@@ -41,19 +42,18 @@ class LinePlot:
         plot.series.SetColor(*COLOR)
         plot.chart.AddAndObservePlotSeriesNodeID(plot.series.GetID())
         plot.chart.SetLegendVisibility(False)
-        plot.against(columns[0], columns[1])
+        plot.series.SetYColumnName(columns[-1])
+        plot.chart.SetYAxisTitle(title)
         return plot
 
     @property
     def nodes(self) -> tuple:
         return (self.chart, self.series, self.table)
 
-    def against(self, x: str, y: str) -> None:
-        """Which column is plotted against which; both are the axes' titles too."""
+    def against(self, x: str, title: str) -> None:
+        """Which column the line is plotted against, and what is written on that axis."""
         self.series.SetXColumnName(x)
-        self.series.SetYColumnName(y)
-        self.chart.SetXAxisTitle(x)
-        self.chart.SetYAxisTitle(y)
+        self.chart.SetXAxisTitle(title)
 
     def append(self, *values: float) -> None:
         """Adds a row."""

@@ -43,6 +43,15 @@ def updateSliceNode(sliceNode, pixels: np.ndarray, pixelToParent: np.ndarray, pa
     putPixels(sliceNode, pixels, pixelToParent, parentNode)
 
 
+def showFanOnly(display) -> None:
+    """Makes the display node of a simulated slice map 0-255 to black-white, transparent outside of the fan."""
+    display.AutoWindowLevelOff()
+    display.SetWindowLevel(WINDOW, LEVEL)
+    display.AutoThresholdOff()
+    display.SetThreshold(*SHOWN)
+    display.ApplyThresholdOn()
+
+
 def putPixels(volumeNode, pixels: np.ndarray, pixelToParent: np.ndarray, parentNode) -> None:
     """Gives a volume node one slice of pixels, with its geometry.
 
@@ -62,10 +71,7 @@ def putPixels(volumeNode, pixels: np.ndarray, pixelToParent: np.ndarray, parentN
 def _markOwn(node) -> None:
     """Marks a node as a simulated slice, which is transparent outside of the fan."""
     node.SetAttribute(SLICE_ATTRIBUTE, OWN_SLICE)
-    display = node.GetDisplayNode()
-    display.AutoThresholdOff()
-    display.SetThreshold(*SHOWN)
-    display.ApplyThresholdOn()
+    showFanOnly(node.GetDisplayNode())
 
 
 def _addGrey(scene, name: str):

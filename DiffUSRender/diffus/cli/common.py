@@ -21,6 +21,7 @@ from ..medium.tissue import LABEL_TABLES, TISSUE_TABLES, labels_with_tissues, na
 from ..probe import probe_preset, read_probe_json
 from ..render.settings import PRESET_HELP, PRESETS, RenderSettings
 from ..settings import declared
+from .segmentation import segmentation_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -78,7 +79,20 @@ def options(several: tuple[Callable, ...]) -> Callable:
 
 # Options of some kinds of volume only: {name: kind, or kinds with "or" between them}.
 KIND_OF = {"labels_table": "labels", "scanner": "ct", "outside": "ct", "weights": "mri", "contrast": "mri"}
-KIND_OF["tissues"] = "mri or labels"
+KIND_OF |= {"tissues": "mri or labels", "segmentation": "mri or ct", "segmentation_table": "mri or ct"}
+SEGMENTATION = (
+    click.option(
+        "--segmentation",
+        metavar="FILE",
+        help="Labels in whose voxels they say what the tissue is, in place of the image (mri, ct): a tumour, vessels, "
+        "the falx, organs; on any grid.",
+    ),
+    click.option(
+        "--segmentation-table",
+        metavar="NAME|FILE",
+        help="Names of its labels, as --labels-table; without it those of a .seg.nrrd file.",
+    ),
+)
 MEDIUM = (
     click.option("--mask", metavar="FILE", help="Volume on the same grid, 0 outside of the patient (mri, ct)."),
     click.option("--contrast", help="Of the MRI: t1 or t2 (mri).  [default: t1]"),
@@ -97,6 +111,7 @@ MEDIUM = (
         help=f"Tissues (mri, labels): a table's name ({', '.join(TISSUE_TABLES)}; seed: the impedances of the DiffUS "
         f"paper's authors), or rows in place of the table's, as fit writes.  [default: {TISSUE_TABLES[0]}]",
     ),
+    *SEGMENTATION,
 )
 
 
@@ -208,10 +223,33 @@ def read_medium(
         if mask is not None:
             raise InputError("--mask is for --kind mri or ct; in a label volume, label 0 is outside of the patient.")
         return from_labels(volume.array, label_table(volume, **chosen, tissues=tissues), volume.ijk_to_ras)
+    segmentation = _segmentation(chosen, volume, tissues)
     if kind == "ct":
-        return AcousticMedium.from_ct(volume.array, volume.ijk_to_ras, mask=mask, **chosen)
+        medium = AcousticMedium.from_ct(volume.array, volume.ijk_to_ras, mask=mask, **chosen)
+        if segmentation is None:
+            return medium
+        return AcousticMedium.from_labels(*segmentation, volume.ijk_to_ras, elsewhere=medium)
     mapping = chosen.pop("weights", None)
-    return from_mri(volume.array, volume.ijk_to_ras, mask, mapping=mapping, tissues=tissues, **chosen)
+    made_of = {"mapping": mapping, "tissues": tissues, "segmentation": segmentation}
+    return from_mri(volume.array, volume.ijk_to_ras, mask, **made_of, **chosen)
+
+
+def _segmentation(
+    chosen: dict[str, str], volume: Volume, tissues: Mapping[str, Tissue] | None
+) -> tuple[np.ndarray, str | dict[int, str | Tissue]] | None:
+    """The labels of --segmentation on the volume's grid and what they are, with their options taken from `chosen`."""
+    path, table = chosen.pop("segmentation", None), chosen.pop("segmentation_table", None)
+    if path is None:
+        if table is not None:
+            raise InputError("--segmentation-table names the labels of --segmentation; give that too.")
+        return None
+    found = read_volume(path)
+    if table is None and not found.labels:
+        raise InputError(f"{path} does not name its labels; give --segmentation-table.")
+    names = label_table(found, table, tissues)
+    labels, understood = segmentation_on(found, names, volume)
+    click.echo(f"{path}: {understood}.")
+    return labels, names
 
 
 def require_of_kind(kind: str, chosen: Iterable[str]) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Parameters of commands that may name a file to read.
 READ = ("volume_path", "sweep_path", "labels_path", "initial", "volume_to_reference", "image_to_probe", "pose")
 READ += ("mask", "weights", "tissues", "labels_table", "settings_path", "probe_name", "dicom_source")
-READ += ("image_path", "points", "first", "second", "transform")
+READ += ("segmentation", "segmentation_table", "image_path", "points", "first", "second", "transform")
 
 IMAGE_TO_PROBE = click.option(
     "--image-to-probe", metavar="FILE", help="Calibration: a transform, or a PLUS configuration (.xml)."

@@ -19,14 +19,14 @@ from ..io.atomic import replacing
 from ..io.transforms import TRANSFORM_SUFFIXES, read_transform, write_transform
 from ..io.volumes import read_volume
 from ..medium import AcousticMedium
-from ..register.methods import METHODS
+from ..register.methods import METHODS, needs_medium
 from ..register.registration import KINDS, RegistrationResult, RigidRegistration, Settings
 from ..register.search import SearchSettings
 from ..register.verdict import Verdict
 from ..settings import SEARCH_SEED, declared
 from ..sweep.from_volume import sweep_from_volume
 from ..sweep.sweep import TrackedSweep, read_sweep
-from .common import label_table, options, progress, setting_option, torch_device
+from .common import SEGMENTATION, label_table, options, progress, read_medium, setting_option, torch_device
 from .inputs import DEVICE, FROM_VOLUME, INITIAL, provenance_of, require_files, sweep_options, volume_options
 
 REJECTED = 3  # exit status; 2 is input that cannot be used
@@ -61,6 +61,7 @@ SEARCH = (
 @options(VOLUME)
 @options(sweep_options())
 @options(FILES)
+@options(SEGMENTATION)
 @options(SEARCH)
 def register(
     kind: str,
@@ -87,6 +88,8 @@ def register(
         task = bar.add_task("reading", total=1.0)
         sweep = _sweep(given["sweep_path"], given["image_to_probe"], given["from_volume"])
         voxels, ijk_to_ras, medium = read_registered(given["volume_path"], kind, labels_table, processor)
+        if given["segmentation"] or given["segmentation_table"]:
+            medium = _segmented_medium(given, kind, method).to(processor)
         registration = RigidRegistration(
             voxels,
             ijk_to_ras,
@@ -147,6 +150,17 @@ def read_registered(
         return volume.array, volume.ijk_to_ras, None
     medium = AcousticMedium.from_labels(volume.array, label_table(volume, labels_table), volume.ijk_to_ras)
     return medium.maps[0].numpy(), volume.ijk_to_ras, medium.to(device)
+
+
+def _segmented_medium(given: dict, kind: str, method: str) -> AcousticMedium:
+    """The medium of an MRI or CT in which --segmentation says what some voxels are."""
+    if not needs_medium(method, kind):
+        raise InputError("--segmentation changes only what is rendered; give --method rendered with it.")
+    names = ("segmentation", "segmentation_table")
+    chosen = {name: given[name] for name in names if given[name] is not None}
+    if kind == "mri-t2":
+        kind, chosen["contrast"] = "mri", "t2"
+    return read_medium(kind, read_volume(given["volume_path"]), None, chosen)
 
 
 def _write(result: RegistrationResult, output: str | None, report_path: str | None, made: dict) -> list[str]:

@@ -29,9 +29,17 @@ from ..medium.tissue import Tissue, tissue_properties
 from ..metrics.images import ncc
 from ..render.expected import expected_polar, require_expectable
 from ..render.plan import plan_frame
-from ..render.renderer import render_polar
+from ..render.renderer import render_slice
 from ..render.settings import RenderSettings
-from ..sweep.probe_sweep import PolarSweep, beam_of, polar_sweep, probe_of_sweep, shows_slices_of
+from ..sweep.probe_sweep import (
+    PolarSweep,
+    beam_of,
+    frame_grid,
+    inside_fan,
+    polar_sweep,
+    probe_of_sweep,
+    shows_slices_of,
+)
 from ..sweep.sweep import TrackedSweep, choose_frames
 from .media import FittableMedium, Fractions
 from .objective import SAMPLES_PER_CELL, mean_misfit, texture_features, texture_misfit, unclipped
@@ -134,7 +142,7 @@ class AppearanceFit:
         self.result: FitResult | None = None
 
     def __iter__(self) -> Iterator[FitState]:
-        self.result, self.grain_mm = None, None
+        self.result = None
         self._look()
         before = self._score({}, None, None)
         unknowns, network = self._unknowns(), self._network()
@@ -238,8 +246,6 @@ class AppearanceFit:
             return loss
 
         def descend() -> float:
-            # The scatterers' grain follows the pulse, but not within a step: their pattern would jump with it.
-            self.grain_mm = self._plan(self.coarse, unknowns.acquisition(), speckle=False).grain_mm
             return optimizer.step(closure).item()
 
         return descend
@@ -255,21 +261,19 @@ class AppearanceFit:
     def _rendered(
         self, view: _View, acquisition: Acquisition, table: Table | None, curve: Curve | None
     ) -> Float[Tensor, "f rows columns"]:
-        """A view's frames with speckle, on the sweep's pixels."""
-        plan = self._plan(view, acquisition, speckle=True, grain_mm=self.grain_mm)
-        polar = render_polar(plan, view.fractions.mixed(table, curve), view.points)
-        return view.polar.in_frame(polar, *self.sweep.frames.shape[1:])
+        """A view's frames with speckle, detected at the sweep's pixels as the sweep's own are."""
+        plan = self._plan(view, acquisition, speckle=True)
+        grid = frame_grid(view.polar.probe, self.pixel_to_probe, *self.sweep.frames.shape[1:])
+        pixels = plan.pixels_at(grid, inside_fan(grid))
+        return render_slice(plan, view.fractions.mixed(table, curve), view.points, pixels=pixels)
 
-    def _plan(
-        self, view: _View, acquisition: Acquisition, *, speckle: bool, grain_mm: float | None = None
-    ) -> FramePlan:
+    def _plan(self, view: _View, acquisition: Acquisition, *, speckle: bool) -> FramePlan:
         """The frame's constants for some values of the acquisition, by name."""
         of_probe = {name: value for name, value in acquisition.items() if name in OF_PROBE}
         rest = {name: value for name, value in acquisition.items() if name not in OF_PROBE}
         # The fit does not make slices: their pixels are as coarse as is allowed.
         probe = replace(view.polar.probe, mm_per_pixel=self.probe.depth_mm / 16, **of_probe)
-        pinned = {} if grain_mm is None else {"grain_mm": grain_mm}
-        return plan_frame(probe, self.settings.replace(speckle=speckle, **pinned, **rest))
+        return plan_frame(probe, self.settings.replace(speckle=speckle, **rest))
 
     def _table(self, unknowns: Unknowns | None) -> Table | None:
         if not self.medium.tissues:
@@ -311,7 +315,6 @@ class AppearanceFit:
         return Score(ncc(shown, real.frames, inside).mean().item(), ncc(*smoothed, inside).mean().item())
 
     def _finish(self, unknowns: Unknowns, network: ImpedanceMLP | None, before: Score) -> FitResult:
-        self.grain_mm = None
         learned = self._learned(unknowns, network)
         with torch.no_grad():
             acquisition = {name: value.item() for name, value in unknowns.acquisition().items()}

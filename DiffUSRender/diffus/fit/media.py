@@ -93,10 +93,11 @@ def mri_medium(
     mapping: str | ImpedanceMLP | None = None,
     contrast: str = "t1",
     tissues: Mapping[str, Tissue] | None = None,
+    segmentation: tuple[np.ndarray | Tensor, LabelTable] | None = None,
 ) -> FittableMedium:
     """The medium of `AcousticMedium.from_mri`, to be fitted."""
     matrix = as_ijk_to_ras(ijk_to_ras)
-    options = {"mapping": mapping, "contrast": contrast, "tissues": tissues}
+    options = {"mapping": mapping, "contrast": contrast, "tissues": tissues, "segmentation": segmentation}
     memberships = mri_memberships(t1, mask, ijk_to_ras=matrix, **options)
     medium = AcousticMedium.of_memberships(memberships, matrix)
     return FittableMedium(medium, tissues=memberships.tissues, mapping=memberships.mapping)

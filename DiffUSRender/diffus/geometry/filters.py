@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from jaxtyping import Bool, Float, Shaped
 
-SLAB = 8  # planes that the grey opening works on at a time, so that they stay in the processor's cache
+SLAB = 8  # planes that are worked on at a time, so that they stay in the processor's cache
+NOISE_SLABS = 8  # so many slabs tell the noise of a volume
 
 
 # The lowest decile of local variances of white noise of variance 1, and what they hardly exceed.
@@ -113,13 +114,29 @@ def denoise(volume: Float[Tensor, "k j i"], inside: Bool[Tensor, "k j i"]) -> Fl
         volume: any scale.
         inside: where the patient is.
     """
-    volume, middle = volume - volume.mean(), volume.mean()  # squares of small numbers are exact
-    mean = box_mean_3(volume)
-    variance = (box_mean_3(volume * volume) - mean * mean).clamp(min=0)
-    some = variance[inside][:: max(1, int(inside.sum()) // 100_000)]
-    noise = some.kthvalue(1 + (len(some) - 1) // 10).values / _DECILE_OF_NOISE
-    kept = (1 - _OVER * noise / variance.clamp(min=torch.finfo(volume.dtype).tiny)).clamp(min=0)
-    return mean + kept * (volume - mean) + middle
+    slabs = [slice(start, min(start + SLAB, len(volume))) for start in range(0, len(volume), SLAB)]
+    some = slabs[:: max(1, len(slabs) // NOISE_SLABS)]
+    variances = torch.cat([_local_moments(volume, slab)[1][inside[slab]] for slab in some])
+    variances = variances[:: max(1, len(variances) // 100_000)]
+    if not len(variances):
+        return volume
+    noise = variances.kthvalue(1 + (len(variances) - 1) // 10).values / _DECILE_OF_NOISE
+    parts = []
+    for slab in slabs:
+        mean, variance = _local_moments(volume, slab)
+        kept = (1 - _OVER * noise / variance.clamp(min=torch.finfo(volume.dtype).tiny)).clamp(min=0)
+        parts.append(mean + kept * (volume[slab] - mean))
+    return torch.cat(parts)
+
+
+def _local_moments(volume: Float[Tensor, "k j i"], slab: slice) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the 3x3x3 voxels around each voxel of some planes."""
+    around = volume[max(slab.start - 1, 0) : slab.stop + 1]
+    middle = around.mean()  # squares of small numbers are exact
+    around = around - middle
+    inner = slice(slab.start - max(slab.start - 1, 0), None)
+    mean, square = (box_mean_3(x)[inner][: slab.stop - slab.start] for x in (around, around * around))
+    return mean + middle, (square - mean * mean).clamp(min=0)
 
 
 def grey_opening(volume: Shaped[np.ndarray, "k j i"], reach: Sequence[int]) -> Shaped[np.ndarray, "k j i"]:

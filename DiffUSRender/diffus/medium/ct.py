@@ -15,6 +15,7 @@ from ..errors import InputError, _
 from ..geometry.filters import soften
 from .checks import as_mask, as_volume, require_contrast
 from .curves import piecewise_linear
+from .enhanced import without_contrast
 from .tissue import tissue_table
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ _TISSUE_AT_HU = (
     (-50.0, "fat"),
     (20.0, "soft tissue"),
     (200.0, "soft tissue"),
-    (700.0, "trabecular bone"),
+    (500.0, "trabecular bone"),
     (1500.0, "bone"),
     (3000.0, "bone"),
 )
 # Urine, bile and cerebrospinal fluid: wholly from -10 to 20 HU, not at all beyond -30 and 30.
 _FLUID_FRACTION_AT_HU = ((-1000.0, 0.0), (-30.0, 0.0), (-10.0, 1.0), (20.0, 1.0), (30.0, 0.0), (3000.0, 0.0))
+_BLOOD_BLEND_HU = (25.0, 40.0)
 # Numbers that vary by this beyond noise leave 60 % of the fluid fraction; at a border of fat and muscle it is about 75.
 _FLUID_SPREAD_HU = 30.0
 _LOCAL_GRID_MM = 2.0
@@ -109,7 +111,6 @@ def loss_and_scattering_from_hu(
     """Attenuation, its exponent and scattering.
 
     Linear between the tissues that the numbers most likely are (air, lung, fat, soft tissue, bone), mixed with fluid.
-    Contrast agent makes blood look like bone from about 200 HU on: segment it and use labels where that matters.
 
     Args:
         hu: Hounsfield units.
@@ -121,11 +122,15 @@ def loss_and_scattering_from_hu(
     hu = hu.clamp(-1000, 3000)
     knots = [knot for knot, _ in _TISSUE_AT_HU]
     columns = list(zip(*(tissue_table()[name].properties for _, name in _TISSUE_AT_HU)))
-    maps = []
-    for column, of_fluid in list(zip(columns, tissue_table()["fluid"].properties))[1:]:
-        solid = piecewise_linear(hu, knots, column)
-        maps.append(solid + fluid * (of_fluid - solid))
-    return tuple(maps)
+    solid = [piecewise_linear(hu, knots, column) for column in columns[1:]]
+    return tuple(torch.lerp(of_solid, of_fluid, fluid) for of_solid, of_fluid in zip(solid, fluid_from_hu(hu)))
+
+
+def fluid_from_hu(hu: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "*shape"], ...]:
+    """Attenuation, its exponent and scattering of what is fluid: water, urine or bile, and blood by its number."""
+    water, blood = (tissue_table()[name].properties[1:] for name in ("fluid", "blood"))
+    is_blood = _ramp(hu, *_BLOOD_BLEND_HU)
+    return tuple(of_water + is_blood * (of_blood - of_water) for of_water, of_blood in zip(water, blood))
 
 
 def local_statistics(
@@ -182,7 +187,7 @@ def even_tissue(
     most 1, with s = 1.5 times the variance of the noise, so that edges stay. Without it noise would scatter like
     tissue, also in fluid. Fluid has the numbers of water and even surroundings: the border between fat and muscle
     passes the same numbers, but its variance is that of an edge. What is left of the noise in fluid goes too, towards
-    the 0 HU of water.
+    the 0 HU of water. Blood with contrast agent (`without_contrast`) is fluid with the numbers of blood.
 
     Args:
         hu: (K, J, I), Hounsfield units.
@@ -200,7 +205,8 @@ def even_tissue(
     if min(hu.shape) >= 3:
         fluid = F.avg_pool3d(fluid[None, None], 3, stride=1, padding=1, count_include_pad=False)[0, 0]
         fluid = ((fluid - 0.3) / 0.4).clamp(0, 1)
-    return smooth * (1 - fluid), fluid
+    smooth, blood = without_contrast(smooth * (1 - fluid), uneven, spacing_mm)
+    return smooth, fluid if blood is None else torch.maximum(fluid, blood)
 
 
 def scanner_line(scanner: str | tuple[float, float]) -> tuple[float, float]:

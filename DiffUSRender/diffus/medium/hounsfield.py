@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry.filters import soften
-from .ct import continued, impedance_from_hu, loss_and_scattering_from_hu
+from .ct import continued, fluid_from_hu, impedance_from_hu, loss_and_scattering_from_hu
 from .curves import in_slabs
 from .medium import AcousticMedium, grid_of, grid_sample, spacing_kji
 from .mixture import SHEET_RANGE_MM, STEP_MM, Mixture
 from .sheets import decibels
-from .tissue import CHANNELS, GEL, tissue_table
+from .tissue import CHANNELS, GEL
 from .walls import FASCIA_DB, WALL_DB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from jaxtyping import Bool, Float
 
 HU_RANGE, HU_STEP = (-1000.0, 3000.0), 4.0  # of the curves at points
@@ -64,18 +65,34 @@ class CtMedium(AcousticMedium):
         self._ras_to_grid = grid_of(ijk_to_ras, self._shape)
         self._scanner, self._is_softened = scanner, softened
         self._slope = 4 * math.prod(spacing) ** (1 / 3) / STEP_MM
-        hu = hu.clamp(*HU_RANGE)
+        self._hu, self._liquid = hu.clamp(*HU_RANGE), liquid
         self._outside = hu.new_tensor(_OUTSIDE)
-        self._background, self._properties = hu.new_tensor(GEL), None
+        self._background = hu.new_tensor(GEL)
+        self._properties = None
         self._curves = hu_curves(scanner).to(hu)
-        channels = [hu, liquid, *edge_sides(hu, spacing), *body_walls(hu, liquid, spacing)]
-        channels = [channel - outside for channel, outside in zip(channels, _OUTSIDE)]
-        self._volume = torch.stack(channels)[None].contiguous(memory_format=torch.channels_last_3d)
+
+    @cached_property
+    def _volume(self) -> Float[Tensor, "1 6 k j i"]:
+        """The voxels' channels, made when the first points are sampled: labels over a CT take another's."""
+        hu, liquid, spacing = self._hu, self._liquid, spacing_kji(self._ijk_to_ras)
+        # What is made under inference mode could never serve a gradient later.
+        with torch.inference_mode(False), torch.set_grad_enabled(hu.requires_grad):
+            # A voxel's channels side by side, each written where it belongs as soon as it is there.
+            volume = hu.new_empty(*hu.shape, len(_OUTSIDE))
+            volume[..., 0], volume[..., 1] = hu, liquid
+            volume[..., 2], volume[..., 3] = edge_sides(hu, spacing)
+            volume[..., 4], volume[..., 5] = body_walls(hu, liquid, spacing)
+            volume = volume - self._outside if volume.requires_grad else volume.sub_(self._outside)
+            return volume.permute(3, 0, 1, 2)[None]
+
+    @property
+    def hu(self) -> Float[np.ndarray, "k j i"]:
+        """The Hounsfield units of the voxels, (K, J, I); in gel those of the skin."""
+        return self._hu.detach().cpu().numpy()
 
     @property
     def maps(self) -> Float[Tensor, "4 k j i"]:
-        hu, liquid = self._volume[0, :2] + self._outside[:2, None, None, None]
-        fluid, gel = liquid.clamp(min=0), (-liquid).clamp(min=0)
+        hu, fluid, gel = self._hu, self._liquid.clamp(min=0), (-self._liquid).clamp(min=0)
         impedance = in_slabs(lambda planes: impedance_from_hu(planes, self._scanner), hu.contiguous())
         impedance = soften(impedance) if self._is_softened else impedance
         maps = torch.stack([impedance, *loss_and_scattering_from_hu(hu, fluid)])
@@ -86,31 +103,39 @@ class CtMedium(AcousticMedium):
 
         Labels over a CT need it: beside enhanced blood or bone, tissue would be half of that.
         """
-        hu, liquid = self._volume[0, :2] + self._outside[:2, None, None, None]
-        hu, liquid = continued(hu, hidden), continued(liquid, hidden)
+        hu, liquid = continued(self._hu, hidden), continued(self._liquid, hidden)
         return CtMedium(hu, liquid, self._ijk_to_ras, scanner=self._scanner, softened=self._is_softened)
 
+    @property
+    def device(self) -> torch.device:
+        return self._hu.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._hu.dtype
+
     def to(self, *args, **kwargs) -> CtMedium:
-        other = super().to(*args, **kwargs)
-        for name in ("_outside", "_curves"):
-            setattr(other, name, getattr(self, name).to(*args, **kwargs))
+        other = object.__new__(CtMedium)
+        other.__dict__.update(self.__dict__)
+        for name in ("_hu", "_liquid", "_outside", "_background", "_curves", "_volume"):
+            if name in other.__dict__:
+                other.__dict__[name] = other.__dict__[name].to(*args, **kwargs)
         return other
 
     def sample(self, points_ras: Float[Tensor, "*shape 3"]) -> Float[Tensor, "6 *shape"]:
         matrix = self._ras_to_grid.to(points_ras)
         grid = (points_ras.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]).to(self._volume)
         hu, liquid, low, high, distance, level = grid_sample(self._volume, grid) + self._outside[:, None]
-        values = self._looked_up(sharpened(hu, low, high, self._slope))
-        fluid = _step(liquid, self._slope)
-        solid, of_fluid = values[1:], values.new_tensor(tissue_table()["fluid"].properties[1:])
-        values = torch.cat([values[:1], torch.lerp(solid, of_fluid[:, None], fluid)])
+        hu = sharpened(hu, low, high, self._slope)
+        values, fluid = self._looked_up(hu), _step(liquid, self._slope)
+        values = torch.cat([values[:1], torch.lerp(values[1:], torch.stack(fluid_from_hu(hu)), fluid)])
         values = torch.lerp(values, self._background[:, None], _step(-liquid, self._slope))
         return torch.cat([values, distance[None], level[None]]).view(6, *points_ras.shape[:-1])
 
     def mixture(self, points_ras: Float[Tensor, "*shape 3"]) -> Mixture:
         values = self.sample(points_ras)
         background = self._background.view(-1, *[1] * (values.ndim - 1))
-        return Mixture(self._background, None, values[: len(CHANNELS)] - background, values[len(CHANNELS) :])
+        return Mixture(self._background, None, values[: len(CHANNELS)] - background, sheets=values[len(CHANNELS) :])
 
     def _looked_up(self, hu: Float[Tensor, " n"]) -> Float[Tensor, "4 n"]:
         """The four channels of solid tissue, linear between the entries of `hu_curves`."""
@@ -185,20 +210,20 @@ def body_walls(
     distance = (torch.logit(fraction) * (sigma / _LOGIT)).clamp(-SHEET_RANGE_MM, SHEET_RANGE_MM)
     # Far from any border the distance is not known: no wall either.
     here = (solid * (1 - solid) / (_LEAST * (1 - _LEAST))).clamp(max=1)
-    near = [1, 1, 1]
-    gas = _greatest(((_GAS_HU[1] - hu) / (_GAS_HU[1] - _GAS_HU[0])).clamp(0, 1), near)
-    none = torch.maximum(gas, _greatest((-2 * liquid).clamp(0, 1), near))
+    gas = ((_GAS_HU[1] - hu) / (_GAS_HU[1] - _GAS_HU[0])).clamp(0, 1)
+    none = _greatest(torch.maximum(gas, (-2 * liquid).clamp(0, 1)), (1, 1, 1))
     fascia, wall = decibels(FASCIA_DB), decibels(WALL_DB)
-    return distance, (fascia + (wall - fascia) * _greatest(fluid, near)) * (1 - none) * here
+    return distance, (fascia + (wall - fascia) * _greatest(fluid, (1, 1, 1))) * (1 - none) * here
 
 
 def _greatest(volume: Float[Tensor, "k j i"], reach: Sequence[int]) -> Float[Tensor, "k j i"]:
     """The greatest value of the box of voxels around each, one axis after the other."""
     for axis, half in enumerate(reach):
-        size, padding = (
-            [value if a == axis else other for a in range(3)] for value, other in ((2 * half + 1, 1), (half, 0))
-        )
-        volume = F.max_pool3d(volume[None, None], size, stride=1, padding=padding)[0, 0]
+        for _voxel in range(half):
+            size = volume.shape[axis] - 1
+            pairs = torch.maximum(volume.narrow(axis, 0, size), volume.narrow(axis, 1, size))
+            inner = torch.maximum(pairs.narrow(axis, 0, size - 1), pairs.narrow(axis, 1, size - 1))
+            volume = torch.cat([pairs.narrow(axis, 0, 1), inner, pairs.narrow(axis, size - 1, 1)], axis)
     return volume
 
 

@@ -105,7 +105,7 @@ class LabelMedium(AcousticMedium):
             if len(values) > len(CHANNELS):
                 sheets = _stronger(sheets, values[len(CHANNELS) :], borders.first == self._rest)
         fractions = fractions[: self._gel].view(self._gel, *shape)
-        return Mixture(self._background, fractions, under, sheets.view(2, *shape))
+        return Mixture(self._background, fractions, under, sheets=sheets.view(2, *shape))
 
     def _borders(self, points_ras: Tensor) -> tuple[Borders, Float[Tensor, "n 3"]]:
         matrix, flat = self._ras_to_ijk.to(points_ras), points_ras.reshape(-1, 3)

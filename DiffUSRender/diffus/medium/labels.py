@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 from torch import Tensor
 
 from ..errors import InputError, _
 from .tissue import GEL, Tissue, label_table, tissue_table
 
 if TYPE_CHECKING:
-    from jaxtyping import Integer
+    from jaxtyping import Float, Integer
 
 LabelTable = str | Mapping[int, str | Tissue] | Sequence[tuple[int, str | Tissue]]
 
@@ -66,6 +67,27 @@ def as_labels(labels: np.ndarray | Tensor) -> Integer[np.ndarray, "k j i"]:
     if array.min() < 0:
         raise InputError(_("The label volume holds the negative label {min}; labels start at 0."), min=array.min())
     return array
+
+
+def labels_on_grid(
+    labels: Integer[np.ndarray, "k j i"],
+    ijk_to_ras: Float[np.ndarray, "4 4"],
+    shape: tuple[int, int, int],
+    onto: Float[np.ndarray, "4 4"],
+) -> Integer[np.ndarray, "k2 j2 i2"]:
+    """A label volume on another grid, by the nearest voxel; 0 beyond its own.
+
+    Args:
+        labels: (K, J, I), as `as_labels` gives them.
+        ijk_to_ras: (4, 4), its voxel centres to RAS mm.
+        shape: (K, J, I) of the other grid.
+        onto: (4, 4), that grid's voxel centres to RAS mm.
+    """
+    if labels.shape == tuple(shape) and np.allclose(ijk_to_ras, onto, atol=1e-3):
+        return labels
+    between = np.linalg.inv(ijk_to_ras) @ onto
+    by_row = between[:3, :3][::-1, ::-1]
+    return ndimage.affine_transform(labels, by_row, between[:3, 3][::-1], shape, order=0, mode="grid-constant", cval=0)
 
 
 def _distinct(labels: Integer[np.ndarray, "k j i"]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,8 @@ from .memberships import Box, MriMemberships
 from .mixture import SHEET_CHANNELS, Mixture, sharpen, sharpening_gain, sheets_at
 from .mri import IntensityScale, mri_memberships
 from .tissue import CHANNELS, GEL, Tissue, tissue_properties
+from .unevenness import TEXTURE_DB
+from .vessels import with_vessels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -229,11 +231,12 @@ class AcousticMedium:
         sulci: Tensor | None = None,
         tissues: Mapping[str, Tissue] | None = None,
         segmentation: tuple[Volume, LabelTable] | None = None,
+        texture_db: float = TEXTURE_DB,
     ) -> AcousticMedium:
         """The medium of an MRI of the head: its tissues by intensity, their impedance by the network, and its sheets.
 
         In a whole head skull and fluid are both dark and look alike to sound: give a brain mask, or start the image
-        below the skull. Differentiable to t1 with scale and sulci held.
+        below the skull. Differentiable to t1 with scale, sulci and texture held.
 
         Args:
             t1: (K, J, I), T1-weighted, or T2-weighted with `contrast`.
@@ -247,6 +250,7 @@ class AcousticMedium:
             segmentation: labels (K, J, I) on the image's grid and what they are, as `from_labels` takes them, in place
                 of what the MRI says there; label 0 leaves it. "falx", "tentorium" and "dura" become sheets, what is
                 fluid gets walls, and a tumour is uneven.
+            texture_db: standard deviation of the slow texture of grey and white matter; 0 for none.
 
         Raises:
             InputError: as `from_ct`, and as `from_labels` for the segmentation.
@@ -261,6 +265,7 @@ class AcousticMedium:
             sulci=sulci,
             tissues=tissues,
             segmentation=segmentation,
+            texture_db=texture_db,
             ijk_to_ras=matrix,
         )
         return cls.of_memberships(memberships, matrix)
@@ -283,7 +288,8 @@ class AcousticMedium:
                 Label 0 is gel unless the table says otherwise.
             ijk_to_ras: (4, 4), voxel centre to RAS mm.
             antialias: smooth slanted borders; else they follow the faces of the voxels.
-            elsewhere: a medium on the same grid, say of the CT that was segmented, to be kept at label 0.
+            elsewhere: a medium on the same grid, say of the CT that was segmented, to be kept at label 0. A CT also
+                shows the vessels of a labelled liver, where blood is labelled and differs from it.
 
         Raises:
             InputError: naming the labels without a tissue, and for a volume that is no label volume.
@@ -297,6 +303,7 @@ class AcousticMedium:
             raise InputError(_("The segmentation and the medium under it have different grids; resample one of them."))
         tissues, index = label_tissues(array, table, rest=elsewhere is not None)
         if isinstance(elsewhere, CtMedium):
+            index = with_vessels(index, tissues, elsewhere.hu, spacing_kji(matrix))
             elsewhere = elsewhere.without(torch.from_numpy(index <= len(tissues)))
         return LabelMedium(index, tissues, matrix, antialias=antialias, under=elsewhere)
 

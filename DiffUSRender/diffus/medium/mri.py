@@ -20,15 +20,16 @@ from torch import Tensor
 
 from ..errors import InputError, _
 from ..geometry.filters import denoise, grey_opening
-from .brain import brain_sheets
+from .brain import DURA_DB, brain_sheets
 from .checks import as_mask, as_volume, require_contrast
 from .curves import in_slabs, piecewise_linear
 from .impedance import LEVELS, load_impedance
 from .labels import LabelTable, as_labels
 from .memberships import LEVEL_OF_CLASS, MriMemberships
 from .override import Override, override_of
-from .sheets import Patches, joined, sheet_channels
+from .sheets import decibels, from_sheet_grid, joined, on_sheet_grid, ridge, sheet_channels, sheet_grid
 from .tissue import Tissue, tissue_table
+from .unevenness import TEXTURE_DB, unevenness_db
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -147,6 +148,7 @@ def mri_memberships(
     sulci: Tensor | None = None,
     tissues: Mapping[str, Tissue] | None = None,
     segmentation: tuple[np.ndarray | Tensor, LabelTable] | None = None,
+    texture_db: float = TEXTURE_DB,
     ijk_to_ras: Float[Tensor, "4 4"],
 ) -> MriMemberships:
     """The tissues of an MRI of the head, those of `LEVEL_OF_CLASS`, and its sheets.
@@ -180,23 +182,34 @@ def mri_memberships(
         left = torch.from_numpy(1 - override.covered).to(values)
         values = torch.cat([values * left, torch.from_numpy(override.fractions).to(values)])
         narrow, named = narrow * left, named + override.tissues
-    patches = _patches(values, narrow, inside, override, spacing_mm)
-    sheets = sheet_channels(patches, volume.shape, ijk_to_ras).to(values)
-    texture = None if override is None else override.echogenicity_db
-    texture = None if texture is None else torch.from_numpy(texture).to(values)
+    sheets = _sheets(values, narrow, inside, override, ijk_to_ras).to(values)
+    texture = unevenness_db(level, values[2] + values[3], spacing_mm, texture_db) if texture_db > 0 else None
+    if override is not None and override.echogenicity_db is not None:
+        said = torch.from_numpy(override.echogenicity_db).to(values)
+        texture = said if texture is None else texture + said
     return MriMemberships(named, values, sheets, texture, mapping, shape, box)
 
 
-def _patches(
-    values: Tensor, narrow: Tensor, inside: Tensor, override: Override | None, spacing_mm: Sequence[float]
-) -> Patches:
-    """The sheets of an MRI with what a segmentation says of it."""
-    narrow = narrow.detach().cpu().float().numpy()
-    fluid = values[0].detach().cpu().float().numpy() + narrow
-    if override is None:
-        return brain_sheets(fluid, narrow, inside.cpu().numpy(), spacing_mm)
-    patches = brain_sheets(fluid + override.fluid, narrow, inside.cpu().numpy(), spacing_mm)
-    return joined(patches, override.sheets)
+def _sheets(
+    values: Float[Tensor, "c k j i"],
+    narrow: Float[Tensor, "k j i"],
+    inside: Bool[Tensor, "k j i"],
+    override: Override | None,
+    ijk_to_ras: Float[Tensor, "4 4"],
+) -> Float[Tensor, "4 k j i"]:
+    """The channels of an MRI's sheets with what a segmentation says of them."""
+    factor = sheet_grid(ijk_to_ras[:3, :3].norm(dim=0).flip(0).tolist())
+    fluid = values[0] + narrow
+    if override is not None:
+        fluid = fluid + torch.from_numpy(override.fluid).to(fluid)
+    matrix = ijk_to_ras @ torch.diag(ijk_to_ras.new_tensor([*factor[::-1], 1]))
+    spacing_mm = matrix[:3, :3].norm(dim=0).flip(0).tolist()
+    fluid, narrow, within = (on_sheet_grid(part, factor) for part in (fluid, narrow, inside))
+    patches = brain_sheets(fluid, narrow, within > 0.5, spacing_mm)
+    if override is not None and override.thin.any():
+        thin = on_sheet_grid(torch.from_numpy(override.thin), factor)
+        patches = joined(patches, ridge(thin, spacing_mm, decibels(DURA_DB)))
+    return from_sheet_grid(sheet_channels(patches, fluid.shape, matrix), factor, inside.shape)
 
 
 def mri_tissues(names: Iterable[str], tissues: Mapping[str, Tissue] | None = None) -> tuple[Tissue, ...]:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from .brain import DURA_DB
 from .labels import as_labels, label_tissues
-from .sheets import Patches, decibels, ridge
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Integer
@@ -38,7 +36,7 @@ class Override:
         fractions: (C, k, j, i), each tissue's.
         covered: (k, j, i), how much of a voxel is no longer the MRI's: the fractions, and gel where the table says so.
         fluid: (k, j, i), the sum of those that are fluid.
-        sheets: the medial surfaces of what is dura.
+        thin: (k, j, i), the fraction that is dura, of which only the medial surface counts.
         echogenicity_db: (k, j, i), the texture of uneven tissues, or None.
     """
 
@@ -46,7 +44,7 @@ class Override:
     fractions: Float32[np.ndarray, "c k j i"]
     covered: Float32[np.ndarray, "k j i"]
     fluid: Float32[np.ndarray, "k j i"]
-    sheets: Patches
+    thin: Float32[np.ndarray, "k j i"]
     echogenicity_db: Float32[np.ndarray, "k j i"] | None
 
 
@@ -81,8 +79,7 @@ def override_of(
     fluid = sum((f for f, t in zip(fractions, tissues) if t.scattering_db < FLUID_DB), np.zeros(said.shape, np.float32))
     names = [tissue.name for tissue in found]
     thin = said & (index == names.index(SHEET_TISSUE)) if SHEET_TISSUE in names else np.zeros_like(said)
-    sheets = ridge(_softened(thin), spacing_mm, decibels(DURA_DB))
-    return Override(tissues, fractions, _softened(said & ~thin), fluid, sheets, texture)
+    return Override(tissues, fractions, _softened(said & ~thin), fluid, _softened(thin), texture)
 
 
 def _softened(mask: Bool[np.ndarray, "k j i"]) -> Float32[np.ndarray, "k j i"]:

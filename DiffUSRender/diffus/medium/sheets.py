@@ -20,13 +20,13 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jaxtyping import Bool, Float, Float32, Int
+    from jaxtyping import Bool, Float, Float32, Int, Shaped
 
 # Vectors to a sheet are known this far from it, and its level is whole to `LEVEL_MM`: an echo 1.2 mm wide, and the
 # neighbours 1 mm along a ray from which the angle of incidence is found.
 REACH_MM, LEVEL_MM = 2.8, 1.7
 NEAR_MM = 1.5  # to here every patch is tried, further off one of a block of 2x2x2 voxels
-SHEET_GRID_MM = 0.8  # finer voxels are put together for the vectors, which are straight in between
+SHEET_GRID_MM = 0.9  # finer voxels are put together: sheets are found within a tenth of that
 # Standard deviations of the Gaussians under which ridges and borders are sought; they draw a bent border inwards.
 RIDGE_MM, BORDER_MM = 0.9, 0.6
 MIN_BEND = 0.05  # of a ridge, curvature over height per mm^2
@@ -132,31 +132,37 @@ def sheet_channels(
     """
     steps = ijk_to_ras[:3, :3].double().numpy()
     spacing = np.linalg.norm(steps, axis=0)[::-1]
-    factor = np.maximum(1, np.rint(SHEET_GRID_MM / spacing)).astype(int)
-    grid = [-(-size // f) for size, f in zip(shape, factor.tolist())]
-    patches = _on_coarser_grid(patches, grid, factor, spacing)
-    vectors, distance, levels = _nearest(patches, grid, spacing * factor)
-    levels[_between_sheets(vectors, distance, spacing * factor)] = 0
+    vectors, distance, levels = _nearest(patches, shape, spacing)
+    levels[_between_sheets(vectors, distance, spacing)] = 0
     # Whole where the echo is, then falling: vectors to two sheets that meet half-way must not look like a third.
     fall = np.clip((REACH_MM - distance) / (REACH_MM - LEVEL_MM), 0, 1)
     levels *= fall * fall * (3 - 2 * fall)
     directions = torch.from_numpy((steps / spacing[::-1])[:, ::-1].astype(np.float32))
-    channels = torch.cat([torch.tensordot(directions, torch.from_numpy(vectors), 1), torch.from_numpy(levels)[None]])
-    if (factor > 1).any():
-        size = [g * f for g, f in zip(grid, factor.tolist())]
-        channels = F.interpolate(channels[None], size, mode="trilinear", align_corners=False)[0]
-        channels = channels[:, : shape[0], : shape[1], : shape[2]]
-    return channels
+    return torch.cat([torch.tensordot(directions, torch.from_numpy(vectors), 1), torch.from_numpy(levels)[None]])
 
 
-def _on_coarser_grid(patches: Patches, grid: Sequence[int], factor: np.ndarray, spacing_mm: np.ndarray) -> Patches:
-    """The patches on a grid of `factor` voxels each, one a voxel of it."""
-    if (factor == 1).all():
-        return patches
-    voxels = patches.voxels // factor
-    kept = np.unique(np.ravel_multi_index(tuple(voxels.T), grid), return_index=True)[1]
-    centres = patches.centres - ((factor - 1) / 2 * spacing_mm).astype(np.float32)
-    return Patches(voxels[kept], centres[kept], patches.normals[kept], patches.levels[kept])
+def sheet_grid(spacing_mm: Sequence[float]) -> tuple[int, int, int]:
+    """How many voxels along k, j, i make one of the grid on which sheets are sought, about `SHEET_GRID_MM` wide."""
+    return tuple(max(1, round(SHEET_GRID_MM / mm)) for mm in spacing_mm)
+
+
+def on_sheet_grid(fraction: Shaped[Tensor, "k j i"], factor: tuple[int, int, int]) -> Float32[np.ndarray, "k2 j2 i2"]:
+    """The means of a fraction over blocks of `factor` voxels."""
+    fraction = fraction.detach().cpu().float()
+    if factor != (1, 1, 1):
+        fraction = F.avg_pool3d(fraction[None, None], factor, ceil_mode=True, count_include_pad=False)[0, 0]
+    return fraction.numpy()
+
+
+def from_sheet_grid(
+    channels: Float[Tensor, "4 k2 j2 i2"], factor: tuple[int, int, int], shape: Sequence[int]
+) -> Float[Tensor, "4 k j i"]:
+    """The channels of sheets at the voxels of a grid of `shape`: vectors are straight between blocks."""
+    if factor == (1, 1, 1):
+        return channels
+    size = [n * f for n, f in zip(channels.shape[1:], factor)]
+    finer = F.interpolate(channels[None], size, mode="trilinear", align_corners=False)[0]
+    return finer[:, : shape[0], : shape[1], : shape[2]]
 
 
 def _between_sheets(

@@ -70,12 +70,23 @@ def _sampled_gaussian(width: Float[Tensor, " samples"], frequency: Float[Tensor,
     )
 
 
+def in_parts(numbers: Float[Tensor, "*n"], dtype: torch.dtype) -> Float[Tensor, "2 *n"]:
+    """Numbers as a sum of two that a type of lower precision can hold."""
+    rounded = numbers.to(dtype).to(numbers.dtype)
+    return torch.stack([rounded, numbers - rounded])
+
+
 def blur_across(
-    signals: Float[Tensor, "b 2 rays samples"], factors: Float[Tensor, "2 frequencies samples"]
+    signals: Float[Tensor, "b 2 rays samples"], factors: Float[Tensor, "parts 2 frequencies samples"]
 ) -> Float[Tensor, "b 2 rays samples"]:
-    """Both signals blurred across the rays; what the outer rays show goes on beyond them."""
+    """Both signals blurred across the rays; what the outer rays show goes on beyond them.
+
+    In double precision where there is one: what single precision rounds of a bright wall's power, 70 dB below it, would
+    stand as an arc over all rays. So the factors come as a sum of numbers of the plan's precision, of `in_parts`.
+    """
+    kind, signals = signals.dtype, signals if signals.device.type == "mps" else signals.double()
     rays, padded = signals.shape[-2], 2 * (factors.shape[-2] - 1)
     before = (padded - rays) // 2
     wide = F.pad(signals, (0, 0, before, padded - rays - before), mode="replicate")
-    blurred = torch.fft.irfft(torch.fft.rfft(wide, dim=-2) * factors, n=padded, dim=-2)
-    return blurred[..., before : before + rays, :]
+    blurred = torch.fft.irfft(torch.fft.rfft(wide, dim=-2) * factors.to(wide.dtype).sum(0), n=padded, dim=-2)
+    return blurred[..., before : before + rays, :].to(kind)

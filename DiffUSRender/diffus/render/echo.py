@@ -24,6 +24,7 @@ NEPER_PER_DB = 0.11512925464970229  # ln(10) / 20, for amplitudes
 # Voxels and oblique incidence spread a boundary along a ray; what lies within so much of it is the same boundary.
 BOUNDARY_MM = 2.5
 SMOOTH_CHANGE = 1e-3  # changes of ln Z below this count less and less as boundaries; a loss of 1e-6 dB
+DARKEST = -40.0  # nepers, two-way, -347 dB: squares of less are denormal numbers, which a CPU is slow at
 MAX_REFLECTED = 1 - 1e-6  # r^2 of a perfect mirror, so that its logarithm stays finite
 
 
@@ -138,7 +139,7 @@ def transmission(impedance: Tensor, attenuation_db_cm: Tensor | None = None, spa
     if attenuation_db_cm is not None:
         nepers = one_way_nepers(attenuation_db_cm, spacing_mm)
         step = crossing - 2 * torch.nn.functional.pad(nepers[..., :-1], (1, 0))
-    total = torch.cumsum(step, -1)
+    total = torch.cumsum(step, -1).clamp(min=DARKEST)
     # The sum includes the crossing of interface k itself, which its own echo does not pay.
     return Echo(reflected * torch.exp(total - crossing), torch.exp(total))
 

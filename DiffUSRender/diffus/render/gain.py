@@ -52,7 +52,8 @@ def display_gain_db(
     start, reach = settings.start_depth_mm, settings.tgc_reach
     wanted = _compensation_db(probe, settings, depth, beam)
     limits = []
-    if isinstance(reach, Tensor) or reach < 1:
+    timed = settings.attenuation or settings.tgc_db_per_cm is not None  # else there is no time gain that could end
+    if timed and (isinstance(reach, Tensor) or reach < 1):
         last = start + torch.as_tensor(reach, dtype=depth.dtype, device=depth.device).reshape(1) * (
             probe.depth_mm - start
         )

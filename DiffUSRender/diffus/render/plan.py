@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import InputError, _
 from ..probe.beam import FWHM_PER_SIGMA, axial_sigma_mm
 from ..settings import declared
-from .blur import lateral_factors, pulse_kernel
+from .blur import in_parts, lateral_factors, pulse_kernel
 from .clutter import clutter_beam, clutter_level
 from .gain import display_gain_db, noise_level
 from .noise import noise_lines
@@ -40,10 +40,10 @@ class FramePlan(nn.Module):
         parts: field: the speckle, or None. pixels: of the slice, or None where samples are detected.
         constants: points: sub-ray samples (S, rays, samples, 3), probe-frame mm. weights: of the sub-rays, (S,).
             plane: (3, points), fits a plane's axes and origin to some of the points. reflection_scale: 0-d, of a
-            boundary's R at a sample. pulse_taps, power_taps: (T,), or None. lateral_factors: (2, frequencies, samples),
-            or None. noise: of unit power, (2, samples, lines) of `lines`, or None. noise_level: its amplitude,
-            (samples,). clutter: the wide beam's power (rays, rays), or None. clutter_level: (samples,), or None.
-            gain_db: (samples,). grid, inside: of the slice.
+            boundary's R at a sample. pulse_taps, power_taps: (T,), or None. lateral_factors: (2, 2, frequencies,
+            samples), or None. noise: of unit power, (2, samples, lines) of `lines`, or None. noise_level: its
+            amplitude, (samples,). clutter: the wide beam's power (rays, rays), or None. clutter_level: (samples,), or
+            None. gain_db: (samples,). grid, inside: of the slice.
     """
 
     field: SpeckleField | None
@@ -136,7 +136,7 @@ def plan_frame(
     pulse_taps = power_taps = across = noise = field = clutter = clutter_over_depth = None
     if settings.psf:
         pulse_taps, power_taps = pulse_kernel(pulse, spacing), pulse_kernel(pulse / math.sqrt(2), spacing)
-        across = lateral_factors(beam(depth), probe.lateral_spacing_mm(), probe.rays)
+        across = in_parts(lateral_factors(beam(depth), probe.lateral_spacing_mm(), probe.rays), dtype)
     if settings.speckle:
         field = speckle_field(probe, lines, settings.seed, grain, beam, probe.beam.elevation_sigma_mm)
     if settings.psf and settings.clutter_db is not None:

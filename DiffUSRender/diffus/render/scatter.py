@@ -160,9 +160,10 @@ def elevation_window(across: Float[Tensor, "*#n"], end: Float[Tensor, "*#n"]) ->
 
 def wave_amplitudes(waves: PlaneWaves, window_end: Float[Tensor, ""], grid: PlaneGrid) -> Float[Tensor, "b n"]:
     """Amplitudes for a beam across the slice, of a grid that will be looked up linearly, which damps short waves."""
-    turn = waves.vectors * (waves.vectors.new_tensor(grid.spacing) / (2 * math.pi))
-    linear = torch.sinc(turn).square().clamp(min=LEAST_LINEAR).prod(-1)
-    return elevation_window(waves.across, window_end) * waves.damping / linear
+    amplitude = elevation_window(waves.across, window_end) * waves.damping
+    for part, spacing in zip(waves.vectors.unbind(-1), grid.spacing):
+        amplitude = amplitude / torch.sinc(part * (spacing / (2 * math.pi))).square().clamp(min=LEAST_LINEAR)
+    return amplitude
 
 
 def sum_waves(
@@ -170,9 +171,9 @@ def sum_waves(
 ) -> Float[Tensor, "b 2 ny nx"]:
     """Sum of a exp(i (k . p + phase)) at the grid's nodes p, but for `spread_loss`: (B, 2, ny, nx)."""
     batch, (columns, rows) = vectors.shape[0], grid.size
-    centre, period = vectors.new_tensor(grid.centre), vectors.new_tensor(grid.period)
-    phase = phases + vectors @ centre
-    place = vectors * (period / (2 * math.pi))
+    x, y = vectors.unbind(-1)
+    phase = phases + x * grid.centre[0] + y * grid.centre[1]
+    place = torch.stack([x * (grid.period[0] / (2 * math.pi)), y * (grid.period[1] / (2 * math.pi))], -1)
     first = torch.floor(place.detach() - 0.5 * SPREAD) + 1
     offset = torch.arange(SPREAD, dtype=place.dtype, device=place.device)
     node = first[..., None] + offset

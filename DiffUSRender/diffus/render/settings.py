@@ -72,7 +72,7 @@ class RenderSettings:
     )
     diffuse_db: float | Tensor = setting(
         float,
-        -12.0,
+        -30.0,
         low=-60.0,
         high=0.0,
         unit="dB",
@@ -89,11 +89,10 @@ class RenderSettings:
         help="Level of thin bright structures (falx, pia, fascia) above the medium's, or none of them.",
         optional=True,
         fitted=True,
-        panel=False,
     )
     sheet_diffuse_db: float | Tensor = setting(
         float,
-        -4.0,
+        -6.0,
         low=-60.0,
         high=0.0,
         unit="dB",
@@ -117,7 +116,6 @@ class RenderSettings:
         unit="dB",
         help="Each repeat between gas and the transducer's face (A-lines).",
         fitted=True,
-        panel=False,
     )
     dirty_shadow_db: float | Tensor = setting(
         float,
@@ -127,7 +125,6 @@ class RenderSettings:
         unit="dB",
         help="Haze behind gas relative to white-matter speckle.",
         fitted=True,
-        panel=False,
     )
     noise_db: float | Tensor | None = setting(
         float,
@@ -148,7 +145,6 @@ class RenderSettings:
         help="Side lobes and haze at the transmit focus, against the tissue around, or none.",
         optional=True,
         fitted=True,
-        panel=False,
     )
     tgc_db_per_cm: float | Tensor | None = setting(
         float,
@@ -178,7 +174,6 @@ class RenderSettings:
         high=1.0,
         help="Fraction of the image's depth down to which the time gain rises; 1 is all of it.",
         fitted=True,
-        panel=False,
     )
     focal_gain: float | Tensor = setting(
         float,
@@ -196,7 +191,7 @@ class RenderSettings:
         float, 60.0, low=1.0, high=160.0, unit="dB", help="Of the display.", fitted=True
     )
     grey_contrast: float | Tensor = setting(
-        float, 1.0, low=1.0, high=6.0, help="Of the S-shaped grey map; 1 is straight.", fitted=True, panel=False
+        float, 1.0, low=1.0, high=6.0, help="Of the S-shaped grey map; 1 is straight.", fitted=True
     )
     black_level: float | Tensor = setting(
         float,
@@ -205,16 +200,15 @@ class RenderSettings:
         high=0.5,
         help="Brightness of black in the fan; video recorders keep 16 of 255.",
         fitted=True,
-        panel=False,
     )
     edge_enhancement: float | Tensor = setting(
-        float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True, panel=False
+        float, 0.0, low=0.0, high=4.0, help="Of the slice (unsharp masking); 0 is none.", fitted=True
     )
     compounding: int = setting(
-        int, 1, low=1, high=15, help="Looks at different angles whose envelopes the slice averages.", panel=False
+        int, 1, low=1, high=15, help="Looks at different angles whose envelopes the slice averages."
     )
     persistence: float = setting(
-        float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one.", panel=False
+        float, 0.0, low=0.0, high=0.95, help="Weight of the last frame where frames are shown one by one."
     )
     compression: str = setting(str, "log", choices=("log", "linear"), help="Of the display.")
     start_depth_mm: float = setting(

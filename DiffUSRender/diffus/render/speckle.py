@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from ..probe import Probe
 
 NODE_SIGMAS = 1.5  # distance of the plane's nodes, in standard deviations of the scatterers' grain
-LINE_SIGMAS = 1.9  # distance of lines and of their samples, in those of the beam and the pulse: 0.8 of the width
-ZONES = 3  # of depth at least
-ZONE_CHANGE = 0.3  # of the logarithm of the slice's thickness within a zone
+LINE_SIGMAS = 1.5  # distance of lines and of their samples, in those of the beam and the pulse: 0.64 of the width
+ZONES = 2  # of depth at least
+ZONE_CHANGE = 0.4  # of the logarithm of the slice's thickness within a zone
 MOST_ZONES = 8
 ZONE_OVERLAP = 0.2  # of a zone
 MARGIN = 2  # samples before the first and beyond the last, for the cubic between them

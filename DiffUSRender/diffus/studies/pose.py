@@ -148,7 +148,8 @@ class PoseRecovery:
                 with torch.enable_grad():
                     optimizer.zero_grad()
                     loss = view.loss(self._moved(start, xi), display)
-                    loss.backward()
+                    if loss.requires_grad:  # a line search may reach where the fan sees nothing at all
+                        loss.backward()
                 return loss
 
             for _ in range(level.steps):

@@ -17,6 +17,7 @@ from ...errors import InputError
 from ...io.atomic import replacing
 from ...io.tables import write_csv
 from ...io.volumes import read_volume
+from ...medium import AcousticMedium
 from ...render.settings import RenderSettings
 from ...studies.ablation import METRICS, Ablation, AblationResult, intensity_medium
 from ...studies.cases import MODALITIES, SIMULATED, STAGES, Case, find_cases, read_scan
@@ -42,6 +43,8 @@ from ..inputs import (
 from .figures import SHOWN, save_images, spread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...io.volumes import Volume
     from ...probe import Probe
 
@@ -64,6 +67,11 @@ INPUT = (
         "--modality",
         type=click.Choice(SIMULATED),
         help=f"Which MRI of --cases.  [default: the first that there is of {', '.join(SIMULATED)}]",
+    ),
+    click.option(
+        "--segmentations",
+        is_flag=True,
+        help="Lay the tumour, ventricles and cavities that --cases has segmented over the MRI.",
     ),
     click.option(
         "--stage",
@@ -113,8 +121,8 @@ def ablation(output: str, figure: str | None, pictures: str | None, folder: str 
             raise InputError(f"--cases holds MRI, not {given['kind']}.")
         results, notes = _every_case(folder, given)
     else:
-        for name in ("modality", "stage"):
-            if given[name] is not None:
+        for name in ("modality", "stage", "segmentations"):
+            if given[name]:
                 raise InputError(f"--{name} chooses among the scans of --cases; leave it out with --volume.")
         results, notes = {Path(given["sweep_path"] or "").name: _one_sweep(given)}, []
     table = _table(results)
@@ -189,18 +197,34 @@ def _run_case(case: Case, mri: str, stage: str, probe: Probe | None, given: dict
     chosen = {"contrast": MODALITIES[mri]}
     if given["weights"] is not None:
         chosen["weights"] = given["weights"]
-    return _run(views, read_scan(case.mri[mri]), "mri", None, chosen, given, report)
+    volume = read_scan(case.mri[mri])
+    over = case.segmented(volume) if given["segmentations"] else None
+    return _run(views, volume, "mri", None, chosen, given, report, over)
 
 
 def _run(
-    views: list[FanFrames], volume: Volume, kind: str, mask: np.ndarray | None, chosen: dict, given: dict, report
+    views: list[FanFrames],
+    volume: Volume,
+    kind: str,
+    mask: np.ndarray | None,
+    chosen: dict,
+    given: dict,
+    report: Callable,
+    over: tuple[np.ndarray, dict[int, str]] | None = None,
 ) -> AblationResult:
-    """Runs the ablation of one volume; `report` shows its progress."""
+    """Runs the ablation of one volume; `report` shows its progress, `over` is a segmentation laid over an MRI."""
     intensities = None if kind == "labels" else lambda: intensity_medium(volume.array, volume.ijk_to_ras)
     settings = RenderSettings(seed=given["seed"], start_depth_mm=given["start_depth_mm"])
-    run = Ablation(
-        views, lambda: read_medium(kind, volume, mask, dict(chosen)), intensities, settings, given["pictured"]
-    )
+
+    def medium() -> AcousticMedium:
+        if over is None:
+            return read_medium(kind, volume, mask, dict(chosen))
+        return read_medium(kind, volume, mask, dict(chosen), from_mri=segmented_mri)
+
+    def segmented_mri(*voxels: object, **options: object) -> AcousticMedium:
+        return AcousticMedium.from_mri(*voxels, **{**options, "segmentation": over})
+
+    run = Ablation(views, medium, intensities, settings, given["pictured"])
     for state in run:
         report(completed=state.done, total=state.total, description=state.row)
     return run.result

@@ -6,8 +6,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...io.dicom_series import read_dicom_series
 from ...io.volumes import read_volume
+from ...medium.labels import labels_on_grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +24,8 @@ STAGES = ("predura", "postdura", "preimri", "intraoperative")
 # Of the MRI, in the order of preference: {modality: its contrast for `from_mri`, None where that knows none}.
 MODALITIES = {"ceT1": "t1", "T1": "t1", "T2": "t2", "FLAIR": None}
 SIMULATED = tuple(name for name, contrast in MODALITIES.items() if contrast)
+# What ReMIND segments and where the MRI is wrong about it: {structure: tissue}; the later lie over the former.
+STRUCTURES = {"ventricles": "csf", "previous_resection_cavity": "fluid", "tumor": "tumour"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,16 @@ class Case:
     def choose_stage(self, stage: str | None) -> str | None:
         """As `choose`, for the stage of the ultrasound and `STAGES`."""
         return _first(self.ultrasound, STAGES, stage)
+
+    def segmented(self, mri: Volume) -> tuple[np.ndarray, dict[int, str]] | None:
+        """The `STRUCTURES` on the grid of an MRI of the case and their tissues, as `from_mri` takes them; or None."""
+        labels, table = np.zeros(mri.array.shape, np.uint8), {}
+        for number, (structure, tissue) in enumerate(STRUCTURES.items(), 1):
+            if structure in self.segmentations:
+                found = read_volume(self.segmentations[structure])
+                mask = labels_on_grid(found.array, found.ijk_to_ras, mri.array.shape, mri.ijk_to_ras) > 0
+                labels[mask], table[number] = number, tissue
+        return (labels, table) if labels.any() else None
 
 
 def _first(found: Mapping[str, Path], order: tuple[str, ...], wanted: str | None) -> str | None:
