@@ -1,9 +1,9 @@
 """Settings that make simulated frames look like a real sweep of another patient: a search without alignment.
 
-Compared are grey levels in bands of depth, and the width of speckle. Frequency, pulse length and f-numbers need a new
-rendering and are tried one by one; gain, time gain and how deep it rises, dynamic range and noise act on the level of
-what is rendered, by a simplex. Black is the darkest grey of the real fan. Frames that the search does not see decide
-in the end whether what was found is better than the start.
+Compared are grey levels in bands of depth, the width of speckle, and patches. Frequency, pulse length and f-numbers
+need a new rendering and are tried one by one; gain, time gain and how deep it rises, dynamic range and noise act on the
+level of what is rendered, by a simplex. Black is the darkest grey of the real fan. Frames that the search does not see
+decide in the end whether what was found is better than the start.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..metrics.frames import frame_statistics
 from ..metrics.images import histogram_distance
+from ..metrics.wasserstein import patch_wasserstein
 from ..render.display import REFERENCE_BRIGHTNESS, log_compress
 from ..render.gain import display_gain_db, noise_level, time_gain_db_per_cm
 from ..render.renderer import UltrasoundRenderer
@@ -108,7 +109,7 @@ class AppearanceMatch:
         self._depth = (self._grid[self._rows, self._columns, 0] + 1) / 2 * views.probe.depth_mm
         index = torch.arange(len(real))
         held = index % HELD_OUT == HELD_OUT - 1
-        kept = real[~held] if held.any() else real
+        self._kept = kept = real[~held] if held.any() else real
         self._targets, self._held = self._bands(kept), self._bands(real[held] if held.any() else real)
         inside = kept[:, mask].flatten()
         black = inside.kthvalue(max(1, round(BLACK_QUANTILE * inside.numel()))).values.item()
@@ -120,15 +121,15 @@ class AppearanceMatch:
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[MatchState]:
-        shape = self._views.probe
+        shape, steps = self._views.probe, len(self._tried)
         before = self._cost_of(self._frames(shape, self._start), self._held)
-        for step, (frequency, cycles, aperture) in enumerate(self._tried):
+        for step, (frequency, cycles, aperture) in enumerate(self._tried, 1):
             f_numbers = {name: aperture * getattr(shape, name) for name in ("f_number", "transmit_f_number")}
             probe = replace(shape, frequency_mhz=frequency, cycles=cycles, **f_numbers)
-            state = MatchState(step + 1, len(self._tried), probe, *self._displayed(probe))
+            state = MatchState(step, steps, probe, *self._displayed(probe))
             if self.best is None or state.cost < self.best.cost:
                 self.best = state
-            if step == len(self._tried) - 1:
+            if step == steps:
                 after = self._cost_of(self._frames(self.best.probe, self.best.settings), self._held)
                 if after > before:  # what is worse on frames that were not searched by is no match
                     self.best = replace(self.best, probe=shape, settings=self._start, cost=before)
@@ -175,7 +176,8 @@ class AppearanceMatch:
         image = self._frames(probe, settings)
         widths = frame_statistics(image, self._mask, self._views.pixel_to_probe, dynamic_range_db=self._range_db)
         ratio = [abs(math.log(a / b)) for a, b in zip((widths.axial_width_mm, widths.lateral_width_mm), self._widths)]
-        return settings, float(found.fun) + WIDTH_WEIGHT * sum(ratio)
+        patches = patch_wasserstein(self._kept, image, self._mask).grey.mean().item()
+        return settings, float(found.fun) + WIDTH_WEIGHT * sum(ratio) + patches
 
     def _searched(self, probe: Probe) -> np.ndarray:
         """Where the search starts: gain, time gain and noise by the range shown, its logarithm, and the reach."""
