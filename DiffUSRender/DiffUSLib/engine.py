@@ -174,12 +174,13 @@ def renderPixels(
         RenderError: the fan lies outside the volume.
     """
     import torch
+    from diffus.export.frames import pixels_of
 
     with engineErrors(), torch.inference_mode():
         images = renderer.slices(medium, _pointsInVolume(renderer, medium, probeToVolume), frame)
         image = (images if persistence is None else persistence(images))[0]
         inside = renderer.plan(image.dtype, image.device).inside
-        return torch.maximum(image.mul(255.0).round_(), inside.to(image)).to("cpu", torch.uint8).numpy()
+        return pixels_of(image, inside)
 
 
 @dataclass

@@ -90,7 +90,7 @@ class LiveQualityTest(unittest.TestCase):
     def tearDown(self):
         self.logic.forgetScene()
 
-    def renderPixels(self, renderer, medium, probeToVolume):
+    def renderPixels(self, renderer, medium, probeToVolume, *_following):
         fraction = work(renderer.probe) / (RAYS * SAMPLES)
         self.frames.append((float(probeToVolume[0, 3]), fraction))
         self.loop.now += self.seconds * fraction

@@ -90,7 +90,7 @@ def export_command(output: str, dicom_source: str | None, include_patient: bool,
         pixels = []
         for number, each in enumerate(to_volume @ poses):
             try:
-                pixels.append(render_frame(renderer, medium, each))
+                pixels.append(render_frame(renderer, medium, each, number))
             except InputError as error:
                 where = "" if sweep_path is None else f"Frame {number + 1} of {len(poses)}: "
                 raise InputError(f"{where}{error}") from error

@@ -11,6 +11,7 @@ import torch
 from ..errors import InputError
 from ..export.a_mode import A_MODE_SUFFIXES, write_a_mode
 from ..export.annotation import make_canvas
+from ..export.frames import render_frame
 from ..export.pictures import save_png
 from ..io.atomic import replacing
 from ..io.provenance import header_keys
@@ -69,8 +70,8 @@ def render(output: str, png: str | None, device: str, **given: object) -> None:
         task = bar.add_task("building the acoustic medium", total=2)
         medium = medium_of(given).to(chosen)
         bar.update(task, advance=1, description="rendering")
+        image = render_frame(renderer, medium, probe_to_ras)
         with torch.inference_mode():
-            image = renderer(medium, probe_to_ras)[0].mul(255).round().to("cpu", torch.uint8).numpy()
             line = None if line_path is None else a_mode(renderer, medium, probe_to_ras, lateral_mm or 0.0, ray=ray)
     pixel_to_ras = probe_to_ras @ renderer.probe.slice_geometry().pixel_to_probe
     picture = None if png is None else make_canvas(scan_grid(renderer.probe)[1].numpy()).draw(image)

@@ -100,13 +100,21 @@ class SimulatedFrames:
         return float(np.clip(1 / self.intervals_s.mean(), 0.5, 120.0))
 
 
+def pixels_of(image: Float[Tensor, "rows columns"], inside: Bool[Tensor, "rows columns"]) -> UInt8[np.ndarray, "r c"]:
+    """A slice in [0, 1] as bytes, (rows, columns); those of the fan are 1 at least: 0 is outside of it."""
+    return torch.maximum(image.mul(255.0).round_(), inside.to(image)).to("cpu", torch.uint8).numpy()
+
+
 def render_frame(
-    renderer: UltrasoundRenderer, medium: AcousticMedium, probe_to_medium: Float[Tensor | np.ndarray, "4 4"]
+    renderer: UltrasoundRenderer,
+    medium: AcousticMedium,
+    probe_to_medium: Float[Tensor | np.ndarray, "4 4"],
+    frame: int = 0,
 ) -> UInt8[np.ndarray, "rows columns"]:
-    """One slice, (rows, columns) uint8, at a pose (4, 4) in the medium's world."""
+    """One slice, `pixels_of`, at a pose (4, 4) in the medium's world; every number of a frame has noise of its own."""
     with torch.inference_mode():
-        image = renderer(medium, torch.as_tensor(probe_to_medium))
-    return image[0].mul(255.0).round_().to("cpu", torch.uint8).numpy()
+        image = renderer(medium, torch.as_tensor(probe_to_medium), frame)[0]
+    return pixels_of(image, renderer.plan(image.dtype, image.device).inside)
 
 
 def probe_poses(sweep: TrackedSweep, probe: Probe | None = None) -> tuple[Probe, Float[np.ndarray, "k 4 4"]]:

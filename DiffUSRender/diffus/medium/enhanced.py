@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BLOOD_HU = 45.0  # without contrast agent
 SOFT_HU = 60.0  # of what lies around
-_ENHANCED_HU, _METAL_HU = 190.0, 1000.0
+_ENHANCED_HU, _BONE_HU, _METAL_HU = 190.0, 700.0, 1000.0  # what is brighter than 700 is no blood
 _LEAST_MM3 = 1500.0
 _OPENING_MM = 2.0
 # Numbers within 6 mm vary by less than this where blood fills them. That is half of a heart with its chambers and
@@ -63,7 +63,7 @@ def _blood(hu: np.ndarray, variance: np.ndarray, spacing_mm: Sequence[float]) ->
     """The bright regions that are mostly even."""
     bright = hu > _ENHANCED_HU
     least = max(8, round(_LEAST_MM3 / math.prod(spacing_mm)))
-    even = bright & (variance < (_SPREAD * hu + _SPREAD_HU) ** 2)
+    even = bright & (hu < _BONE_HU) & (variance < (_SPREAD * hu + _SPREAD_HU) ** 2)
     if even.sum() < _EVEN * least:
         return None
     opened = ndimage.binary_opening(bright, iterations=max(1, round(_OPENING_MM / min(spacing_mm))))

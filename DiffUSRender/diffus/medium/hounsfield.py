@@ -51,6 +51,8 @@ class CtMedium(AcousticMedium):
         softened: whether the impedance of `maps` is smoothed from voxel to voxel.
     """
 
+    _MOVED = ("_hu", "_liquid", "_outside", "_background", "_curves", "_volume")
+
     def __init__(
         self,
         hu: Float[Tensor, "k j i"],
@@ -113,14 +115,6 @@ class CtMedium(AcousticMedium):
     @property
     def dtype(self) -> torch.dtype:
         return self._hu.dtype
-
-    def to(self, *args, **kwargs) -> CtMedium:
-        other = object.__new__(CtMedium)
-        other.__dict__.update(self.__dict__)
-        for name in ("_hu", "_liquid", "_outside", "_background", "_curves", "_volume"):
-            if name in other.__dict__:
-                other.__dict__[name] = other.__dict__[name].to(*args, **kwargs)
-        return other
 
     def sample(self, points_ras: Float[Tensor, "*shape 3"]) -> Float[Tensor, "6 *shape"]:
         matrix = self._ras_to_grid.to(points_ras)

@@ -33,6 +33,8 @@ class LabelMedium(AcousticMedium):
         under: the medium of what is not segmented, on the same grid.
     """
 
+    _MOVED = ("_rows", "_background", "_levels", "_under")
+
     def __init__(
         self,
         index: Integer[np.ndarray, "k j i"],
@@ -72,12 +74,8 @@ class LabelMedium(AcousticMedium):
         return self._rows.dtype
 
     def to(self, *args, **kwargs) -> LabelMedium:
-        other = object.__new__(LabelMedium)
-        other.__dict__.update(self.__dict__)
-        for name in ("_rows", "_background", "_levels"):
-            setattr(other, name, getattr(self, name).to(*args, **kwargs))
-        other._pairs = self._pairs.to(other._rows.device)
-        other._under = None if self._under is None else self._under.to(*args, **kwargs)
+        other = super().to(*args, **kwargs)
+        other._pairs = self._pairs.to(other._rows.device)  # numbers of tissues stay whole
         return other
 
     def sample(self, points_ras: Float[Tensor, "*shape 3"]) -> Float[Tensor, "6 *shape"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -67,6 +67,8 @@ class AcousticMedium:
     Raises:
         InputError: for maps of another shape or type, and a matrix that cannot be inverted.
     """
+
+    _MOVED: ClassVar[tuple[str, ...]] = ("_volume", "_background", "_properties")  # by `to`
 
     def __init__(
         self,
@@ -370,9 +372,10 @@ class AcousticMedium:
         """The same medium on another device or with another dtype, arguments as `torch.Tensor.to` takes them."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._volume = self._volume.to(*args, **kwargs)
-        other._background = self._background.to(*args, **kwargs)
-        other._properties = None if self._properties is None else self._properties.to(*args, **kwargs)
+        for name in self._MOVED:
+            part = self.__dict__.get(name)  # None: not there, or made only when it is asked for
+            if part is not None:
+                other.__dict__[name] = part.to(*args, **kwargs)
         return other
 
     def sample(self, points_ras: Float[Tensor, "*shape 3"]) -> Float[Tensor, "channels *shape"]:
