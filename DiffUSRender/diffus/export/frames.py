@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..medium import AcousticMedium
     from ..probe import Probe
+    from ..render.display import Persistence
     from ..render.renderer import UltrasoundRenderer
     from ..render.settings import RenderSettings
     from ..sweep.sweep import TrackedSweep
@@ -101,12 +102,24 @@ class SimulatedFrames:
 
 
 def render_frame(
-    renderer: UltrasoundRenderer, medium: AcousticMedium, probe_to_medium: Float[Tensor | np.ndarray, "4 4"]
+    renderer: UltrasoundRenderer,
+    medium: AcousticMedium,
+    probe_to_medium: Float[Tensor | np.ndarray, "4 4"],
+    frame: int = 0,
+    persistence: Persistence | None = None,
 ) -> UInt8[np.ndarray, "rows columns"]:
-    """One slice, (rows, columns) uint8, at a pose (4, 4) in the medium's world."""
+    """One slice of a sweep.
+
+    Args:
+        renderer, medium: what sees, and what is seen.
+        probe_to_medium: the pose in the medium's world, mm.
+        frame: its number in the sweep: each has noise of its own.
+        persistence: averages it with those that went through it before; None for none.
+    """
     with torch.inference_mode():
-        image = renderer(medium, torch.as_tensor(probe_to_medium))
-    return image[0].mul(255.0).round_().to("cpu", torch.uint8).numpy()
+        images = renderer(medium, torch.as_tensor(probe_to_medium), frame)
+        image = (images if persistence is None else persistence(images))[0]
+    return image.mul(255.0).round_().to("cpu", torch.uint8).numpy()
 
 
 def probe_poses(sweep: TrackedSweep, probe: Probe | None = None) -> tuple[Probe, Float[np.ndarray, "k 4 4"]]:
