@@ -255,6 +255,27 @@ def test_frames_as_many_pixels_wide_but_of_another_size_are_not_the_probes_own(v
     assert other.transmit_f_number == PROBE.transmit_f_number  # the beam stays that of the probe given
 
 
+def test_a_compounded_display_is_fitted_as_it_is_shown(volume):
+    """The looks meet the medium at their own points, and the mean level of their mean envelope is higher."""
+    labels, matrix = volume
+    shown = RenderSettings(compounding=3, gain_db=-3.0)
+    sweep = fan_sweep(AcousticMedium.from_labels(labels, LABELS, matrix), PROBE, count=4, **vars(shown))
+    fit = AppearanceFit(
+        label_medium(labels, LABELS, matrix),
+        sweep,
+        torch.eye(4),
+        probe=PROBE,
+        pixel_to_probe=PROBE.slice_geometry().pixel_to_probe,
+        settings=shown.replace(gain_db=0.0),
+        parameters=("gain_db",),
+        frames=3,
+        steps=4,
+    )
+    list(fit)
+    assert fit.result.numbers[0].value == pytest.approx(-3.0, abs=0.3)
+    assert fit.result.after.ncc_smoothed > 0.97
+
+
 def test_bad_requests_get_one_sentence(volume):
     labels, matrix = volume
     medium = AcousticMedium.from_labels(labels, LABELS, matrix)
