@@ -66,6 +66,8 @@ def test_a_boundary_lies_at_its_place_in_the_world(case):
     assert said["settings"]["gain_db"] == -40
     assert said["settings"]["noise_db"] is None
     assert said["probe"]["type"] == PROBE["type"]
+    assert run("render", {**case, "a-mode": "line.png"}).exit_code == 0
+    assert "ct.nrrd" in Image.open("line.png").text["DiffUS_Provenance"]
 
 
 def test_the_seed_and_the_settings_reach_the_image(case):

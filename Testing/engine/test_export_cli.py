@@ -241,6 +241,7 @@ def test_maps_are_written_into_a_new_folder(case):
     assert "impedance_mrayl.nrrd" in said
     impedance = sitk.ReadImage("maps/impedance_mrayl.nrrd")
     assert impedance.GetSpacing() == pytest.approx((SPACING,) * 3)
+    assert json.loads(impedance.GetMetaData("DiffUS_Provenance"))["inputs"]["volume"]["name"] == "ct.nrrd"
     values = sitk.GetArrayFromImage(impedance)
     assert values[5, 20, 20] > 2.5 > 1.8 > values[40, 20, 20] > 1.4  # MRayl: bone, and tissue
     for output, sentence in (("maps", "not empty"), ("none/maps", "does not exist")):

@@ -144,6 +144,6 @@ def maps_command(output: str, **given: object) -> None:
     with progress() as bar:
         task = bar.add_task("building the acoustic medium", total=None)
         medium = medium_of(given)
-        for done in write_maps(output, medium):
+        for done in write_maps(output, medium, provenance_of(given)):
             bar.update(task, description="writing", completed=done)
     click.echo(f"{output}: " + ", ".join(sorted(file.name for file in Path(output).iterdir())))
