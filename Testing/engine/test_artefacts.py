@@ -125,6 +125,14 @@ def test_blur_where_a_phased_arrays_rays_meet():
     assert blurred[0, 32, 0].item() == pytest.approx(image[0, 16:49, 0].mean().item())
 
 
+def test_grain_grows_where_a_phased_arrays_rays_meet():
+    probe = PhasedProbe(90.0, frequency_mhz=3.0, depth_mm=100.0, focus_mm=50.0, rays=64, samples=200)
+    grown = {"grain_growth": 0.008, "depths_mm": probe.depths_mm(), "lateral_spacing_mm": probe.lateral_spacing_mm()}
+    noisy = multiplicative_speckle(ones(1, 64, 200), radial_std=0.0, local_std=0.1, local_power=0.0, **grown)
+    assert torch.isfinite(noisy).all()
+    assert (noisy - 1).std().item() == pytest.approx(0.2, rel=0.2)
+
+
 def test_gradients_to_image_and_parameters():
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(2, 9, 7, generator=generator, dtype=torch.float64, requires_grad=True)

@@ -66,6 +66,8 @@ def test_a_boundary_lies_at_its_place_in_the_world(case):
     assert said["settings"]["gain_db"] == -40
     assert said["settings"]["noise_db"] is None
     assert said["probe"]["type"] == PROBE["type"]
+    assert run("render", {**case, "a-mode": "line.png"}).exit_code == 0
+    assert "ct.nrrd" in Image.open("line.png").text["DiffUS_Provenance"]
 
 
 def test_the_seed_and_the_settings_reach_the_image(case):
@@ -79,7 +81,7 @@ def test_the_seed_and_the_settings_reach_the_image(case):
     assert (first != rendered("--seed", "2")).mean() > 0.2
     assert rendered("--seed", "1", "--gain-db", "-20").mean() < first.mean() - 10
     # Behind the plate little is left, for both of its faces reflect: the gain makes it visible.
-    bright, behind = ("--seed", "1", "--gain-db", "30"), slice(-20, None)
+    bright, behind = ("--seed", "1", "--gain-db", "15"), slice(-20, None)
     through = rendered(*bright, "--no-attenuation")[0, behind].mean()
     assert through > rendered(*bright)[0, behind].mean() + 20
     free = ("--seed", "1", "--gain-db", "0", "--no-attenuation")
@@ -261,7 +263,12 @@ def test_tissues_by_the_name_of_their_table(case):
     for chosen in ({"settings": "settings.json"}, {"noise-db": "none", "tissues": "seed"}, {"noise-db": "none"}):
         soft = {**case, **options, "labels-table": "soft.json", "gain-db": -20}
         assert run("render", {**soft, **chosen}).exit_code == 0
-        images.append(sitk.GetArrayFromImage(sitk.ReadImage("slice.nrrd")))
+        image = sitk.ReadImage("slice.nrrd")
+        images.append(sitk.GetArrayFromImage(image))
+        said = json.loads(image.GetMetaData("DiffUS_Provenance"))
+        assert said["options"].get("tissues") == chosen.get("tissues")  # a table by name, of which there is no checksum
+        assert said["inputs"]["labels_table"]["name"] == "soft.json"
+        assert not {"labels_table", "probe_name"} & set(said["options"])
     assert (images[0] == images[1]).all()  # the settings say which table they are for
     assert (images[0] != images[2]).any()
     assert_one_sentence(run("maps", {**options, "tissues": "mine", "output": "mine"}), "There is no file mine")
@@ -273,6 +280,13 @@ def test_the_papers_pipeline(case):
     paper = sitk.GetArrayFromImage(sitk.ReadImage("slice.nrrd"))
     assert run("render", case).exit_code == 0
     assert (sitk.GetArrayFromImage(sitk.ReadImage("slice.nrrd")) != paper).mean() > 0.5
+
+
+@pytest.mark.bad_input
+def test_a_preset_beside_a_file_of_all_settings_is_refused(case):
+    Path("settings.json").write_text('{"settings": {"gain_db": 3.0}}')
+    bad = run("render", {**case, "settings": "settings.json", "preset": "cardiac"})
+    assert_one_sentence(bad, "--preset and --settings")
 
 
 def test_presets_are_listed_and_can_be_edited(case):

@@ -70,6 +70,21 @@ def test_a_point_of_every_exported_frame_lies_at_its_place_in_the_world(sweep):
         assert (to_world @ (column, row, 0, 1))[2] == pytest.approx(POSE[2, 3] - PLATE_MM, abs=SPACING)
 
 
+def test_the_frames_of_a_probe_at_rest_differ_by_their_noise_and_persist(case):
+    probe = read_probe_json("probe.json")
+    geometry = probe.slice_geometry()
+    frames = np.full((3, geometry.rows, geometry.columns), 100, np.uint8) * scan_grid(probe)[1].numpy()
+    poses = np.tile(POSE, (3, 1, 1)) @ geometry.pixel_to_probe.numpy()
+    write_sweep(TrackedSweep.from_arrays(frames, poses, timestamps=[0.0, 0.1, 0.2]), "still.igs.mha")
+    still = {**case, "sweep": "still.igs.mha", "noise-db": -20}
+    steps = []
+    for persistence in ("0", "0.9"):
+        good("export", {**still, "output": "out.igs.mha"}, "--persistence", persistence)
+        steps.append(read_sweep("out.igs.mha").frames.diff(dim=0).abs().mean().item())
+    assert steps[0] > 0.005
+    assert steps[1] < 0.3 * steps[0]
+
+
 def test_every_format_of_a_sweep_holds_the_same_frames(sweep):
     pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed: MP4 is not tested")
     for name in ("a.igs.mha", "a.seq.nrrd", "a.gif", "a.png", "a.dcm", "a.mp4"):
@@ -227,6 +242,7 @@ def test_maps_are_written_into_a_new_folder(case):
     assert "impedance_mrayl.nrrd" in said
     impedance = sitk.ReadImage("maps/impedance_mrayl.nrrd")
     assert impedance.GetSpacing() == pytest.approx((SPACING,) * 3)
+    assert json.loads(impedance.GetMetaData("DiffUS_Provenance"))["inputs"]["volume"]["name"] == "ct.nrrd"
     values = sitk.GetArrayFromImage(impedance)
     assert values[5, 20, 20] > 2.5 > 1.8 > values[40, 20, 20] > 1.4  # MRayl: bone, and tissue
     for output, sentence in (("maps", "not empty"), ("none/maps", "does not exist")):

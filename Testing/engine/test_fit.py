@@ -8,7 +8,7 @@ import torch
 from diffus.errors import InputError
 from diffus.fit import AppearanceFit, fixed_medium, label_medium, mri_medium
 from diffus.fit.appearance import split_frames
-from diffus.fit.parameters import ACQUISITION, Bounded, chosen_parameters
+from diffus.fit.parameters import ACQUISITION, OF_PROBE, Bounded, acquisition_parameters, chosen_parameters
 from diffus.medium import AcousticMedium, ImpedanceMLP, load_impedance, tissue_table
 from diffus.medium.memberships import network_levels
 from diffus.medium.tissue import tissue_properties
@@ -253,6 +253,37 @@ def test_frames_as_many_pixels_wide_but_of_another_size_are_not_the_probes_own(v
     assert own == PROBE
     assert other.depth_mm == pytest.approx(0.5 * PROBE.depth_mm, rel=0.03)
     assert other.transmit_f_number == PROBE.transmit_f_number  # the beam stays that of the probe given
+
+
+def test_a_compounded_display_is_fitted_as_it_is_shown(volume):
+    """The looks meet the medium at their own points, and the mean level of their mean envelope is higher."""
+    labels, matrix = volume
+    shown = RenderSettings(compounding=3, gain_db=-3.0)
+    sweep = fan_sweep(AcousticMedium.from_labels(labels, LABELS, matrix), PROBE, count=4, **vars(shown))
+    fit = AppearanceFit(
+        label_medium(labels, LABELS, matrix),
+        sweep,
+        torch.eye(4),
+        probe=PROBE,
+        pixel_to_probe=PROBE.slice_geometry().pixel_to_probe,
+        settings=shown.replace(gain_db=0.0),
+        parameters=("gain_db",),
+        frames=3,
+        steps=4,
+    )
+    list(fit)
+    assert fit.result.numbers[0].value == pytest.approx(-3.0, abs=0.3)
+    assert fit.result.after.ncc_smoothed > 0.97
+
+
+@pytest.mark.parametrize("start", [{"tgc_reach": 0.3}, {"tgc_reach": 1.0, "noise_db": 0.0, "tgc_db_per_cm": 40.0}])
+@pytest.mark.parametrize("probe", [{}, {"depth_mm": 300.0, "focus_mm": 300.0}, {"focus_mm": 1.0}])
+def test_no_number_leaves_the_range_of_its_setting(start, probe):
+    probe, settings = replace(PROBE, **probe), RenderSettings(**start)
+    for number in acquisition_parameters(ACQUISITION, probe, settings):
+        for t in (-30.0, 30.0):
+            value = {number.name: number.value(torch.tensor(t, dtype=torch.float64))}
+            replace(probe if number.name in OF_PROBE else settings, **value)  # refuses what is out of range
 
 
 def test_bad_requests_get_one_sentence(volume):

@@ -100,7 +100,7 @@ class AppearanceTest(unittest.TestCase):
         self.assertEqual({name: getattr(self.parameters, name) for name in changed}, changed)
         self.match.undo(self.parameters)
         self.assertEqual({name: getattr(self.parameters, name) for name in changed}, changed)
-        for name in ("gainDb", "tgcDbPerCm", "automaticTgc", "noiseDb"):
+        for name in ("gainDb", "tgcDbPerCm", "automaticTgc", "tgcReach", "noiseDb"):
             self.assertEqual(getattr(self.parameters, name), getattr(before.image, name))
         self.assertEqual(self.parameters.frequencyMhz, before.probe.frequencyMhz)
 

@@ -139,7 +139,7 @@ def _fitted(fan: ImageFan, result, noise: bool) -> dict[str, object]:
     Args:
         noise: whether noise is simulated.
     """
-    display = ("gain_db", "dynamic_range_db", "tgc_db_per_cm", *(("noise_db",) if noise else ()))
+    display = ("gain_db", "dynamic_range_db", "tgc_db_per_cm", "tgc_reach", *(("noise_db",) if noise else ()))
     found = {name: getattr(result.probe, name) for name in ("frequency_mhz", "focus_mm")}
     found |= {name: getattr(result.settings, name) for name in display}
     values = sceneValues(found, PROBE | IMAGE)

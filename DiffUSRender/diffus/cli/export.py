@@ -14,6 +14,7 @@ from ..export.pictures import series_folder
 from ..export.tracked import POSES_SUFFIX, SEQUENCE_SUFFIX, poses_path
 from ..export.ultrasound_dicom import read_source
 from ..io.atomic import require_new_folder, require_writable_parent
+from ..render.display import Persistence
 from ..render.renderer import UltrasoundRenderer
 from ..sweep.sweep import read_sweep
 from .common import MEDIUM, SETTINGS, SETTINGS_FILE, options, progress, torch_device
@@ -87,10 +88,10 @@ def export_command(output: str, dicom_source: str | None, include_patient: bool,
     with progress() as bar:
         task = bar.add_task("building the acoustic medium", total=2 * len(poses))
         medium = medium_of(given).to(place)
-        pixels = []
+        persistence, pixels = Persistence(renderer.settings.persistence), []
         for number, each in enumerate(to_volume @ poses):
             try:
-                pixels.append(render_frame(renderer, medium, each, number))
+                pixels.append(render_frame(renderer, medium, each, number, persistence))
             except InputError as error:
                 where = "" if sweep_path is None else f"Frame {number + 1} of {len(poses)}: "
                 raise InputError(f"{where}{error}") from error
@@ -143,6 +144,6 @@ def maps_command(output: str, **given: object) -> None:
     with progress() as bar:
         task = bar.add_task("building the acoustic medium", total=None)
         medium = medium_of(given)
-        for done in write_maps(output, medium):
+        for done in write_maps(output, medium, provenance_of(given)):
             bar.update(task, description="writing", completed=done)
     click.echo(f"{output}: " + ", ".join(sorted(file.name for file in Path(output).iterdir())))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import torch
 
+from ..errors import InputError
 from ..geometry.pose import require_rigid
 from ..io.atomic import require_not_input, require_writable
 from ..io.provenance import provenance
@@ -20,7 +22,6 @@ from .common import KIND_OF, read_mask, read_medium, read_probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -136,6 +137,8 @@ def medium_of(given: Mapping[str, object], **makers: Callable) -> AcousticMedium
 
 def render_settings(given: Mapping[str, object]) -> dict[str, object]:
     """The settings by name of --settings and the options of `common.SETTINGS`, which win. Raises InputError."""
+    if None not in (given["settings_path"], given["preset"]):
+        raise InputError("--preset and --settings both say what the other settings start from; give one of them.")
     settings = {} if given["settings_path"] is None else read_settings(given["settings_path"])
     chosen = {name: given[name] for name in ("preset", *declared(RenderSettings)) if given[name] is not None}
     return settings | {name: None if value == "none" else value for name, value in chosen.items()}
@@ -150,12 +153,16 @@ def provenance_of(given: Mapping[str, object], renderer: UltrasoundRenderer | No
     """What the outputs of a command say of it.
 
     Args:
-        given: the command's parameters by name; those of `READ` name its inputs, the others are listed.
+        given: the command's parameters by name; those of `READ` name its inputs, the others are listed, as are names of
+            tables and presets.
         renderer: whose probe and settings are listed.
         facts: what else was chosen.
     """
-    chosen = {name: value for name, value in given.items() if name not in READ and value is not None}
+    # What names a preset or a table is no file, whose checksum would stand among the inputs.
+    files = {name for name in READ if given.get(name) and Path(given[name]).is_file()}
+    chosen = {name: value for name, value in given.items() if name not in files and value is not None}
     if renderer is not None:
         chosen = {name: value for name, value in chosen.items() if name not in declared(RenderSettings)}
+        chosen.pop("probe_name", None)
         facts |= {"probe": probe_to_dict(renderer.probe), "settings": settings_to_dict(renderer.settings)}
     return provenance({name.removesuffix("_path"): given.get(name) for name in READ}, options=chosen, **facts)

@@ -80,7 +80,7 @@ def render(output: str, png: str | None, device: str, **given: object) -> None:
         if picture is not None:
             save_png(picture, stack.enter_context(replacing(png)), made)
         if line is not None:
-            write_a_mode(stack.enter_context(replacing(line_path)), line)
+            write_a_mode(stack.enter_context(replacing(line_path)), line, made)
         write_slice(output, image, pixel_to_ras.numpy(), header_keys(made))
     written = " and ".join(each for each in (output, png, line_path) if each)
     rows, columns = image.shape

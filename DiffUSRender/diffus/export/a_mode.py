@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..io.atomic import replacing, require_writable
 from ..io.tables import write_csv
 from .annotation import TEXT
+from .pictures import save_png
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ..render.a_mode import AMode
@@ -23,8 +26,13 @@ SHOWN_DB = 100.0  # below the highest echo; what is fainter lies on the bottom
 INK, GRID, CURVE = (30, 30, 30), (218, 218, 218), (0, 90, 160)
 
 
-def write_a_mode(path: str | Path, line: AMode) -> None:
+def write_a_mode(path: str | Path, line: AMode, made: Mapping[str, object] | None = None) -> None:
     """Writes a line as `.csv` (depth_mm, time_us, level_db) or draws it as `.png`.
+
+    Args:
+        path: its ending chooses.
+        line: to be written.
+        made: its provenance, which stands in a `.png`; a table has no header for it.
 
     Raises:
         InputError: another ending, or a place that cannot be written.
@@ -35,7 +43,7 @@ def write_a_mode(path: str | Path, line: AMode) -> None:
         if target.suffix.lower() == ".csv":
             write_csv(temporary, ("depth_mm", "time_us", "level_db"), zip(depth, time, level))
         else:
-            _drawn(depth, time, level).save(temporary, format="PNG")
+            save_png(np.asarray(_drawn(depth, time, level)), temporary, made)
 
 
 def _drawn(depth: list[float], time: list[float], level: list[float]) -> Image.Image:

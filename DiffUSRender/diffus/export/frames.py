@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..medium import AcousticMedium
     from ..probe import Probe
+    from ..render.display import Persistence
     from ..render.renderer import UltrasoundRenderer
     from ..render.settings import RenderSettings
     from ..sweep.sweep import TrackedSweep
@@ -110,10 +111,19 @@ def render_frame(
     medium: AcousticMedium,
     probe_to_medium: Float[Tensor | np.ndarray, "4 4"],
     frame: int = 0,
+    persistence: Persistence | None = None,
 ) -> UInt8[np.ndarray, "rows columns"]:
-    """One slice, `pixels_of`, at a pose (4, 4) in the medium's world; every number of a frame has noise of its own."""
+    """One slice of a sweep, as `pixels_of`.
+
+    Args:
+        renderer, medium: what sees, and what is seen.
+        probe_to_medium: the pose in the medium's world, mm.
+        frame: its number in the sweep: each has noise of its own.
+        persistence: averages it with those that went through it before; None for none.
+    """
     with torch.inference_mode():
-        image = renderer(medium, torch.as_tensor(probe_to_medium), frame)[0]
+        images = renderer(medium, torch.as_tensor(probe_to_medium), frame)
+        image = (images if persistence is None else persistence(images))[0]
     return pixels_of(image, renderer.plan(image.dtype, image.device).inside)
 
 

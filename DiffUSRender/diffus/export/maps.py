@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..io.atomic import making_folder
+from ..io.provenance import header_keys
 from ..io.volumes import write_volume
 from ..medium import CHANNELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ..medium import AcousticMedium
 
 
-def write_maps(folder: str | Path, medium: AcousticMedium) -> Iterator[int]:
+def write_maps(folder: str | Path, medium: AcousticMedium, made: Mapping[str, object] | None = None) -> Iterator[int]:
     """Writes the four maps, float32, as `<channel>.nrrd`.
 
     impedance_mrayl (MRayl), attenuation_db_cm_mhz (a in a f^b dB/cm), attenuation_exponent (b), scattering (amplitude
@@ -24,6 +25,7 @@ def write_maps(folder: str | Path, medium: AcousticMedium) -> Iterator[int]:
     Args:
         folder: A new one.
         medium: Whose maps.
+        made: Their provenance, for the headers.
 
     Yields:
         How many are done.
@@ -34,5 +36,5 @@ def write_maps(folder: str | Path, medium: AcousticMedium) -> Iterator[int]:
     maps = medium.maps.detach().float().cpu().numpy()
     with making_folder(Path(folder)) as temporary:
         for number, (channel, values) in enumerate(zip(CHANNELS, maps)):
-            write_volume(temporary / f"{channel}.nrrd", values, medium.ijk_to_ras.numpy())
+            write_volume(temporary / f"{channel}.nrrd", values, medium.ijk_to_ras.numpy(), header_keys(made))
             yield number + 1

@@ -28,8 +28,8 @@ def write_png(path: Path, frames: SimulatedFrames) -> Iterator[int]:
         yield 1
 
 
-def save_png(picture: UInt8[np.ndarray, "rows columns"], path: Path, made: Mapping[str, object] | None) -> None:
-    """One picture, (rows, columns), with its provenance as text chunks."""
+def save_png(picture: UInt8[np.ndarray, "rows columns *rgb"], path: Path, made: Mapping[str, object] | None) -> None:
+    """One picture, grey (rows, columns) or RGB (rows, columns, 3), with its provenance as text chunks."""
     chunks = PngInfo()
     for key, text in header_keys(made).items():
         chunks.add_itxt(key, text)

@@ -265,7 +265,9 @@ class AppearanceFit:
         plan = self._plan(view, acquisition, speckle=True)
         grid = frame_grid(view.polar.probe, self.pixel_to_probe, *self.sweep.frames.shape[1:])
         pixels = plan.pixels_at(grid, inside_fan(grid))
-        return render_slice(plan, view.fractions.mixed(table, curve), view.points, pixels=pixels)
+        # The looks of a compounded image meet the medium at other points than the view's.
+        made_of = self.medium if self.settings.compounding > 1 else view.fractions
+        return render_slice(plan, made_of.mixed(table, curve), view.points, pixels=pixels)
 
     def _plan(self, view: _View, acquisition: Acquisition, *, speckle: bool) -> FramePlan:
         """The frame's constants for some values of the acquisition, by name."""

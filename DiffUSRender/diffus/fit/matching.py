@@ -22,6 +22,7 @@ from ..metrics.frames import frame_statistics
 from ..metrics.images import histogram_distance
 from ..metrics.wasserstein import patch_wasserstein
 from ..render.display import REFERENCE_BRIGHTNESS, log_compress
+from ..render.expected import require_expectable
 from ..render.gain import display_gain_db, noise_level, time_gain_db_per_cm
 from ..render.renderer import UltrasoundRenderer
 from ..render.settings import RenderSettings
@@ -79,6 +80,9 @@ class AppearanceMatch:
         frequencies_mhz, cycles, apertures: that are tried; apertures are factors of the f-numbers. None: `FREQUENCIES`
             times that of the views' probe.
         dynamic_range_db: of the statistics of both.
+
+    Raises:
+        InputError: settings whose levels cannot be told from the picture: linear, or with the paper's artefacts.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class AppearanceMatch:
     ) -> None:
         self._mask, self._views, self._medium, self._poses = mask, views, medium, poses
         self._start = settings or RenderSettings()
+        require_expectable(self._start)
         own = float(views.probe.frequency_mhz)
         frequencies_mhz = frequencies_mhz or tuple(factor * own for factor in FREQUENCIES)
         self._tried = list(product(frequencies_mhz, cycles, apertures))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from jaxtyping import Bool, Float
 
+    from ..medium.medium import Samplable
+
 
 @dataclass(frozen=True)
 class Fractions:
@@ -73,11 +75,28 @@ class FittableMedium:
         """Whether points, (..., 3) RAS mm, lie in the volume."""
         return self.medium.contains(points)
 
+    def mixed(self, table: Float[Tensor, "c 4"] | None, impedance: Float[Tensor, " knots"] | None) -> Samplable:
+        """The medium at any points for a table and the network's values, as `Fractions.mixed` at its own."""
+        return _Mixed(self, table, impedance) if self.tissues else self.medium
+
     def sample(self, sets: Sequence[Tensor]) -> list[Fractions]:
         """What several sets of points, (..., 3) RAS mm, are made of."""
         if not self.tissues:
             return [Fractions(channels=self.medium.sample(points)) for points in sets]
         return [Fractions(self.medium.mixture(points)) for points in sets]
+
+
+@dataclass(frozen=True)
+class _Mixed:
+    """A fittable medium with some table and impedances of the network."""
+
+    medium: FittableMedium
+    table: Float[Tensor, "c 4"]
+    impedance: Float[Tensor, " knots"] | None
+
+    def sample(self, points: Float[Tensor, "*shape 3"]) -> Float[Tensor, "channels *shape"]:
+        (made_of,) = self.medium.sample([points])
+        return made_of.mixed(self.table, self.impedance).values
 
 
 def fixed_medium(medium: AcousticMedium) -> FittableMedium:

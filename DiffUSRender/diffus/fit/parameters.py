@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError, _
 from ..render.gain import time_gain_db_per_cm
+from ..settings import PROBE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,10 +88,10 @@ def acquisition_parameters(names: Sequence[str], probe: Probe, settings: RenderS
     depth, focus = probe.depth_mm, float(probe.focus_mm)
     every = {
         "tgc_db_per_cm": Bounded("tgc_db_per_cm", rate, 0.0, 40.0, 3.0),
-        "tgc_reach": Bounded("tgc_reach", float(settings.tgc_reach), 0.02, 1.02, 0.2),
+        "tgc_reach": Bounded("tgc_reach", float(settings.tgc_reach), 0.02, 1.0, 0.2),
         "gain_db": Bounded("gain_db", float(settings.gain_db), -80.0, 80.0, 10.0),
         "dynamic_range_db": Bounded("dynamic_range_db", float(settings.dynamic_range_db), 20.0, 140.0, 0.25, True),
-        "focus_mm": Bounded("focus_mm", focus, min(3.0, 0.5 * focus), max(1.5 * depth, 1.1 * focus), 0.5, True),
+        "focus_mm": Bounded("focus_mm", focus, *_focus_range_mm(depth, focus), 0.5, True),
         "frequency_mhz": Bounded(
             "frequency_mhz", frequency, max(0.5, 0.4 * frequency), min(40.0, 2.5 * frequency), 0.25, True
         ),
@@ -98,6 +99,11 @@ def acquisition_parameters(names: Sequence[str], probe: Probe, settings: RenderS
     if settings.noise_db is not None:
         every["noise_db"] = Bounded("noise_db", float(settings.noise_db), -120.0, 0.0, 10.0)
     return [every[name] for name in ACQUISITION if name in names and name in every]
+
+
+def _focus_range_mm(depth: float, focus: float) -> tuple[float, float]:
+    declared = PROBE["focus_mm"]
+    return max(declared.low, min(3.0, 0.5 * focus)), min(declared.high, max(1.5 * depth, 1.1 * focus))
 
 
 def tissue_parameters(channel: str, tissues: Sequence[Tissue], held: int | None) -> list[Bounded | None]:

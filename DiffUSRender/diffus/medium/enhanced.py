@@ -61,7 +61,8 @@ def without_contrast(
 
 def _blood(hu: np.ndarray, variance: np.ndarray, spacing_mm: Sequence[float]) -> Bool[np.ndarray, "k j i"] | None:
     """The bright regions that are mostly even."""
-    bright = hu > _ENHANCED_HU
+    # Implants and thick cortical bone are even too, but brighter than any blood.
+    bright = (hu > _ENHANCED_HU) & (hu < _METAL_HU)
     least = max(8, round(_LEAST_MM3 / math.prod(spacing_mm)))
     even = bright & (hu < _BONE_HU) & (variance < (_SPREAD * hu + _SPREAD_HU) ** 2)
     if even.sum() < _EVEN * least:
@@ -75,4 +76,4 @@ def _blood(hu: np.ndarray, variance: np.ndarray, spacing_mm: Sequence[float]) ->
     if not chosen.any():
         return None
     # What the opening took off: trabeculae, and the ends of vessels.
-    return ndimage.binary_dilation(chosen[regions], iterations=2, mask=bright & (hu < _METAL_HU)) | chosen[regions]
+    return ndimage.binary_dilation(chosen[regions], iterations=2, mask=bright) | chosen[regions]

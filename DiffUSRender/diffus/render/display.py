@@ -91,10 +91,6 @@ class Persistence:
             shown.append(image)
         return torch.stack(shown)
 
-    def reset(self) -> None:
-        """Forgets what was shown: after a change of probe, medium or settings."""
-        self._shown = None
-
 
 def linear_brightness(
     iq: Float[Tensor, "batch 2 rays samples"], gain_db: Float[Tensor, " samples"] | float | Tensor

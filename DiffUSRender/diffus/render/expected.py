@@ -71,22 +71,31 @@ def mean_brightness(
     power: Float[Tensor, "b rays samples"],
     nodes: tuple[int, int] = NODES,
 ) -> Float[Tensor, "b rays samples"]:
-    """Mean of the clipped logarithm of |a + s n|^2 over n, with the plan's gain and dynamic range."""
+    """Mean of the clipped logarithm of |a + s n|^2 over n, with the plan's gain and dynamic range.
+
+    A compounded image shows the mean of independent envelopes: they vary about theirs by so much less, to which the
+    nodes are drawn. That its looks see walls and shadows at other angles is left out.
+    """
     radii, cosines = _quadrature(*nodes)
     range_db = plan.settings.dynamic_range_db
     amplitude = (power + POWER_FLOOR).sqrt()
     square, cross = coherent.square(), 2 * coherent * amplitude
     offset = REFERENCE_BRIGHTNESS + plan.gain_db / range_db
+    # The square completed: never negative by rounding.
+    powers = [
+        (square + cross * (radius * cosine) + (power + POWER_FLOOR) * radius**2).clamp(min=POWER_FLOOR)
+        for radius in radii
+        for cosine in cosines
+    ]
+    if (looks := plan.settings.compounding) > 1:
+        envelopes = [each.sqrt() for each in powers]
+        middle = sum(envelopes) / len(envelopes)
+        powers = [(middle + (each - middle) * looks**-0.5).square() for each in envelopes]
     total = torch.zeros_like(coherent)
-    for radius in radii:
-        for cosine in cosines:
-            # The square completed: never negative by rounding.
-            mixed = square + cross * (radius * cosine) + (power + POWER_FLOOR) * radius**2
-            level = 10 * torch.log10(mixed.clamp(min=POWER_FLOOR)) / range_db
-            total = total + grey_map(
-                (offset + level).clamp(0, 1), plan.settings.grey_contrast, plan.settings.black_level
-            )
-    return total / (len(radii) * len(cosines))
+    for each in powers:
+        shown = (offset + 10 * torch.log10(each) / range_db).clamp(0, 1)
+        total = total + grey_map(shown, plan.settings.grey_contrast, plan.settings.black_level)
+    return total / len(powers)
 
 
 @lru_cache(maxsize=4)

@@ -127,8 +127,10 @@ def _grown(
     sigma = (growth * depth).clamp(min=0.3 * float((depth[-1] - depth[0]) / (samples - 1)))
     along = torch.exp(-0.5 * ((depth[:, None] - depth) / sigma).square())  # (from, to)
     noise = noise @ (along / along.norm(dim=0))
+    # The rays of a phased array meet at the face, without a spacing there.
+    spacing = spacing.clamp(min=1e-6)
     sigma = torch.maximum(growth * depth, 0.3 * spacing)
-    widest = (sigma / spacing.clamp(min=1e-6)).detach().max().item()
+    widest = (sigma / spacing).detach().max().item()
     taps = gaussian_kernel(sigma, min(math.ceil(KERNEL_SIGMAS * widest), max(rays // 4, 1)), spacing)
     blurred = blur_lateral(noise, taps, "constant")
     return blurred / blur_lateral(torch.ones_like(noise), taps.square(), "constant").sqrt()
