@@ -66,8 +66,9 @@ class PatientViewTest(unittest.TestCase):
         segments = addSegmentation({"Brain": ball.astype(np.uint8)}, np.diag([4.0, 4.0, 4.0, 1.0]))
         self.view.update(segments, MediumKind.AUTO, PatientDisplay.SURFACE)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass(MODELS), 1)
-        with self.assertRaisesRegex(RenderError, "choose its surface"):
-            self.view.update(segments, MediumKind.AUTO, PatientDisplay.VOLUME_RENDERING)
+        for kind in (MediumKind.AUTO, MediumKind.MRI):
+            with volumeRendering(), self.assertRaisesRegex(RenderError, "choose its surface"):
+                self.view.update(segments, kind, PatientDisplay.VOLUME_RENDERING)
 
     def testVolumeRenderingIsMadeAndTakenAway(self):
         with volumeRendering() as logic:

@@ -78,7 +78,7 @@ def _surfaceModel(volume, kind: MediumKind):
 
 def _volumeRendering(volume, kind: MediumKind):
     """The volume's rendering in 3-D, made visible; None where it was visible already."""
-    if kind is MediumKind.LABELS:
+    if kind is MediumKind.LABELS or volume.IsA("vtkMRMLSegmentationNode"):
         raise RenderError(_("A segmentation cannot be shown by volume rendering; choose its surface."))
     module = getattr(getattr(slicer, "modules", None), "volumerendering", None)
     if module is None:
