@@ -69,6 +69,20 @@ def test_a_point_of_every_exported_frame_lies_at_its_place_in_the_world(sweep):
         assert (to_world @ (column, row, 0, 1))[2] == pytest.approx(POSE[2, 3] - PLATE_MM, abs=SPACING)
 
 
+def test_frames_of_a_sweep_have_noise_of_their_own_and_persistence_averages_them(sweep):
+    recorded = read_sweep("sweep.igs.mha")
+    still = np.tile(recorded.image_to_reference[:1].numpy(), (4, 1, 1))
+    write_sweep(TrackedSweep.from_arrays(recorded.frames.numpy(), still), "still.igs.mha")
+    spread = []
+    for weight in ("0", "0.9"):
+        options = {**sweep, "sweep": "still.igs.mha", "output": f"{weight}.igs.mha"}
+        good("export", options, "--noise-db", "0", "--tgc-margin-db", "none", "--persistence", weight)
+        frames = read_sweep(f"{weight}.igs.mha").frames.numpy()
+        spread.append(np.abs(np.diff(frames, axis=0)).mean())
+    assert spread[0] > 0.02
+    assert spread[1] < 0.3 * spread[0]
+
+
 def test_every_format_of_a_sweep_holds_the_same_frames(sweep):
     pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed: MP4 is not tested")
     for name in ("a.igs.mha", "a.seq.nrrd", "a.gif", "a.png", "a.dcm", "a.mp4"):

@@ -14,6 +14,7 @@ from ..export.pictures import series_folder
 from ..export.tracked import POSES_SUFFIX, SEQUENCE_SUFFIX, poses_path
 from ..export.ultrasound_dicom import read_source
 from ..io.atomic import require_new_folder, require_writable_parent
+from ..render.display import Persistence
 from ..render.renderer import UltrasoundRenderer
 from ..sweep.sweep import read_sweep
 from .common import MEDIUM, SETTINGS, SETTINGS_FILE, options, progress, torch_device
@@ -87,10 +88,11 @@ def export_command(output: str, dicom_source: str | None, include_patient: bool,
     with progress() as bar:
         task = bar.add_task("building the acoustic medium", total=2 * len(poses))
         medium = medium_of(given).to(place)
-        pixels = []
+        weight, pixels = renderer.settings.persistence, []
+        persistence = Persistence(weight) if weight > 0 else None
         for number, each in enumerate(to_volume @ poses):
             try:
-                pixels.append(render_frame(renderer, medium, each))
+                pixels.append(render_frame(renderer, medium, each, number, persistence))
             except InputError as error:
                 where = "" if sweep_path is None else f"Frame {number + 1} of {len(poses)}: "
                 raise InputError(f"{where}{error}") from error

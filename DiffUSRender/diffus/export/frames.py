@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..medium import AcousticMedium
     from ..probe import Probe
+    from ..render.display import Persistence
     from ..render.renderer import UltrasoundRenderer
     from ..render.settings import RenderSettings
     from ..sweep.sweep import TrackedSweep
@@ -101,11 +102,21 @@ class SimulatedFrames:
 
 
 def render_frame(
-    renderer: UltrasoundRenderer, medium: AcousticMedium, probe_to_medium: Float[Tensor | np.ndarray, "4 4"]
+    renderer: UltrasoundRenderer,
+    medium: AcousticMedium,
+    probe_to_medium: Float[Tensor | np.ndarray, "4 4"],
+    number: int = 0,
+    persistence: Persistence | None = None,
 ) -> UInt8[np.ndarray, "rows columns"]:
-    """One slice, (rows, columns) uint8, at a pose (4, 4) in the medium's world."""
+    """One slice, (rows, columns) uint8, at a pose (4, 4) in the medium's world.
+
+    Args:
+        number: of the frame in its sweep: each has noise of its own.
+        persistence: averages it with the frames that went through it before.
+    """
     with torch.inference_mode():
-        image = renderer(medium, torch.as_tensor(probe_to_medium))
+        image = renderer(medium, torch.as_tensor(probe_to_medium), number)
+        image = image if persistence is None else persistence(image)
     return image[0].mul(255.0).round_().to("cpu", torch.uint8).numpy()
 
 
