@@ -97,6 +97,24 @@ class PatientViewTest(unittest.TestCase):
             self.view.update(self.head, MediumKind.AUTO, PatientDisplay.VOLUME_RENDERING)
 
 
+class ClickOnSkinTest(unittest.TestCase):
+    def testTheSurfaceIsClickedWhileAPointOnTheSkinIsAwaited(self):
+        headless.newScene()
+        logic, ended = RenderLogic(), []
+        parameters = addParameterNode(addHead(), addTransform(), patientIn3D=PatientDisplay.SURFACE)
+        logic.updatePatient(parameters)
+        model = next(node for node in slicer.util.getNodesByClass(MODELS) if "surface" in node.GetName())
+        self.assertFalse(model.GetSelectable())
+        logic.startPicking(parameters, lambda: ended.append(True))
+        self.assertTrue(model.GetSelectable())
+        parameters.skinPoint.AddControlPoint(0.0, 60.0, 0.0)
+        self.assertEqual((model.GetSelectable(), ended), (0, [True]))
+        logic.startPicking(parameters)
+        logic.cancelPicking()
+        self.assertFalse(model.GetSelectable())
+        logic.forgetScene()
+
+
 class SliceIn3DTest(unittest.TestCase):
     def setUp(self):
         headless.newScene()

@@ -44,6 +44,11 @@ class PatientView:
         else:
             self._rendering = _volumeRendering(volume, kind)
 
+    def takeClicks(self, taken: bool) -> None:
+        """Whether a click in 3-D meets the surface, or what lies within it."""
+        if self._model is not None:
+            self._model.SetSelectable(taken)
+
     def hide(self) -> None:
         """Takes the surface away, and gives volume rendering back as it was found."""
         if self._model is not None and self._model.GetScene() is not None:
