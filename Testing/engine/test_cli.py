@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -232,6 +233,9 @@ def test_the_papers_tissues_are_learned_and_drawn(tmp_path, monkeypatch):
     printed = {line[:13].strip(): line for line in result.output.splitlines() if " MRayl for " in line}
     assert list(printed) == ["air", "fat", "liver", "bone", "white matter", "muscle", "grey matter", "csf"]
     assert "for 1.34" in printed["fat"]
+    pairs = [re.findall(r"([\d.]+) MRayl for ([\d.]+)", line)[0] for line in printed.values()]
+    error = np.sqrt(np.mean([(float(learned) - float(given)) ** 2 for learned, given in pairs]))
+    assert float(re.search(r"error ([\d.]+) MRayl", result.output)[1]) == pytest.approx(error, abs=1e-4)
     model = load_impedance("seed.pt")
     levels = torch.tensor([0.104, 0.312, 1.0])
     assert model(levels).tolist() == pytest.approx([1.34, 1.60, 1.50], abs=0.05)

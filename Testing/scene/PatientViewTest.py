@@ -66,8 +66,9 @@ class PatientViewTest(unittest.TestCase):
         segments = addSegmentation({"Brain": ball.astype(np.uint8)}, np.diag([4.0, 4.0, 4.0, 1.0]))
         self.view.update(segments, MediumKind.AUTO, PatientDisplay.SURFACE)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass(MODELS), 1)
-        with self.assertRaisesRegex(RenderError, "choose its surface"):
-            self.view.update(segments, MediumKind.AUTO, PatientDisplay.VOLUME_RENDERING)
+        for kind in (MediumKind.AUTO, MediumKind.MRI):
+            with volumeRendering(), self.assertRaisesRegex(RenderError, "choose its surface"):
+                self.view.update(segments, kind, PatientDisplay.VOLUME_RENDERING)
 
     def testVolumeRenderingIsMadeAndTakenAway(self):
         with volumeRendering() as logic:
@@ -94,6 +95,24 @@ class PatientViewTest(unittest.TestCase):
         without = mock.patch.object(slicer, "modules", SimpleNamespace(), create=True)
         with without, self.assertRaisesRegex(RenderError, "choose the surface"):
             self.view.update(self.head, MediumKind.AUTO, PatientDisplay.VOLUME_RENDERING)
+
+
+class ClickOnSkinTest(unittest.TestCase):
+    def testTheSurfaceIsClickedWhileAPointOnTheSkinIsAwaited(self):
+        headless.newScene()
+        logic, ended = RenderLogic(), []
+        parameters = addParameterNode(addHead(), addTransform(), patientIn3D=PatientDisplay.SURFACE)
+        logic.updatePatient(parameters)
+        model = next(node for node in slicer.util.getNodesByClass(MODELS) if "surface" in node.GetName())
+        self.assertFalse(model.GetSelectable())
+        logic.startPicking(parameters, lambda: ended.append(True))
+        self.assertTrue(model.GetSelectable())
+        parameters.skinPoint.AddControlPoint(0.0, 60.0, 0.0)
+        self.assertEqual((model.GetSelectable(), ended), (0, [True]))
+        logic.startPicking(parameters)
+        logic.cancelPicking()
+        self.assertFalse(model.GetSelectable())
+        logic.forgetScene()
 
 
 class SliceIn3DTest(unittest.TestCase):

@@ -45,6 +45,11 @@ LOAD_WITHOUT_TORCH = textwrap.dedent(
     except RenderError as error:
         print(error)
     assert scene.GetNumberOfNodes() == count
+    from DiffUSLib.render.settings_file import saveSettings
+    try:
+        saveSettings(parameters, "settings.json")
+    except RenderError as error:
+        assert "PyTorch is not installed" in str(error)
     probe = logic.createProbe(parameters)
     assert probe is not None and "diffus.render.renderer" not in sys.modules
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import RenderError
 from ..i18n import _
 from ..panel import chooseFile
 from .a_mode import showChart, writeAModeLine
@@ -15,6 +16,7 @@ class AModePanel:
     def __init__(self, panel) -> None:
         self.panel, self.ui = panel, panel.ui
         self._shown: tuple | None = None
+        self._refused = False
         self.ui.aModeExportButton.clicked.connect(self._onExport)
 
     def hold(self, node) -> None:
@@ -26,13 +28,24 @@ class AModePanel:
         node, ui = self.panel._parameterNode, self.ui
         chosen = _chosen(node)
         if chosen is not None and chosen != self._shown:
-            made = self.panel.attempt(lambda: self.panel.logic.updateAModeLine(node))
-            if made and self._shown is None:
-                showChart(node)
+            self._refill(node, first=self._shown is None)
         self._shown = chosen
         for widget in (ui.aModeLateralSlider, ui.aModeAxisComboBox):
             widget.setEnabled(node.aMode)
         ui.aModeExportButton.setEnabled(node.aModeTable is not None)
+
+    def _refill(self, node, first: bool) -> None:
+        try:  # the slider runs through positions outside of the fan: a message for each would stop it
+            self.panel.logic.updateAModeLine(node)
+        except RenderError as error:
+            self.panel.showStatus(str(error))
+            self._refused = True
+            return
+        if self._refused:
+            self.panel.showStatus("")
+        self._refused = False
+        if first:
+            showChart(node)
 
     def _onExport(self, checked: bool = False) -> None:
         start = str(Path.home() / "a_mode.csv")

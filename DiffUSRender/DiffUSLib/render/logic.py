@@ -264,7 +264,13 @@ class RenderLogic:
         if parameterNode.skinPoint is None:
             parameterNode.skinPoint = createSkinPoint(slicer.mrmlScene)
         self.cancelPicking()
-        self._picker = SkinPointPicker(lambda point: self._onPicked(parameterNode, point), onEnded)
+
+        def ended() -> None:
+            self._display.takeClicks(False)
+            onEnded()
+
+        self._picker = SkinPointPicker(lambda point: self._onPicked(parameterNode, point), ended)
+        self._display.takeClicks(True)  # the skin is what is clicked, not what is seen through it
         self._picker.start(slicer.mrmlScene, parameterNode.skinPoint)
 
     @property
@@ -277,6 +283,7 @@ class RenderLogic:
         if self._picker is not None:
             self._picker.stop()
             self._picker = None
+            self._display.takeClicks(False)
 
     def _onPicked(self, parameterNode, point: np.ndarray) -> None:
         try:

@@ -60,6 +60,10 @@ class ProbeDisplay:
         """Shows the patient in 3-D, or not."""
         self._patient.update(parameterNode.inputVolume, parameterNode.kind, parameterNode.patientIn3D)
 
+    def takeClicks(self, taken: bool) -> None:
+        """Whether a click in 3-D meets the patient's surface, or what lies within it."""
+        self._patient.takeClicks(taken)
+
     def stopDriving(self) -> None:
         """Gives the slice view back as it was before it followed the probe."""
         self._driver.stop()

@@ -14,6 +14,7 @@ from ..engine import buildProbe, engineErrors, probeSettings
 from ..errors import RenderError
 from ..i18n import _
 from ..kinds import TissueTable
+from ..torch_support import requireTorch
 from .parameters import (
     IMAGE,
     IMAGE_ENUMS,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 def saveSettings(parameterNode, path: str) -> None:
     """Writes the settings of a parameter node as JSON; raises RenderError, and leaves no file, where that fails."""
+    requireTorch()
     from diffus.io.atomic import replacing, require_writable
     from diffus.probe.specification import probe_to_dict
     from diffus.render.settings import RenderSettings, settings_to_dict
@@ -53,6 +55,7 @@ def loadSettings(parameterNode, path: str) -> None:
     Raises:
         RenderError: for a file that is none, or a value that the panel does not allow; nothing is changed then.
     """
+    requireTorch()
     settings, probe, tissues = _read(path, readProbe(parameterNode))
     values = sceneValues(vars(settings), IMAGE, IMAGE_ENUMS) | {"paperArtefacts": settings.artefacts is not None}
     requireAllowed(values)

@@ -44,6 +44,11 @@ class PatientView:
         else:
             self._rendering = _volumeRendering(volume, kind)
 
+    def takeClicks(self, taken: bool) -> None:
+        """Whether a click in 3-D meets the surface, or what lies within it."""
+        if self._model is not None:
+            self._model.SetSelectable(taken)
+
     def hide(self) -> None:
         """Takes the surface away, and gives volume rendering back as it was found."""
         if self._model is not None and self._model.GetScene() is not None:
@@ -78,7 +83,7 @@ def _surfaceModel(volume, kind: MediumKind):
 
 def _volumeRendering(volume, kind: MediumKind):
     """The volume's rendering in 3-D, made visible; None where it was visible already."""
-    if kind is MediumKind.LABELS:
+    if kind is MediumKind.LABELS or volume.IsA("vtkMRMLSegmentationNode"):
         raise RenderError(_("A segmentation cannot be shown by volume rendering; choose its surface."))
     module = getattr(getattr(slicer, "modules", None), "volumerendering", None)
     if module is None:

@@ -66,9 +66,11 @@ def train_impedance(output: str, points: str, tissues: str | None, figure: str |
         if figure:
             _draw(both.enter_context(replacing(figure)), step.model, learned)
     written = " and ".join(filter(None, (output, figure)))
-    click.echo(f"{written}: error {step.loss**0.5:.5f} MRayl (root mean square) after {step.epoch} epochs")
+    values = _curve(step.model, [p.level for p in learned])
+    error = np.sqrt(np.mean((values - [p.impedance_mrayl for p in learned]) ** 2))
+    click.echo(f"{written}: error {error:.5f} MRayl (root mean square at the points) after {step.epoch} epochs")
     if named:
-        for point, value in zip(learned, _curve(step.model, [p.level for p in learned])):
+        for point, value in zip(learned, values):
             click.echo(f"{point.tissue:13} {point.level:6.3f}: {value:.4f} MRayl for {point.impedance_mrayl:g}")
 
 
