@@ -6,6 +6,7 @@ import torch
 from diffus.errors import InputError
 from diffus.geometry.filters import denoise
 from diffus.medium import AcousticMedium, IntensityScale, tissue_table
+from diffus.medium.brain import DURA_DB, PIA_DB
 from diffus.medium.mixture import sharpen, sharpening_gain
 from diffus.medium.sheets import Patches, border, joined, ridge, sheet_channels
 from scipy import ndimage
@@ -210,7 +211,7 @@ def test_sulcus_and_ventricle_wall_are_sheets_and_the_ventricle_is_black():
 
 
 def test_a_large_plane_is_brighter_than_a_bent_one():
-    """Falx and tentorium are flat over centimetres, sulci are not."""
+    """Falx and tentorium are flat over centimetres, sulci are not: a fold gets two fifths of the rise at most."""
     size = 60
     flat = averaged(size, np.ones(3), lambda p: np.abs(p[..., 2] - 30.2) < 1)
     bent = averaged(size, np.ones(3), lambda p: np.abs(p[..., 2] - 30 - 5 * np.sin(p[..., 1] / 3)) < 1)
@@ -220,8 +221,8 @@ def test_a_large_plane_is_brighter_than_a_bent_one():
         medium = AcousticMedium.from_mri(t1, np.eye(4), np.ones_like(t1), scale=SCALE)
         sheets = medium.sample(torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)) * 30 + 15)[4:]
         levels.append(20 * sheets[1][sheets[0] < 0.5].median().log10().item())
-    assert levels[0] == pytest.approx(22, abs=0.5)
-    assert levels[1] < 18
+    assert levels[0] == pytest.approx(DURA_DB, abs=0.5)
+    assert levels[1] < PIA_DB + 0.4 * (DURA_DB - PIA_DB)
 
 
 def test_grey_and_white_matter_make_no_bands():
