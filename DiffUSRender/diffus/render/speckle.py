@@ -119,11 +119,12 @@ class Zone(nn.Module):
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
 
-    def forward(self, waves: PlaneWaves) -> Float[Tensor, "b 2 rows fine"]:
-        """Its fine lines."""
+    def add_to(self, fine: Float[Tensor, "b 2 samples fine"], waves: PlaneWaves) -> None:
+        """Adds its part of the fine lines."""
         amplitudes = wave_amplitudes(waves, self.window_end, self.grid)
         plane = sum_waves(waves.vectors, waves.phases, amplitudes, self.grid)
-        return F.grid_sample(plane, self.where.expand(len(plane), -1, -1, -1), align_corners=True) * self.scale
+        found = F.grid_sample(plane, self.where.expand(len(plane), -1, -1, -1), align_corners=True)
+        fine[:, :, self.first : self.first + len(self.scale)].addcmul_(found, self.scale)
 
 
 class SpeckleField(nn.Module):
@@ -154,16 +155,16 @@ class SpeckleField(nn.Module):
     def forward(self, frames: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 2 depths lines"]:
         """Real and imaginary part, of unit power, for the plane's x and y axes and origin in the tissue's world."""
         waves = plane_waves(self.waves, self.phases, frames, self.blur, self.sides, self.beam_ends, self.taken)
-        fine = frames.new_zeros(len(frames), 2, self.lines.samples, self.zones[0].scale.shape[1])
+        fine = frames.new_zeros(len(frames), self.lines.samples, self.zones[0].scale.shape[1], 2)
+        parts = fine.permute(0, 3, 1, 2)
         for zone in self.zones:
-            rows = slice(zone.first, zone.first + zone.scale.shape[0])
-            fine[:, :, rows] = fine[:, :, rows] + zone(waves)
-        return fine if self.lateral is None else _across(fine, self.lateral)
+            zone.add_to(parts, waves)
+        return parts if self.lateral is None else _across(fine, self.lateral)
 
 
-def _across(fine: Float[Tensor, "b 2 samples fine"], factor: Float[Tensor, "samples lines"]) -> Tensor:
+def _across(fine: Float[Tensor, "b samples fine 2"], factor: Float[Tensor, "samples lines"]) -> Tensor:
     """Fine lines blurred across and thinned out to the lines: (B, 2, samples, lines)."""
-    spectrum = torch.fft.fft(torch.complex(fine[:, 0], fine[:, 1]))
+    spectrum = torch.fft.fft(torch.view_as_complex(fine))
     half = factor.shape[-1] // 2
     kept = torch.cat([spectrum[..., :half], spectrum[..., -half:]], -1)
     return torch.view_as_real(torch.fft.ifft(kept * factor)).permute(0, 3, 1, 2)
