@@ -1,10 +1,13 @@
 """Losses at boundaries, walls by their angle, thin bright sheets and gas: the same at every sampling."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from diffus.medium import AcousticMedium
+from diffus.probe import probe_preset
 from diffus.render.echo import boundaries, transmission
 from diffus.render.rays import ray_echoes
 from diffus.render.renderer import UltrasoundRenderer
@@ -354,3 +357,22 @@ def test_gas_is_differentiable_and_absent_from_soft_tissue():
         assert parameter.grad.abs() > 0
     loud = UltrasoundRenderer(probe, a_line_db=0.0, dirty_shadow_db=40.0)
     assert torch.equal(loud(phantom(), AT_FACE), UltrasoundRenderer(probe)(phantom(), AT_FACE))
+
+
+@pytest.mark.parametrize("name", ["abdominal-convex", "craniotomy-convex", "linear"])
+def test_a_plates_face_is_as_bright_in_slices_of_few_samples(name):
+    labels = np.ones((60, 120, 60), np.uint8)
+    labels[:, 30:] = 2
+    medium = AcousticMedium.from_labels(labels, {1: "muscle", 2: "bone"}, np.eye(4))
+    shown = {"speckle": False, "noise_db": None, "clutter_db": None, "attenuation": False, "tgc_db_per_cm": 0.0}
+    shown |= {"gain_db": -30.0, "dynamic_range_db": 120.0}
+    pose = torch.eye(4, dtype=torch.float64)
+    levels = []
+    for samples in (100, 200, 1600):
+        peaks = []
+        for y in (2.0, 2.3, 2.6, 2.9):
+            pose[:3, 3] = torch.tensor([30.0, y, 30.0])
+            image = UltrasoundRenderer(replace(probe_preset(name), samples=samples), **shown)(medium, pose)[0]
+            peaks.append(120 * image[:, image.shape[1] // 2].max().item())
+        levels.append(np.mean(peaks))
+    assert levels == pytest.approx([levels[-1]] * 3, abs=1.5)

@@ -145,7 +145,8 @@ def plan_frame(
         filtered = grain_of(grain.item())  # in steps as the scatterers, that a fitted frequency keeps the noise
         noise = noise_lines(lines.samples, lines.lines, lines.spacing_mm, filtered, settings.seed)
     # A boundary's R is spread over the samples it crosses: R per mm, times the pulse's equivalent length,
-    # so that a sharp boundary of R = 1 shows as reflection_db whatever the number of samples.
+    # so that a sharp boundary of R = 1 shows as reflection_db whatever the number of samples; where these lie further
+    # apart than that, the straight lines between them are its pulse.
     level = 10 ** (torch.as_tensor(settings.reflection_db, dtype=torch.float64) / 20)
     over_depth = torch.stack([display_gain_db(probe, settings, depth), noise_level(probe, settings, depth)])
     grid, inside = scan_grid(probe)
@@ -163,7 +164,7 @@ def plan_frame(
         points=points,
         weights=weights,
         plane=_plane_fit(points),
-        reflection_scale=level * pulse * math.sqrt(2 * math.pi) / spacing,
+        reflection_scale=level * (pulse * math.sqrt(2 * math.pi) / spacing).clamp(min=1.0),
         pulse_taps=pulse_taps,
         power_taps=power_taps,
         lateral_factors=across,
