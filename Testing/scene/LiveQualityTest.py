@@ -14,8 +14,8 @@ import numpy as np
 import slicer
 from DiffUSLib import engine
 from DiffUSLib.render.logic import RenderLogic
-from DiffUSLib.render.parameters import ProbeSettings
-from DiffUSLib.render.quality import MIN_RAYS, MIN_SAMPLES, AdaptiveQuality, reduced
+from DiffUSLib.render.parameters import ImageSettings, ProbeSettings, RenderParameters
+from DiffUSLib.render.quality import MIN_RAYS, MIN_SAMPLES, AdaptiveQuality, reduced, reducedFrame
 from DiffUSLib.scene.transforms import toVtk
 from headless.fixtures import addHead, addParameterNode, addTransform, observerCount, rotation, sliceArray
 
@@ -41,6 +41,14 @@ class QualityTest(unittest.TestCase):
         self.assertEqual(reduced(full, 1.0), full)
         few = ProbeSettings(rays=32, samples=64)
         self.assertEqual(reduced(few, 0.1), few)  # never more than was asked for
+
+    def testACompoundedFrameLosesItsLooksFirst(self):
+        full = RenderParameters(image=ImageSettings(compounding=3))
+        self.assertEqual(reducedFrame(full, 1.0), full)
+        half = reducedFrame(full, 0.5)
+        self.assertEqual((half.image.compounding, half.probe), (1, full.probe))
+        self.assertEqual(reducedFrame(full, 0.05).image.compounding, 1)
+        self.assertLess(reducedFrame(full, 0.05).probe.rays, full.probe.rays)
 
     def testTheShareFindsItsRateAndStaysThere(self):
         quality, fractions = AdaptiveQuality(budget=0.035), []

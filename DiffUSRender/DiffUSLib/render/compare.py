@@ -28,7 +28,7 @@ from ..torch_support import requireTorch
 from .image_fan import FAN, MAX_FRAMES, ImageFan, estimateFan, uncertainDepth, wholeImage
 from .live import LiveRendering, Schedule
 from .parameters import CompareMode, ParameterReader, RenderParameters, mediumInputs, missingForComparison
-from .quality import reduced
+from .quality import reducedFrame
 from .side_by_side import sideBySide
 
 MIN_COVERAGE = 0.05  # fraction of the real fan
@@ -248,7 +248,7 @@ def _withFan(parameters: RenderParameters, fan: ImageFan, fraction: float) -> Re
     """The settings with the fan of the real image, for this fraction of the work."""
     seen = {name: getattr(fan.probe, name) for name in FAN}
     probe = replace(parameters.probe, **seen, focusMm=min(parameters.probe.focusMm, fan.probe.depthMm))
-    return replace(parameters, probe=reduced(probe, fraction))
+    return reducedFrame(replace(parameters, probe=probe), fraction)
 
 
 def _similarity(

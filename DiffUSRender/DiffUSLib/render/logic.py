@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import slicer
@@ -40,7 +39,7 @@ from .parameters import (
     writeProbe,
 )
 from .probe_display import ProbeDisplay
-from .quality import reduced
+from .quality import reducedFrame
 
 
 class RenderLogic:
@@ -129,8 +128,7 @@ class RenderLogic:
 
     def _prepared(self, parameterNode, fraction: float = 1.0) -> tuple:
         """Renderer and medium."""
-        parameters = self._read(parameterNode)
-        renderer = self._renderers.of(replace(parameters, probe=reduced(parameters.probe, fraction)))
+        renderer = self._renderers.of(reducedFrame(self._read(parameterNode), fraction))
         return renderer, self._media.medium(*mediumInputs(parameterNode))
 
     def _inputs(self, parameterNode) -> tuple:

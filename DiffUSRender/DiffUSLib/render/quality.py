@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import replace
 
-from .parameters import ProbeSettings
+from .parameters import ProbeSettings, RenderParameters
 
 TARGET_FRAMES_PER_SECOND = 20.0
 RENDER_FRACTION = 0.7  # of a frame's time; the rest is for the application to draw it
@@ -75,3 +75,11 @@ def reduced(probe: ProbeSettings, fraction: float) -> ProbeSettings:
         rays=min(probe.rays, max(MIN_RAYS, round(probe.rays * math.sqrt(rest)))),
         samples=min(probe.samples, max(MIN_SAMPLES, round(probe.samples * math.sqrt(rest)))),
     )
+
+
+def reducedFrame(parameters: RenderParameters, fraction: float) -> RenderParameters:
+    """The same frame with about this fraction of its work: fewer looks of a compounded image first, then `reduced`."""
+    looks = max(1, math.floor(parameters.image.compounding * fraction))
+    rest = min(1.0, fraction * parameters.image.compounding / looks)
+    image = replace(parameters.image, compounding=looks)
+    return replace(parameters, image=image, probe=reduced(parameters.probe, rest))
