@@ -68,9 +68,12 @@ def place_samples(
     """
     batch = len(probe_to_ras)
     flat = points.reshape(-1, 3)
-    # One product a pose: a batched one, or one with a sum over axes, takes several times as long on a CPU.
-    placed = [torch.addmm(pose[:3, 3], flat, pose[:3, :3].T) for pose in probe_to_ras]
-    return torch.stack(placed).view(batch, *points.shape)
+    # One product a pose, and shifts a whole ray long: a batched product, `addmm`, or a sum over rows of three numbers
+    # takes many times as long on a CPU.
+    length = points.shape[2]
+    placed = [(flat @ pose[:3, :3].T).view(-1, 3 * length) + pose[:3, 3].repeat(length) for pose in probe_to_ras]
+    placed = placed[0] if batch == 1 else torch.stack(placed)
+    return placed.view(batch, *points.shape)
 
 
 def require_affine(matrix: Tensor, name: str) -> Tensor:

@@ -42,6 +42,8 @@ RAYS = 64  # of the rendered frames
 MIN_SAMPLES = 32
 SMOOTHING = 0.3  # of the frames, standard deviation in pixels of `pixel_mm`
 OVERSAMPLING = 2  # of what is rendered, so that thin boundaries are not missed
+# Compared is structure: no depth may sink into black, as on a scanner's screen.
+COMPARED = RenderSettings(gain_db=0.0, tgc_reach=1.0)
 NODES = (3, 1)  # of the expected brightness: as alike to a mean of renderings as the full quadrature, to 0.001 of NCC
 MI_BINS = 20  # a coarser joint histogram than the usual 32: half the time, the same optimum
 STEP_MM = 0.6  # of the first gradient step in each of the six unknowns
@@ -117,9 +119,7 @@ def rendered_objective(
         InputError: where no fan can be seen in the frames.
     """
     seen = fan_frames(sweep, frames, pixel_mm)
-    # Compared is structure: no depth may sink into black, as on a scanner's screen.
-    settings = RenderSettings(gain_db=0.0, tgc_reach=1.0)
-    plan = plan_frame(seen.probe, settings, medium.dtype, medium.device)
+    plan = plan_frame(seen.probe, COMPARED, medium.dtype, medium.device)
     target = _reduced(seen.brightness).to(medium.device, medium.dtype)
     mask = (_reduced(seen.inside.float()) == 1).to(medium.device, medium.dtype)
     decades = plan.settings.dynamic_range_db / 10

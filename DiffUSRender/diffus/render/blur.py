@@ -40,7 +40,10 @@ def blur_along(signal: Float[Tensor, "*batch samples"], taps: Float[Tensor, " ta
     if half > FEW_TAPS:
         return convolve(signal, taps, "constant")
     padded, n = F.pad(signal, (half, half)), signal.shape[-1]
-    return sum(padded[..., shift : shift + n] * tap for shift, tap in enumerate(taps))
+    total = padded[..., :n] * taps[0]
+    for shift in range(1, len(taps)):
+        total.add_(padded[..., shift : shift + n] * taps[shift])
+    return total
 
 
 def lateral_factors(
@@ -79,14 +82,24 @@ def in_parts(numbers: Float[Tensor, "*n"], dtype: torch.dtype) -> Float[Tensor, 
 def blur_across(
     signals: Float[Tensor, "b 2 rays samples"], factors: Float[Tensor, "parts 2 frequencies samples"]
 ) -> Float[Tensor, "b 2 rays samples"]:
-    """Both signals blurred across the rays; what the outer rays show goes on beyond them.
+    """An amplitude and a power blurred across the rays; what the outer rays show goes on beyond them.
 
-    In double precision where there is one: what single precision rounds of a bright wall's power, 70 dB below it, would
-    stand as an arc over all rays. So the factors come as a sum of numbers of the plan's precision, of `in_parts`.
+    The power in double precision where there is one: what single precision rounds of a bright wall's power, 70 dB below
+    it, would stand as an arc over all rays; of its amplitude it lies at -140 dB. So the factors come as a sum of
+    numbers of the plan's precision, of `in_parts`.
     """
-    kind, signals = signals.dtype, signals if signals.device.type == "mps" else signals.double()
-    rays, padded = signals.shape[-2], 2 * (factors.shape[-2] - 1)
+    amplitude, power = signals.unbind(1)
+    double = power.dtype if power.device.type == "mps" else torch.float64
+    factor = factors[0, 1].to(double)
+    for part in factors[1:, 1]:
+        factor = factor + part
+    return torch.stack([_filtered(amplitude, factors[0, 0]), _filtered(power.to(double), factor).to(power.dtype)], 1)
+
+
+def _filtered(signal: Float[Tensor, "b rays samples"], factor: Float[Tensor, "frequencies samples"]) -> Tensor:
+    """The signal with every frequency across its padded rays times a factor."""
+    rays, padded = signal.shape[-2], 2 * (len(factor) - 1)
     before = (padded - rays) // 2
-    wide = F.pad(signals, (0, 0, before, padded - rays - before), mode="replicate")
-    blurred = torch.fft.irfft(torch.fft.rfft(wide, dim=-2) * factors.to(wide.dtype).sum(0), n=padded, dim=-2)
-    return blurred[..., before : before + rays, :].to(kind)
+    first, last = signal[:, :1].expand(-1, before, -1), signal[:, -1:].expand(-1, padded - rays - before, -1)
+    spectrum = torch.fft.rfft(torch.cat([first, signal, last], 1), dim=1)
+    return torch.fft.irfft(spectrum * factor, n=padded, dim=1)[:, before : before + rays]

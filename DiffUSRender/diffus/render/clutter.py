@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -60,9 +59,9 @@ def clutter_power(
 
 def _later(signal: Tensor, spacing_mm: float, weights: tuple[float, ...]) -> Tensor:
     """Sum of the signal (..., samples) at later and later arrivals."""
-    total = weights[0] * signal
+    total, samples = weights[0] * signal, signal.shape[-1]
     for delay, weight in zip(HAZE_MM[1:], weights[1:]):
         shift = round(delay / spacing_mm)
-        if shift < signal.shape[-1]:
-            total = total + weight * F.pad(signal[..., : signal.shape[-1] - shift], (shift, 0))
+        if shift < samples:
+            total[..., shift:].add_(signal[..., : samples - shift], alpha=weight)
     return total

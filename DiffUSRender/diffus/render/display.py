@@ -33,9 +33,10 @@ def log_compress(
         contrast: of the grey map.
         black: brightness of what is black.
     """
-    power = (iq * iq).sum(-3)
-    level_db = 10 * torch.log10(power + POWER_FLOOR) + gain_db
-    return grey_map((REFERENCE_BRIGHTNESS + level_db / dynamic_range_db).clamp(0, 1), contrast, black)
+    re, im = iq.unbind(-3)
+    power = (re * re).addcmul_(im, im).add_(POWER_FLOOR)
+    level_db = torch.log10(power).mul_(10) + gain_db
+    return grey_map((level_db / dynamic_range_db + REFERENCE_BRIGHTNESS).clamp(0, 1), contrast, black)
 
 
 def grey_map(

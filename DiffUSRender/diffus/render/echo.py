@@ -138,7 +138,8 @@ def transmission(impedance: Tensor, attenuation_db_cm: Tensor | None = None, spa
     step = crossing
     if attenuation_db_cm is not None:
         nepers = one_way_nepers(attenuation_db_cm, spacing_mm)
-        step = crossing - 2 * torch.nn.functional.pad(nepers[..., :-1], (1, 0))
+        step = crossing.clone()
+        step[..., 1:].sub_(nepers[..., :-1], alpha=2)
     total = torch.cumsum(step, -1).clamp(min=DARKEST)
     # The sum includes the crossing of interface k itself, which its own echo does not pay.
     return Echo(reflected * torch.exp(total - crossing), torch.exp(total))
@@ -159,25 +160,25 @@ def boundaries(
         spacing_mm: between samples.
     """
     level = torch.log(impedance)
-    change = torch.nn.functional.pad(level.diff(dim=-1), (1, 0))
+    change = torch.nn.functional.pad(level[..., 1:] - level[..., :-1], (1, 0))
     size = change.abs()
     # Smooth at no change at all, where rises turn into falls.
     fraction = (size / SMOOTH_CHANGE).clamp(max=1)
-    counted = fraction.square() * (3 - 2 * fraction)
+    counted = fraction.square() * (-2 * fraction).add_(3)
     part = size * counted
     reach = max(1, math.ceil(BOUNDARY_MM / float(spacing_mm) - 1e-6))
     rises = window_sum(change.clamp(min=0) * counted, reach)
-    falls = window_sum(part, reach) - rises
-    # Arithmetic with a mask is several times as fast as torch.where.
-    whole = falls + (change > 0).to(change) * (rises - falls)
-    whole = torch.maximum(whole, part).clamp(min=1e-12)
+    falls = window_sum(part, reach).sub_(rises)
+    # Arithmetic with a sign is several times as fast as torch.where, or as a mask.
+    whole = (change.detach().sign().clamp_(min=0) * (rises - falls)).add_(falls)
+    whole = torch.maximum(whole, part).clamp_(min=1e-12)
     r = torch.tanh(0.5 * whole)
-    loss = torch.log1p(-r.square().clamp(max=MAX_REFLECTED)) / whole
+    loss = torch.log1p(r.square().clamp_(max=MAX_REFLECTED).neg_()) / whole
     crossing = part * loss
     # What is lost on the way through the boundary is made up for: (1 - e^crossing) / r, which sums to r.
     lost = crossing.clamp(max=-1e-4)
-    through = torch.expm1(lost) / lost + 0.5 * (crossing - lost)
-    return change * (0.5 + counted * (-loss / r * through - 0.5)), crossing
+    through = (torch.expm1(lost) / lost).add_(crossing - lost, alpha=0.5)
+    return change * (counted * (loss / r * through).neg_().sub_(0.5)).add_(0.5), crossing
 
 
 def reverberation(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def boundary_echo(plan: FramePlan, reflection: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:
     """The boundaries' part of the complex echo, which is real, before the beam and the pulse: (B, rays, samples)."""
-    return (reflection * (plan.weights[:, None, None] * plan.reflection_scale)).sum(1)
+    return _weighed(reflection, plan.weights * plan.reflection_scale)
 
 
 def echo_moments(
@@ -47,4 +47,12 @@ def echo_moments(
 def _layer_power(plan: FramePlan, strength: Float[Tensor, "b s rays samples"]) -> Float[Tensor, "b rays samples"]:
     """Mean power of the sub-rays' scatterers."""
     weights = plan.weights.square() / plan.weights.square().sum()
-    return (strength.square() * weights[:, None, None]).sum(1)
+    return _weighed(strength.square(), weights)
+
+
+def _weighed(
+    values: Float[Tensor, "b s rays samples"], weights: Float[Tensor, " s"]
+) -> Float[Tensor, "b rays samples"]:
+    """Sum over the sub-rays; of one of them alone without a copy."""
+    weighed = values * weights[:, None, None]
+    return weighed[:, 0] if len(weights) == 1 else weighed.sum(1)

@@ -50,8 +50,10 @@ def frame_noise(
 
 
 def _shifted(noise: Tensor, chance: np.random.Generator) -> Tensor:
-    shift = [int(chance.integers(size)) for size in noise.shape[1:]]
-    moved = torch.roll(noise, shift, (1, 2))
-    turned, flipped = chance.integers(2, size=2)
-    moved = moved.flip(0) if turned else moved
-    return moved.flip(1) if flipped else moved
+    depths, lines = noise.shape[1:]
+    down, aside = int(chance.integers(depths)), int(chance.integers(lines))
+    turned, flipped = (int(number) for number in chance.integers(2, size=2))
+    part = torch.arange(2, device=noise.device) ^ turned
+    row = (torch.arange(depths, device=noise.device) - down) % depths
+    # Rows and parts in one copy, then the lines.
+    return torch.roll(noise[part[:, None], row.flip(0) if flipped else row], aside, 2)

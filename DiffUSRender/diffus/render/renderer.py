@@ -43,7 +43,7 @@ def render_iq(plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s ray
     speckle = None
     if plan.field is not None:
         speckle = plan.at_samples.speckle_at(speckle_of(plan, points)).view(-1, 2, *coherent.shape[1:])
-    return _together(coherent, power, speckle)
+    return _together(coherent, (power + POWER_FLOOR).sqrt(), speckle)
 
 
 def noise_iq(plan: FramePlan, frame: int, count: int) -> Float[Tensor, "b 2 rays samples"]:
@@ -127,9 +127,9 @@ def _look(
     amplitude = (power + POWER_FLOOR).sqrt()
     coherent, amplitude = pixels.sampled(torch.stack([coherent, amplitude], 1), where).unbind(1)
     speckle = None if plan.field is None else pixels.lines.speckle_at(speckle_of(plan, points, number))
-    iq = _together(coherent, amplitude.square(), speckle)
+    iq = _together(coherent, amplitude, speckle)
     if plan.noise is not None:
-        iq = iq + pixels.lines.noise_at(frame_noise(plan.noise, plan.settings.seed + number, frame, len(iq)))
+        iq += pixels.lines.noise_at(frame_noise(plan.noise, plan.settings.seed + number, frame, len(iq)))
     return iq, seen
 
 
@@ -137,12 +137,13 @@ def _edges(plan: FramePlan, images: Tensor, inside: Tensor) -> Tensor:
     return enhance_edges(images, plan.settings.edge_enhancement, inside)
 
 
-def _together(coherent: Tensor, power: Tensor, speckle: Tensor | None) -> Tensor:
-    """The complex echo (B, 2, ...) of its mean and power (B, ...) with speckle (B, 2, ...) of unit power, or none."""
+def _together(coherent: Tensor, amplitude: Tensor, speckle: Tensor | None) -> Tensor:
+    """The complex echo (B, 2, ...) of its mean and the amplitude (B, ...) of its speckle (B, 2, ...), if any."""
     if speckle is None:
         return torch.stack([coherent, torch.zeros_like(coherent)], 1)
-    re, im = (speckle * (power + POWER_FLOOR).sqrt()[:, None]).unbind(1)
-    return torch.stack([re + coherent, im], 1)
+    iq = speckle * amplitude[:, None]
+    iq[:, 0].add_(coherent)
+    return iq
 
 
 def _brightness(plan: FramePlan, iq: Float[Tensor, "b 2 rays samples"], gain_db: Tensor) -> Tensor:

@@ -134,9 +134,9 @@ class SpeckleField(nn.Module):
         lines: where it is made.
         taken: of the waves.
         zones: of the depth, which pass into one another.
-        constants: waves, phases: of the tissue. blur: 0-d, variance that the waves lack. sides: across the first and
-            the last ray, (2, 2). beam_ends: of the beam across the slice and the rays, (2,), rad/mm. lateral: the
-            beam's factor of every frequency across the lines, (samples, lines), or None.
+        constants: waves, phases: of the tissue, (3, waves) and (waves,). blur: 0-d, variance that the waves lack.
+            sides: across the first and the last ray, (2, 2). beam_ends: of the beam across the slice and the rays,
+            (2,), rad/mm. lateral: the beam's factor of every frequency across the lines, (samples, lines), or None.
     """
 
     waves: Tensor
@@ -155,16 +155,15 @@ class SpeckleField(nn.Module):
     def forward(self, frames: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 2 depths lines"]:
         """Real and imaginary part, of unit power, for the plane's x and y axes and origin in the tissue's world."""
         waves = plane_waves(self.waves, self.phases, frames, self.blur, self.sides, self.beam_ends, self.taken)
-        fine = frames.new_zeros(len(frames), self.lines.samples, self.zones[0].scale.shape[1], 2)
-        parts = fine.permute(0, 3, 1, 2)
+        fine = frames.new_zeros(len(frames), 2, self.lines.samples, self.zones[0].scale.shape[1])
         for zone in self.zones:
-            zone.add_to(parts, waves)
-        return parts if self.lateral is None else _across(fine, self.lateral)
+            zone.add_to(fine, waves)
+        return fine if self.lateral is None else _across(fine, self.lateral)
 
 
-def _across(fine: Float[Tensor, "b samples fine 2"], factor: Float[Tensor, "samples lines"]) -> Tensor:
+def _across(fine: Float[Tensor, "b 2 samples fine"], factor: Float[Tensor, "samples lines"]) -> Tensor:
     """Fine lines blurred across and thinned out to the lines: (B, 2, samples, lines)."""
-    spectrum = torch.fft.fft(torch.view_as_complex(fine))
+    spectrum = torch.fft.fft(torch.complex(fine[:, 0], fine[:, 1]))
     half = factor.shape[-1] // 2
     kept = torch.cat([spectrum[..., :half], spectrum[..., -half:]], -1)
     return torch.view_as_real(torch.fft.ifft(kept * factor)).permute(0, 3, 1, 2)
@@ -216,7 +215,7 @@ def speckle_field(
         lines,
         _waves_within(waves, sides, beam_ends.detach()),
         zones,
-        waves=waves,
+        waves=waves.T.contiguous(),
         sides=sides,
         beam_ends=beam_ends,
         phases=phases.double(),

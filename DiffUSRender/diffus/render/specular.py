@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -59,23 +60,23 @@ def wall_slopes(
     at, count = stride // 2, math.ceil(samples / stride)
     padded = _padded(level, reach + stride)[..., stride:]
     along = (padded[..., at + 2 * reach :: stride] - padded[..., at : -2 * reach : stride])[..., :count]
-    total = torch.nn.functional.pad(torch.cumsum(padded, -1), (1, 0))
+    total = F.pad(torch.cumsum(padded, -1), (1, 0))
     ends = total[..., at + 2 * reach + 1 :: stride]
     area = (ends - total[..., at::stride][..., : ends.shape[-1]])[..., :count] * probe.sample_spacing_mm
     spacing = spacing[torch.arange(at, at + count * stride, stride, device=level.device).clamp(max=samples - 1)]
     index = torch.arange(probe.rays, device=level.device)
     after, before = (index + rays).clamp(max=probe.rays - 1), (index - rays).clamp(min=0)
     # Where a wall lies one mm deeper a ray further, the area in the window differs by the wall's step times 1 mm.
-    across = area[..., after, :] - area[..., before, :]
+    across = area.index_select(-2, after) - area.index_select(-2, before)
     across = across / ((after - before)[:, None] * spacing.clamp(min=1e-3))
     # A steep wall leaves the window within the patch; so does its step along the rays, in the mean over the patch.
     further, nearer = (index + rays // 2).clamp(max=probe.rays - 1), (index - rays // 2).clamp(min=0)
-    inner = along[..., further, :] + along[..., nearer, :]
-    along = 0.25 * (along + inner) + 0.125 * (along[..., after, :] + along[..., before, :])
+    inner = along.index_select(-2, further) + along.index_select(-2, nearer)
+    along = 0.25 * (along + inner) + 0.125 * (along.index_select(-2, after) + along.index_select(-2, before))
     square = along.square() + 1e-9
     across = across.square()
     cosine_square, slope = square / (square + across), spacing * (across / square + 1e-12).sqrt()
-    whole = (each[..., None].expand(*each.shape, stride).flatten(-2) for each in (cosine_square, slope))
+    whole = (F.interpolate(each[:, 0], scale_factor=stride)[:, None] for each in (cosine_square, slope))
     return tuple(each[..., :samples] for each in whole)
 
 
