@@ -15,10 +15,11 @@ from ..settings import declared
 from .blur import in_parts, lateral_factors, pulse_kernel
 from .clutter import clutter_beam, clutter_level
 from .gain import display_gain_db, noise_level
+from .lookup import Lookup, lookup
 from .noise import noise_lines
 from .scan_conversion import Pixels, scan_grid
 from .scatter import grain_of
-from .speckle import FanLines, Lookup, SpeckleField, fan_lines, lookup, shortest_pulse_mm, speckle_field
+from .speckle import FanLines, SpeckleField, fan_lines, shortest_pulse_mm, speckle_field
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
     from ..probe import Probe
-    from .speckle import Lookup
+    from .lookup import Lookup
 
 
 class Pixels(nn.Module):
