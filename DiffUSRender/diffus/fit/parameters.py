@@ -87,7 +87,7 @@ def acquisition_parameters(names: Sequence[str], probe: Probe, settings: RenderS
     depth, focus = probe.depth_mm, float(probe.focus_mm)
     every = {
         "tgc_db_per_cm": Bounded("tgc_db_per_cm", rate, 0.0, 40.0, 3.0),
-        "tgc_reach": Bounded("tgc_reach", float(settings.tgc_reach), 0.02, 1.02, 0.2),
+        "tgc_reach": Bounded("tgc_reach", float(settings.tgc_reach), 0.02, 1.0, 0.2),
         "gain_db": Bounded("gain_db", float(settings.gain_db), -80.0, 80.0, 10.0),
         "dynamic_range_db": Bounded("dynamic_range_db", float(settings.dynamic_range_db), 20.0, 140.0, 0.25, True),
         "focus_mm": Bounded("focus_mm", focus, min(3.0, 0.5 * focus), max(1.5 * depth, 1.1 * focus), 0.5, True),
