@@ -11,7 +11,7 @@ from diffus.probe import probe_preset
 from diffus.render.echo import boundaries, transmission
 from diffus.render.rays import ray_echoes
 from diffus.render.renderer import UltrasoundRenderer
-from diffus.render.specular import sheet_shape, wall_slopes
+from diffus.render.specular import SHEET_FWHM_MM, sheet_shape, wall_slopes
 from support.phantoms import phantom, probe_of
 
 AT_FACE = torch.eye(4, dtype=torch.float64)
@@ -220,12 +220,17 @@ def sheet_profile_db(probe, medium, seeds=3):
 @pytest.mark.parametrize("samples", SAMPLINGS)
 @pytest.mark.parametrize(("voxel_mm", "signed"), [(None, False), (1.0, False), (1.0, True)])
 def test_a_sheet_is_a_bright_thin_line(samples, voxel_mm, signed):
-    """A falx of +12 dB at normal incidence: 10 dB above white matter at least, 1.5 mm wide at most."""
+    """A membrane of +12 dB at normal incidence: what its samples carry, 10 dB above white matter; 1.5 mm wide at most.
+
+    Midway between two samples the echo is interpolated; with 0.8 mm between them that costs up to 3.2 dB.
+    """
     for depth in (30.0, 30.25, 30.5):
         probe = probe_of("linear", samples=samples, depth_mm=80.0, mm_per_pixel=0.1)
         level = sheet_profile_db(probe, Wall(sheet=4.0, depth_mm=depth, voxel_mm=voxel_mm, signed=signed))
         amplitude = (10 ** (level / 10) - 1).clamp(min=0).sqrt()[200:400]
-        assert level.max() > 10
+        midway = math.exp(-0.5 * (probe.sample_spacing_mm / 2 / (SHEET_FWHM_MM / 2.3548)) ** 2)
+        assert level.max() > 10 * math.log10(1 + (4 * midway) ** 2) - 1.2  # the pulse, and the speckle around
+        assert level.max() > 10 or samples < 200
         # Samples that are 0.8 mm apart cannot do better than two of them and the pulse.
         assert (amplitude > amplitude.max() / 2).sum() * 0.1 <= max(1.5, 2.3 * probe.sample_spacing_mm)
         assert 20 + 0.1 * amplitude.argmax().item() == pytest.approx(depth, abs=0.5)

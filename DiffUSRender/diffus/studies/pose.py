@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..probe import Probe
     from ..render.plan import FramePlan
 
-DISPLAY = ("tgc_db_per_cm", "gain_db", "dynamic_range_db", "noise_db", "frequency_mhz")
+DISPLAY = ("tgc_db_per_cm", "tgc_reach", "gain_db", "dynamic_range_db", "noise_db", "frequency_mhz")
 
 
 @dataclass(frozen=True)

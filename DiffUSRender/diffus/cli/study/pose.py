@@ -94,7 +94,7 @@ def pose(output: str, figure: str | None, off_mm: float, off_deg: float, count: 
                 start,
                 pixel_to_probe=pixel_to_probe,
                 mask=frame.mask[0],
-                settings=RenderSettings(start_depth_mm=given["start_depth_mm"]),
+                settings=RenderSettings(start_depth_mm=given["start_depth_mm"], tgc_reach=1.0),
             )
             for state in recovery:
                 errors[seed].append(pose_error(state.probe_to_ras, true))

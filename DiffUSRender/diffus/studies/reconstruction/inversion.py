@@ -88,7 +88,7 @@ class VolumeReconstruction:
         if len(frames) < 2:
             raise InputError("A volume needs at least two frames; give a sweep.")
         self.frames, self.grid, self.steps, self.batch = frames, grid, steps, min(batch, len(frames))
-        settings = settings or RenderSettings()
+        settings = settings or RenderSettings(tgc_reach=1.0)  # what starts in black has no gradient
         require_expectable(settings)
         self._plan = plan_frame(frames.probe, settings)
         self._sigma = smoothing_mm / frames.probe.sample_spacing_mm
