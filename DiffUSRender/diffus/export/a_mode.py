@@ -41,7 +41,7 @@ def write_a_mode(path: str | Path, line: AMode, made: Mapping[str, object] | Non
     depth, time, level = (part.detach().double().cpu().tolist() for part in line)
     with replacing(target) as temporary:
         if target.suffix.lower() == ".csv":
-            write_csv(temporary, ("depth_mm", "time_us", "level_db"), zip(depth, time, level))
+            write_csv(temporary, line._fields, zip(depth, time, level))
         else:
             save_png(np.asarray(_drawn(depth, time, level)), temporary, made)
 

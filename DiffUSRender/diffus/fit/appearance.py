@@ -136,6 +136,9 @@ class AppearanceFit:
         self.settings = settings.replace(seed=seed)
         self.to_mri = torch.linalg.inv(require_rigid(torch.as_tensor(mri_to_reference).double(), "The alignment"))
         self.probe, self.pixel_to_probe = _probe_in_frames(sweep, probe, pixel_to_probe)
+        # Of the fan's shape alone, whatever the rays and samples of a view.
+        self.grid = frame_grid(self.probe, self.pixel_to_probe, *sweep.frames.shape[1:])
+        self.in_fan = inside_fan(self.grid)
         kept, held = split_frames(len(sweep)) if held_out else 2 * (torch.arange(len(sweep)),)
         self.kept = kept[choose_frames(sweep.subset(kept), frames)]
         self.held = held[choose_frames(sweep.subset(held), HELD_FRAMES)]
@@ -263,16 +266,14 @@ class AppearanceFit:
     ) -> Float[Tensor, "f rows columns"]:
         """A view's frames with speckle, detected at the sweep's pixels as the sweep's own are."""
         plan = self._plan(view, acquisition, speckle=True)
-        grid = frame_grid(view.polar.probe, self.pixel_to_probe, *self.sweep.frames.shape[1:])
-        pixels = plan.pixels_at(grid, inside_fan(grid))
+        pixels = plan.pixels_at(self.grid, self.in_fan)
         # The looks of a compounded image meet the medium at other points than the view's.
         made_of = self.medium if self.settings.compounding > 1 else view.fractions
         return render_slice(plan, made_of.mixed(table, curve), view.points, pixels=pixels)
 
     def _plan(self, view: _View, acquisition: Acquisition, *, speckle: bool) -> FramePlan:
         """The frame's constants for some values of the acquisition, by name."""
-        of_probe = {name: value for name, value in acquisition.items() if name in OF_PROBE}
-        rest = {name: value for name, value in acquisition.items() if name not in OF_PROBE}
+        of_probe, rest = _of_probe_and_rest(acquisition)
         # The fit does not make slices: their pixels are as coarse as is allowed.
         probe = replace(view.polar.probe, mm_per_pixel=self.probe.depth_mm / 16, **of_probe)
         return plan_frame(probe, self.settings.replace(speckle=speckle, **rest))
@@ -331,8 +332,7 @@ class AppearanceFit:
                 )
                 for number, tissue, t, known in zip(unknowns.numbers, unknowns.tissues, unknowns.t, learned)
             )
-        of_probe = {name: value for name, value in acquisition.items() if name in OF_PROBE}
-        rest = {name: value for name, value in acquisition.items() if name not in OF_PROBE}
+        of_probe, rest = _of_probe_and_rest(acquisition)
         mapping = self.medium.mapping if network is None else network.requires_grad_(False).eval()
         return FitResult(
             replace(self.probe, **of_probe),
@@ -368,6 +368,12 @@ class AppearanceFit:
         # No direction can be known less than its prior says.
         variance = (vectors.square() / values.clamp(min=1.0)).sum(1)
         return (1 - variance).clamp(0, 1).tolist()
+
+
+def _of_probe_and_rest(acquisition: Acquisition) -> tuple[Acquisition, Acquisition]:
+    """The values that belong to the probe, and those of the settings, by name."""
+    of_probe = {name: value for name, value in acquisition.items() if name in OF_PROBE}
+    return of_probe, {name: value for name, value in acquisition.items() if name not in of_probe}
 
 
 def split_frames(count: int) -> tuple[Tensor, Tensor]:

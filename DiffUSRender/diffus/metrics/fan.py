@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry.filters import gaussian_blur
+from ..sweep.probe_sweep import ray_grid
 from .images import autocorrelation_width
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def fan_statistics(
     samples = round(probe.depth_mm / spacing) + 1
     arc = float(probe.lateral_spacing_mm()[-1]) * (probe.rays - 1)
     fan = replace(probe, rays=max(16, round(arc / spacing) + 1), samples=samples, elevation_layers=1, rays_per_line=1)
-    grid = _pixels_of_rays(fan, pixel_to_probe, *mask.shape).to(frames)
+    grid = ray_grid(fan, pixel_to_probe, *mask.shape).to(frames)
     inside = _sampled(mask.to(frames)[None], grid, "bilinear")[0] > 0.99
     polar = torch.cat([_sampled(frame[None], grid, "bicubic") for frame in frames]).clamp(0, 1) * inside
     grey = [
@@ -106,14 +107,6 @@ def fan_statistics(
         *angle,
         _bands(polar, inside, fan, dynamic_range_db),
     )
-
-
-def _pixels_of_rays(probe: Probe, pixel_to_probe: Tensor, rows: int, columns: int) -> Float[Tensor, "rays samples 2"]:
-    """Where the samples of the rays lie in the frames, as `grid_sample` with aligned corners wants it."""
-    points = probe.sample_points()[0][0, ..., :2]
-    to_pixel = torch.linalg.inv(pixel_to_probe)
-    pixel = points @ to_pixel[:2, :2].T + to_pixel[:2, 3]
-    return 2 * pixel / pixel.new_tensor([columns - 1, rows - 1]) - 1
 
 
 def _sampled(images: Float[Tensor, "k h w"], grid: Tensor, mode: str) -> Float[Tensor, "k rays samples"]:

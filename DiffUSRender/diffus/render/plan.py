@@ -22,6 +22,8 @@ from .scatter import grain_of
 from .speckle import FanLines, SpeckleField, fan_lines, shortest_pulse_mm, speckle_field
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxtyping import Bool, Float
 
     from ..probe import Probe
@@ -87,11 +89,9 @@ class FramePlan(nn.Module):
     def at_samples(self) -> Lookup:
         """Where the probe's samples lie on the lines: made when it is asked for, since slices do without."""
         if "samples" not in self._modules:
-            probe, settings = _on_host(self.probe), _on_host(self.settings)
-            pulse = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=torch.float64)
-            grain, beam = _grain_and_lines(probe, settings, pulse)[0], _beam_of(probe) if settings.psf else None
+            probe = _on_host(self.probe)
             with torch.inference_mode(False):
-                found = lookup(self.lines, probe, _every_sample(probe), grain, beam)
+                found = _lookup_at(_every_sample(probe), probe, _on_host(self.settings), self.lines)
                 self.add_module("samples", found.to(self.points.device, self.points.dtype))
         return self.samples
 
@@ -131,9 +131,8 @@ def plan_frame(
     probe, settings = _on_host(probe), _on_host(settings)
     points, weights = probe.sample_points(settings.seed)
     depth, spacing = probe.depths_mm(), probe.sample_spacing_mm
-    pulse = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=torch.float64)
-    grain, lines = _grain_and_lines(probe, settings, pulse)
-    beam = _beam_of(probe) if settings.psf else None
+    pulse, grain, beam = _pulse_mm(probe), _grain_mm(probe, settings), _beam(probe, settings)
+    lines = _lines(probe, grain.detach(), beam)
     pulse_taps = power_taps = across = noise = field = clutter = clutter_over_depth = None
     if settings.psf:
         pulse_taps, power_taps = pulse_kernel(pulse, spacing), pulse_kernel(pulse / math.sqrt(2), spacing)
@@ -197,9 +196,7 @@ def make_pixels(
     where = grid[inside].double()
     last = where.new_tensor([probe.samples - 1, probe.rays - 1])
     indices = ((where + 1) / 2 * last).clamp(min=0)
-    pulse = torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=torch.float64)
-    grain, _lines = _grain_and_lines(probe, settings, pulse)
-    found = lookup(lines, probe, indices.flip(-1), grain, _beam_of(probe) if settings.psf else None)
+    found = _lookup_at(indices.flip(-1), probe, settings, lines)
     sample = indices[:, 0]
     first = sample.long().clamp(max=probe.samples - 2)
     gain_db, level = torch.lerp(over_depth[:, first], over_depth[:, first + 1], sample - first)
@@ -208,25 +205,37 @@ def make_pixels(
     return Pixels(found, inside=inside, where=where[None, None], index=index, gain_db=gain_db)
 
 
-def _grain_and_lines(probe: Probe, settings: RenderSettings, pulse: Tensor) -> tuple[Tensor, FanLines]:
-    """Standard deviation of speckle along the rays, of pulse and scatterers together, mm; and the lines for it."""
-    grain = pulse
+def _lookup_at(indices: Float[Tensor, "points 2"], probe: Probe, settings: RenderSettings, lines: FanLines) -> Lookup:
+    """Points at fractional (ray, sample) indices of the probe, on the lines."""
+    return lookup(lines, probe, indices, _grain_mm(probe, settings), _beam(probe, settings))
+
+
+def _pulse_mm(probe: Probe) -> Float[Tensor, ""]:
+    """Standard deviation of the pulse along the rays, float64."""
+    return torch.as_tensor(axial_sigma_mm(probe.wavelength_mm, probe.cycles), dtype=torch.float64)
+
+
+def _beam(probe: Probe, settings: RenderSettings) -> Callable[[Tensor], Tensor] | None:
+    """Standard deviation of the two-way beam across the rays at depths, mm; None without a beam."""
+    return probe.beam.lateral_sigma_mm if settings.psf else None
+
+
+def _grain_mm(probe: Probe, settings: RenderSettings) -> Float[Tensor, ""]:
+    """Standard deviation of speckle along the rays, of pulse and scatterers together."""
+    grain = _pulse_mm(probe)
     if settings.grain_mm is not None:
         own = settings.grain_mm / FWHM_PER_SIGMA
-        grain = (pulse.square() + own**2).sqrt() if settings.psf else torch.as_tensor(own, dtype=torch.float64)
-    grain = grain.clamp(min=shortest_pulse_mm(probe))
-    beam = _beam_of(probe)
-    width = grain.detach()
+        grain = (grain.square() + own**2).sqrt() if settings.psf else torch.as_tensor(own, dtype=torch.float64)
+    return grain.clamp(min=shortest_pulse_mm(probe))
+
+
+def _lines(probe: Probe, width: Float[Tensor, ""], beam: Callable[[Tensor], Tensor] | None) -> FanLines:
+    """The lines for speckle of a width along the rays, and under the beam if there is one."""
 
     def across(depth: Tensor) -> Tensor:
-        return beam(depth).detach().clamp(min=width) if settings.psf else torch.full_like(depth, width.item())
+        return torch.full_like(depth, width.item()) if beam is None else beam(depth).detach().clamp(min=width)
 
-    return grain, fan_lines(probe, width.item(), across)
-
-
-def _beam_of(probe: Probe):
-    """Standard deviation of the two-way beam across the rays at depths of any shape, mm."""
-    return probe.beam.lateral_sigma_mm
+    return fan_lines(probe, width.item(), across)
 
 
 def _every_sample(probe: Probe) -> Float[Tensor, "points 2"]:

@@ -100,37 +100,46 @@ def render_slice(
             return _edges(plan, scan_convert(polar[:, 0], plan.grid, plan.inside), plan.inside)
         return _edges(plan, pixels.image(pixels.sampled(polar)[:, 0]), pixels.inside)
     angles = look_angles(plan.probe, plan.settings.compounding)
-    if len(angles) == 1:
-        iq, _seen = _look(plan, medium, points, frame, pixels)
+    # Looks of one angle differ in their speckle and noise alone.
+    seen_by = {angle: _moments_at_pixels(plan, medium, points, pixels, angle) for angle in dict.fromkeys(angles)}
+    looks = [_look(plan, points, frame, pixels, n, *seen_by[angle][:2]) for n, angle in enumerate(angles)]
+    if len(looks) == 1:
+        iq = looks[0]
     else:
-        looks = [_look(plan, medium, points, frame, pixels, n, angle) for n, angle in enumerate(angles)]
-        seen = torch.stack([each for _iq, each in looks]).to(points.dtype)
-        envelopes = torch.stack([(iq.square().sum(1) + POWER_FLOOR).sqrt() for iq, _seen in looks])
+        seen = torch.stack([seen_by[angle][2] for angle in angles]).to(points.dtype)
+        envelopes = torch.stack([(iq.square().sum(1) + POWER_FLOOR).sqrt() for iq in looks])
         # At the fan's sides only some of the looks see anything.
         envelope = (envelopes * seen[:, None]).sum(0) / seen.sum(0).clamp(min=1)
         iq = torch.stack([envelope, torch.zeros_like(envelope)], 1)
     return _edges(plan, pixels.image(_brightness(plan, iq[:, :, None], pixels.gain_db)[:, 0]), pixels.inside)
 
 
-def _look(
-    plan: FramePlan,
-    medium: Samplable,
-    points: Float[Tensor, "b s rays samples 3"],
-    frame: int,
-    pixels: Pixels,
-    number: int = 0,
-    angle: float = 0.0,
-) -> tuple[Float[Tensor, "b 2 pixels"], Bool[Tensor, " pixels"]]:
-    """The complex echo with its noise at the pixels, seen by rays turned by an angle; and which pixels these reach."""
+def _moments_at_pixels(
+    plan: FramePlan, medium: Samplable, points: Float[Tensor, "b s rays samples 3"], pixels: Pixels, angle: float
+) -> tuple[Float[Tensor, "b pixels"], Float[Tensor, "b pixels"], Bool[Tensor, " pixels"]]:
+    """The echo's mean and its speckle's amplitude at the pixels, of rays turned by an angle; and which these reach."""
     where, seen = in_look(plan.probe, pixels.where, angle)
     coherent, power = echo_moments(plan, medium, turned_points(plan.probe, points, angle))
     amplitude = (power + POWER_FLOOR).sqrt()
     coherent, amplitude = pixels.sampled(torch.stack([coherent, amplitude], 1), where).unbind(1)
+    return coherent, amplitude, seen
+
+
+def _look(
+    plan: FramePlan,
+    points: Float[Tensor, "b s rays samples 3"],
+    frame: int,
+    pixels: Pixels,
+    number: int,
+    coherent: Float[Tensor, "b pixels"],
+    amplitude: Float[Tensor, "b pixels"],
+) -> Float[Tensor, "b 2 pixels"]:
+    """The complex echo of one look at the pixels, with speckle and noise of its own."""
     speckle = None if plan.field is None else pixels.lines.speckle_at(speckle_of(plan, points, number))
     iq = _together(coherent, amplitude, speckle)
     if plan.noise is not None:
         iq += pixels.lines.noise_at(frame_noise(plan.noise, plan.settings.seed + number, frame, len(iq)))
-    return iq, seen
+    return iq
 
 
 def _edges(plan: FramePlan, images: Tensor, inside: Tensor) -> Tensor:

@@ -48,6 +48,19 @@ def frame_grid(
     return polar_grid(probe, pixel_centres(rows, columns, pixel_to_probe))
 
 
+def ray_grid(
+    probe: Probe, pixel_to_probe: Float[Tensor, "4 4"], rows: int, columns: int
+) -> Float[Tensor, "rays samples 2"]:
+    """Where the samples of the rays lie in a frame, (column, row) from -1 to 1; the inverse of `frame_grid`, float64.
+
+    As `grid_sample` with aligned corners wants it, for frames of (rows, columns).
+    """
+    points = probe.sample_points()[0][0, ..., :2]
+    to_pixel = torch.linalg.inv(pixel_to_probe)
+    pixel = points @ to_pixel[:2, :2].T + to_pixel[:2, 3]
+    return 2 * pixel / pixel.new_tensor([columns - 1, rows - 1]) - 1
+
+
 def inside_fan(grid: Float[Tensor, "*points 2"]) -> Bool[Tensor, "*points"]:
     """Which points of a `polar_grid` lie between the probe's first and last ray, face and depth."""
     return (grid.abs() <= 1 + RIM).all(-1)
@@ -124,11 +137,7 @@ def polar_sweep(
         sigma = smoothing_mm / sweep.pixel_mm[0].item()
         weight = gaussian_blur(mask, sigma).clamp(min=1e-3)
         frames = torch.cat([gaussian_blur(frame[None], sigma) for frame in frames]) / weight
-    points = probe.sample_points()[0][0, ..., :2]
-    to_pixel = torch.linalg.inv(pixel_to_probe)
-    pixel = points @ to_pixel[:2, :2].T + to_pixel[:2, 3]
-    size = pixel.new_tensor([sweep.frames.shape[2] - 1, sweep.frames.shape[1] - 1])
-    grid = (2 * pixel / size - 1).to(frames)
+    grid = ray_grid(probe, pixel_to_probe, *sweep.frames.shape[1:]).to(frames)
 
     def sampled(images: Tensor) -> Tensor:
         where = grid.expand(images.shape[0], *grid.shape)
